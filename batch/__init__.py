@@ -1,0 +1,1 @@
+"""What runs over stored data: profiles, backfill, parity, quality and drift."""

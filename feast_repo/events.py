@@ -1,0 +1,108 @@
+"""How an event is declared: its fields, their rules, which field is the key and which is the time.
+
+Decoding, dead-letter reasons and the archive's columns derive from the declaration, so bringing your own events means
+writing one file like `feast_repo/clickstream.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, TypeAlias
+
+import polars as pl
+
+UTC_MICROSECONDS = pl.Datetime("us", "UTC")
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string; lengths count Unicode characters."""
+
+    name: str
+    required: bool = False
+    min_length: int = 0
+    max_length: int | None = None
+    dtype: ClassVar[pl.DataType] = pl.String()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A string out of a fixed set; anything else is the reason `unknown_<name>`."""
+
+    name: str
+    values: tuple[str, ...]
+    required: bool = True
+    dtype: ClassVar[pl.DataType] = pl.String()
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A signed 64-bit integer; below the minimum (which can only be 0) it is the reason `negative:<name>`."""
+
+    name: str
+    required: bool = False
+    non_negative: bool = False
+    dtype: ClassVar[pl.DataType] = pl.Int64()
+
+
+@dataclass(frozen=True)
+class Timestamp:
+    """Epoch milliseconds in UTC, from `earliest_ms` to the message's Kafka timestamp plus `max_ahead_ms`."""
+
+    name: str
+    earliest_ms: int
+    max_ahead_ms: int
+    required: ClassVar[bool] = True
+    dtype: ClassVar[pl.DataType] = pl.Int64()
+
+
+EventField: TypeAlias = Text | Choice | Integer | Timestamp
+
+
+@dataclass(frozen=True)
+class EventDeclaration:
+    """One kind of event on one topic.
+
+    `key` names the field that must equal the message key; `heartbeat` is the value of the `kind` field that only
+    carries time: such a record has neither message key nor key field, moves the watermark and counts nowhere.
+    """
+
+    name: str
+    fields: tuple[EventField, ...]
+    key: str
+    time: str
+    event_id: str
+    kind: str
+    heartbeat: str
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration that contradicts itself.
+
+        Raises:
+            ValueError: a named field is not declared or is of the wrong kind.
+        """
+        for role, name, kind in (
+            ("key", self.key, Text),
+            ("time", self.time, Timestamp),
+            ("event_id", self.event_id, Text),
+            ("kind", self.kind, Choice),
+        ):
+            if not isinstance(self.by_name.get(name), kind):
+                message = f"event {self.name!r}: {role}={name!r} must name a {kind.__name__} field"
+                raise ValueError(message)  # noqa: TRY004
+        kind_field = self.by_name[self.kind]
+        if isinstance(kind_field, Choice) and self.heartbeat not in kind_field.values:
+            message = f"event {self.name!r}: heartbeat={self.heartbeat!r} is not a value of {self.kind!r}"
+            raise ValueError(message)
+
+    @cached_property
+    def by_name(self) -> dict[str, EventField]:
+        """The fields by name, in declared order."""
+        return {field.name: field for field in self.fields}
+
+    @cached_property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Columns of decoded events in declared order; times are epoch milliseconds (Int64)."""
+        return {field.name: field.dtype for field in self.fields}

@@ -1,0 +1,51 @@
+"""The features. Adding one is adding one line here; stream, batch, Feast, checks and serving follow from it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from feast_repo.algebra import Count, Ratio, Sum, field
+from feast_repo.clickstream import clickstream
+from feast_repo.views import BatchFeature, BatchView, Entity, FeatureServiceDeclaration, WindowedView
+
+user = Entity(name="user", join_key="user_id", description="A shopper, such as user_000001.")
+
+user_click_features = WindowedView(
+    name="user_click_features",
+    description="What a user did in the hour before the window's end.",
+    entity=user,
+    events=clickstream,
+    push_source="user_clicks_push",
+    window=timedelta(hours=1),
+    slide=timedelta(minutes=10),
+    allowed_lateness=timedelta(minutes=2),
+    ttl=timedelta(hours=24),
+    features={
+        "click_count": Count(where=field("event_type") == "click"),
+        "view_count": Count(where=field("event_type") == "view"),
+        "cart_count": Count(where=field("event_type") == "add_to_cart"),
+        "purchase_count": Count(where=field("event_type") == "purchase"),
+        "revenue_cents": Sum("price_cents", where=field("event_type") == "purchase"),
+        "cart_rate": Ratio("cart_count", "view_count"),
+        "conversion_rate": Ratio("purchase_count", "view_count"),
+    },
+)
+
+user_profile_features = BatchView(
+    name="user_profile_features",
+    description="Who a user is, from the profile job.",
+    entity=user,
+    ttl=timedelta(days=365),
+    features={
+        "age": BatchFeature("Int64"),
+        "country": BatchFeature("String"),
+        "subscription_tier": BatchFeature("String"),
+        "activity_weight": BatchFeature("Float64"),
+    },
+)
+
+purchase_prediction = FeatureServiceDeclaration(
+    name="purchase_prediction",
+    description="What the purchase model reads.",
+    views=(user_click_features, user_profile_features),
+)

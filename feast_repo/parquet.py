@@ -1,0 +1,53 @@
+"""The one way a Parquet file comes to be: whole, durable, and only then visible.
+
+Guarantee: a reader that lists `*.parquet` sees the old file or the new one, never a part of it, and a file that
+was seen survives a crash of the machine. An object store can join here, since nothing else writes data files.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+
+def publish(path: Path, table: pa.Table | pl.DataFrame) -> None:
+    """Write a table to `path` atomically, replacing what is there.
+
+    Raises:
+        OSError: the disk is full or not writable; no temporary file stays behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
+    try:
+        arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest()) if isinstance(table, pl.DataFrame) else table
+        with temporary.open("wb") as file:
+            pq.write_table(arrow, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def day_folder(root: Path, day: str) -> Path:
+    """The hive folder of one UTC day, `YYYY-MM-DD`."""
+    return root / f"dt={day}"

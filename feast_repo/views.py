@@ -1,0 +1,216 @@
+"""How a feature view is declared. From one declaration come the stream's and the batch's computation, the Feast schema,
+the quality rules and the columns watched for drift; nothing here imports Feast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from feast_repo.algebra import POLARS_TYPES, Aggregate, Feature, Ratio, ValueType
+from feast_repo.events import UTC_MICROSECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    import polars as pl
+
+    from feast_repo.events import EventDeclaration
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What features describe, and the column that identifies it."""
+
+    name: str
+    join_key: str
+    description: str = ""
+
+
+def milliseconds(duration: timedelta) -> int:
+    """A duration as whole milliseconds."""
+    return round(duration.total_seconds() * 1000)
+
+
+@dataclass(frozen=True)
+class WindowedView:
+    """Features over event-time windows, computed by the stream and recomputed by batch.
+
+    A window of length `window` ends at each multiple of `slide`; the stream closes it `allowed_lateness` of event time
+    after its end. Rows carry the window's end as `event_timestamp` and serve for `ttl`.
+    """
+
+    name: str
+    entity: Entity
+    events: EventDeclaration
+    push_source: str
+    window: timedelta
+    slide: timedelta
+    allowed_lateness: timedelta
+    ttl: timedelta
+    features: Mapping[str, Feature]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration that could not be computed.
+
+        Raises:
+            ValueError: the window is no multiple of the slide, a feature reads a field that the event doesn't have,
+                a ratio names a feature that isn't an aggregate of this view, or a name is taken.
+        """
+        if self.slide_ms <= 0 or self.window_ms % self.slide_ms or self.window_ms <= 0:
+            message = f"view {self.name!r}: window {self.window} must be a positive multiple of slide {self.slide}"
+            raise ValueError(message)
+        if milliseconds(self.allowed_lateness) < 0:
+            message = f"view {self.name!r}: allowed_lateness must not be negative"
+            raise ValueError(message)
+        if self.entity.join_key != self.events.key:
+            message = f"view {self.name!r}: join key {self.entity.join_key!r} must be the event key {self.events.key!r}"
+            raise ValueError(message)
+        for name, feature in self.features.items():
+            if name in {self.entity.join_key, *ROW_COLUMNS, "pane"}:
+                message = f"view {self.name!r}: feature name {name!r} is reserved"
+                raise ValueError(message)
+            if isinstance(feature, Ratio):
+                unknown = frozenset({feature.numerator, feature.denominator}) - self.aggregates.keys()
+                problem = f"unknown aggregates {sorted(unknown)}; a ratio names two aggregates of the same view"
+            else:
+                unknown = feature.columns() - self.events.schema.keys()
+                problem = f"unknown event fields {sorted(unknown)}; declared are {sorted(self.events.schema)}"
+            if unknown:
+                message = f"view {self.name!r}, feature {name!r}: {problem}"
+                raise ValueError(message)
+
+    @property
+    def window_ms(self) -> int:
+        """Length of a window."""
+        return milliseconds(self.window)
+
+    @property
+    def slide_ms(self) -> int:
+        """Distance between window ends, which is the length of a pane."""
+        return milliseconds(self.slide)
+
+    @property
+    def lateness_ms(self) -> int:
+        """How far the watermark stays behind the greatest event time."""
+        return milliseconds(self.allowed_lateness)
+
+    @property
+    def panes_per_window(self) -> int:
+        """How many panes a window is merged from."""
+        return self.window_ms // self.slide_ms
+
+    @cached_property
+    def aggregates(self) -> dict[str, Aggregate]:
+        """The features that hold state in panes."""
+        return {name: feature for name, feature in self.features.items() if not isinstance(feature, Ratio)}
+
+    @cached_property
+    def ratios(self) -> dict[str, Ratio]:
+        """The features derived from others when a window closes."""
+        return {name: feature for name, feature in self.features.items() if isinstance(feature, Ratio)}
+
+    @cached_property
+    def input_columns(self) -> tuple[str, ...]:
+        """The event fields that the aggregates read, in declared order."""
+        needed = frozenset[str]().union(*(aggregate.columns() for aggregate in self.aggregates.values()))
+        return tuple(name for name in self.events.schema if name in needed)
+
+    @property
+    def value_types(self) -> dict[str, ValueType]:
+        """Each feature's type, in declared order."""
+        return {name: feature.value_type for name, feature in self.features.items()}
+
+    @property
+    def defaults(self) -> dict[str, int | float | str | None]:
+        """What a feature is for a user without events: also what serving and training use for missing values."""
+        return {name: feature.empty for name, feature in self.features.items()}
+
+    def pane_expressions(self) -> list[pl.Expr]:
+        """Events to panes, inside a group by user and pane."""
+        return [aggregate.pane().alias(name) for name, aggregate in self.aggregates.items()]
+
+    def merge_expressions(self) -> list[pl.Expr]:
+        """Panes to a window (or to a larger pane), inside a group by user."""
+        return [aggregate.merge(name).alias(name) for name, aggregate in self.aggregates.items()]
+
+    def final_expressions(self) -> list[pl.Expr]:
+        """Merged aggregates of a window to the features that derive from them."""
+        return [ratio.final().alias(name) for name, ratio in self.ratios.items()]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the meaning of stored state: times, key, event fields and aggregates.
+
+        Ratios are left out, since they hold no state.
+        """
+        meaning = {
+            "key": self.entity.join_key,
+            "window_ms": self.window_ms,
+            "slide_ms": self.slide_ms,
+            "lateness_ms": self.lateness_ms,
+            "events": self.events.name,
+            "aggregates": {
+                name: [type(aggregate).__name__, asdict(aggregate)] for name, aggregate in self.aggregates.items()
+            },
+        }
+        return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class BatchFeature:
+    """A feature that a batch job brings: its type, and what serving and training use when it is missing."""
+
+    value_type: ValueType
+    default: int | float | str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """Features that a batch job brings, valid from the row's time for `ttl`."""
+
+    name: str
+    entity: Entity
+    ttl: timedelta
+    features: Mapping[str, BatchFeature]
+    description: str = ""
+
+    @property
+    def value_types(self) -> dict[str, ValueType]:
+        """Each feature's type, in declared order."""
+        return {name: feature.value_type for name, feature in self.features.items()}
+
+    @property
+    def defaults(self) -> dict[str, int | float | str | None]:
+        """What serving and training use for missing values."""
+        return {name: feature.default for name, feature in self.features.items()}
+
+
+@dataclass(frozen=True)
+class FeatureServiceDeclaration:
+    """The views that one model reads."""
+
+    name: str
+    views: tuple[WindowedView | BatchView, ...]
+    description: str = ""
+
+
+ROW_COLUMNS = ("event_timestamp", "created_timestamp", "writer")
+"""The columns of a stored row beside join key and features."""
+
+
+def offline_columns(view: WindowedView | BatchView) -> dict[str, pl.DataType]:
+    """Columns of the view's rows in the offline store, in stored order."""
+    return {
+        view.entity.join_key: POLARS_TYPES["String"],
+        "event_timestamp": UTC_MICROSECONDS,
+        "created_timestamp": UTC_MICROSECONDS,
+        "writer": POLARS_TYPES["String"],
+        **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
+    }
