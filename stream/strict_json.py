@@ -1,0 +1,77 @@
+"""JSON exactly as RFC 8259 has it, one document at a time.
+
+Stricter than the standard library: invalid UTF-8, `NaN`, `Infinity` and lone surrogates (anywhere, also in object
+keys) are not JSON. Nesting deeper than `MAX_DEPTH` isn't either: the RFC lets a parser set a limit, and a fixed one
+means that the answer never depends on how deep the caller's stack happens to be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+MAX_DEPTH = 500
+
+_INT64_DIGITS = 20
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_ESCAPE = re.compile(
+    rb"\\(?:u(?P<high>[dD][89abAB]..)(?P<pair>\\u[dD][c-fC-F]..)?|u(?P<low>[dD][c-fC-F]..)|.)", re.DOTALL
+)
+
+
+class NotJsonError(ValueError):
+    """The bytes are no JSON document."""
+
+
+def parse(document: bytes) -> Any:
+    """Parse one document; of a member given twice the last counts. Integers beyond 64 bits come back as floats.
+
+    Raises:
+        NotJsonError: the bytes are no JSON document.
+    """
+    if may_be_too_deep(document) and _depth(document) > MAX_DEPTH:
+        message = f"nested deeper than {MAX_DEPTH} levels"
+        raise NotJsonError(message)
+    try:
+        value = json.loads(document.decode("utf-8"), parse_constant=_reject_constant, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise NotJsonError(str(error)) from error
+    if may_hold_surrogates(document) and any(
+        match["low"] or (match["high"] and not match["pair"]) for match in _ESCAPE.finditer(document)
+    ):
+        message = "lone surrogate"
+        raise NotJsonError(message)
+    return value
+
+
+def may_be_too_deep(document: bytes) -> bool:
+    """Whether there are enough brackets to nest deeper than `MAX_DEPTH`; cheap for short documents."""
+    return len(document) > MAX_DEPTH and document.count(b"[") + document.count(b"{") > MAX_DEPTH
+
+
+def may_hold_surrogates(document: bytes) -> bool:
+    r"""Whether there is anything like an escaped surrogate (`\ud800` to `\udfff`)."""
+    return b"\\ud" in document or b"\\uD" in document
+
+
+def _depth(document: bytes) -> int:
+    depth = deepest = 0
+    for match in _STRING_OR_BRACKET.finditer(document):
+        token = match[0]
+        if token in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _reject_constant(name: str) -> None:
+    message = f"{name} is not a JSON value"
+    raise NotJsonError(message)
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to convert thousands of digits; no 64-bit integer has more than 20 characters.
+    return int(digits) if len(digits) <= _INT64_DIGITS else float(digits)
