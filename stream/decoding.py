@@ -35,16 +35,22 @@ class RawBatch:
     kafka_timestamps: list[int]
     offsets: list[int]
 
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last message; 0 for no messages."""
+        return self.offsets[-1] + 1 if self.offsets else 0
+
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """The messages of a batch, split in two; both frames are in offset order.
+    """The messages of a batch, split in two; both frames are in offset order. `next_offset` is the one after them.
 
     `records`: offset, kafka_timestamp (Int64, ms UTC), then the declared fields (times Int64, ms UTC).
     `dead_letters`: offset, kafka_timestamp, key (Binary, null if there was none), value (Binary), reason (String).
     """
 
     partition: int
+    next_offset: int
     records: pl.DataFrame
     dead_letters: pl.DataFrame
 
@@ -95,10 +101,10 @@ class Decoder:
         if reasons:
             verdict = verdict.scatter(list(reasons), list(reasons.values()))
         if verdict.null_count() == len(verdict):
-            return DecodedBatch(batch.partition, columns, self._dead_letters(batch, []))
+            return DecodedBatch(batch.partition, batch.next_offset, columns, self._dead_letters(batch, []))
         bad = verdict.is_not_null()
         dead_letters = self._dead_letters(batch, bad.arg_true().to_list(), verdict.drop_nulls())
-        return DecodedBatch(batch.partition, columns.filter(~bad), dead_letters)
+        return DecodedBatch(batch.partition, batch.next_offset, columns.filter(~bad), dead_letters)
 
     def _decode_each(self, values: list[bytes]) -> list[Any]:
         """One event a message, None where the decoder refused: `map` simply goes on after an exception."""

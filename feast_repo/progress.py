@@ -1,0 +1,96 @@
+"""The progress record: per partition, how far the data in the stores reaches.
+
+It is written last, after everything before `next_offset` is durable, so it never runs ahead of the data. Parity,
+backfill, compaction and serving read it to know how far the truth reaches and whether the stream is alive.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.parquet import publish
+from feast_repo.tables import from_milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from redis import Redis
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One partition's position: all records before `next_offset` are stored, all windows up to the last closed end."""
+
+    partition: int
+    next_offset: int
+    watermark_ms: int | None
+    last_closed_end_ms: int | None
+
+
+class ProgressRecord:
+    """The record on disk: `partition-<number>.parquet`, one row each, replaced atomically.
+
+    Columns: partition, next_offset, watermark, last_closed_end (UTC), updated_at (UTC, wall clock).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self) -> dict[int, Progress]:
+        """All partitions' positions, by partition."""
+        progress = {}
+        for path in sorted(self._folder.glob("partition-*.parquet")):
+            row = pl.read_parquet(path, hive_partitioning=False).row(0, named=True)
+            progress[row["partition"]] = Progress(
+                row["partition"],
+                row["next_offset"],
+                _milliseconds(row["watermark"]),
+                _milliseconds(row["last_closed_end"]),
+            )
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Replace one partition's position.
+
+        Raises:
+            OSError: the disk is full or not writable; the old position stays.
+        """
+        row = pl.DataFrame([asdict(progress)], schema=_SCHEMA).select(
+            "partition",
+            "next_offset",
+            from_milliseconds("watermark_ms").alias("watermark"),
+            from_milliseconds("last_closed_end_ms").alias("last_closed_end"),
+            pl.lit(datetime.now(UTC)).cast(UTC_MICROSECONDS).alias("updated_at"),
+        )
+        publish(self._folder / f"partition-{progress.partition:05d}.parquet", row)
+
+
+def progress_key(project: str, view_name: str) -> str:
+    """The Redis hash that holds the positions: field = partition, value = JSON."""
+    return f"{project}:progress:{view_name}"
+
+
+def announce(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
+    """Tell online readers how far the stream is, with the wall clock's time in ms.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    mapping = {str(one.partition): json.dumps({**asdict(one), "updated_at_ms": now_ms}) for one in progress}
+    if mapping:
+        redis.hset(key, mapping=mapping)
+
+
+_SCHEMA = {"partition": pl.Int32, "next_offset": pl.Int64, "watermark_ms": pl.Int64, "last_closed_end_ms": pl.Int64}
+
+
+def _milliseconds(time: datetime | None) -> int | None:
+    return None if time is None else round(time.timestamp() * 1000)

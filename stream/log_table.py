@@ -1,0 +1,99 @@
+"""A table that is a log: appended in offset order, one file per day and epoch, never a row twice.
+
+Guarantee: the rows of one day and one partition are appended in offset order and a file appears whole, so what is there
+is always a prefix of what should be. After a restart, a table finds the highest offset that is durable for each day and
+partition and skips rows up to it; this holds with and without recovery state, and nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.parquet import day_folder, publish
+from feast_repo.tables import day
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAY_MS = 86_400_000
+FLUSH_ROWS = 1_000_000
+"""Rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
+
+
+class LogTable:
+    """The append side of one log table for some of its partitions.
+
+        table = LogTable(folder, columns)
+        table.append(partition=3, rows=rows)   # in offset order
+        table.flush()                          # durable when it returns
+
+    Exactly one writer may append a partition at a time.
+    """
+
+    def __init__(self, folder: Path, columns: dict[str, pl.DataType]) -> None:
+        self._folder = folder
+        self._columns = columns
+        self._durable: dict[str, dict[int, int]] = {}
+        self._waiting: dict[str, list[pl.DataFrame]] = {}
+        self._waiting_rows = 0
+
+    def append(self, partition: int, rows: pl.DataFrame) -> None:
+        """Take a partition's next rows: `offset`, and `kafka_timestamp` as Int64 ms, beside the table's columns.
+
+        Rows that are durable already are skipped.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        if rows.is_empty():
+            return
+        days = rows["kafka_timestamp"] // DAY_MS
+        if days.min() == days.max():
+            self._append_day(partition, rows)
+        else:
+            for part in rows.with_columns(days.alias("day")).partition_by("day", maintain_order=True):
+                self._append_day(partition, part)
+        if self._waiting_rows >= FLUSH_ROWS:
+            self.flush()
+
+    def _append_day(self, partition: int, rows: pl.DataFrame) -> None:
+        name = day(rows["kafka_timestamp"][0])
+        durable = self._durable_offsets(name).get(partition, -1)
+        if rows["offset"][0] <= durable:
+            rows = rows.filter(pl.col("offset") > durable)
+        if rows.is_empty():
+            return
+        rows = rows.with_columns(partition=pl.lit(partition, pl.Int32)).select(
+            (pl.col(column) * 1000).cast(dtype)
+            if isinstance(dtype, pl.Datetime) and rows.schema[column] == pl.Int64
+            else pl.col(column)
+            for column, dtype in self._columns.items()
+        )
+        self._waiting.setdefault(name, []).append(rows)
+        self._waiting_rows += len(rows)
+
+    def flush(self) -> None:
+        """Make all appended rows durable: one file per day, named after the first row in it.
+
+        Raises:
+            OSError: the disk is full or not writable; what was not written stays waiting.
+        """
+        for name in sorted(self._waiting):
+            table = pl.concat(self._waiting[name]).sort("partition", "offset")
+            first = table.row(0, named=True)
+            path = day_folder(self._folder, name) / f"p{first['partition']:05d}-{first['offset']:020d}.parquet"
+            publish(path, table)
+            durable = self._durable[name]
+            durable.update(table.group_by("partition").agg(pl.col("offset").max()).iter_rows())
+            self._waiting_rows -= len(table)
+            del self._waiting[name]
+
+    def _durable_offsets(self, name: str) -> dict[int, int]:
+        """The highest durable offset of each partition on one day; read from the files once."""
+        if name not in self._durable:
+            files = sorted(day_folder(self._folder, name).glob("*.parquet"))
+            highest = pl.scan_parquet(files).group_by("partition").agg(pl.col("offset").max()) if files else None
+            self._durable[name] = {} if highest is None else dict(highest.collect().iter_rows())
+        return self._durable[name]

@@ -1,0 +1,212 @@
+"""Kafka to batches: one consumer per partition, one `RawBatch` per poll.
+
+Guarantee: every record is delivered at least once, in offset order within its partition, and the next offset is part of
+the epoch's snapshot, so with recovery a record counts exactly once. Kafka's group offsets are committed for lag tools
+only and never read.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from confluent_kafka import (
+    OFFSET_INVALID,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from feast_repo.progress import ProgressRecord
+from feast_repo.tables import progress_folder
+from stream.decoding import RawBatch
+from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, topic_partitions
+from stream.stopping import refuse, stop_requested
+
+if TYPE_CHECKING:
+    from stream.settings import StreamSettings
+
+logger = logging.getLogger(__name__)
+
+MESSAGES_PER_POLL = 10_000
+IDLE = timedelta(milliseconds=20)
+CONSUMER_DEFAULTS: dict[str, str | int | bool] = {
+    "fetch.wait.max.ms": 100,
+    "queued.max.messages.kbytes": 16_384,  # per partition: what is read ahead must fit for a hundred of them
+    "fetch.message.max.bytes": 1_048_576,
+    "log_level": 3,
+}
+
+
+class KafkaSource(FixedPartitionedSource[RawBatch, int]):
+    """The topic's partitions as they were when the run started.
+
+    A first run starts at the oldest record there is; a resumed one at the offset in its snapshot. It refuses to start
+    (exit 2) when that offset is gone or was never there, since going on elsewhere would lose or repeat records.
+    """
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+
+    def list_parts(self) -> list[str]:
+        """One part per Kafka partition."""
+        try:
+            return [f"{partition:05d}" for partition in topic_partitions(self._settings)]
+        except (KafkaUnavailableError, ValueError, OSError) as error:
+            refuse(str(error))
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
+        """Open one partition at its start or at the resumed offset."""
+        del step_id
+        return KafkaPartition(self._settings, int(for_part), resume_state)
+
+
+class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
+    """One partition's records from an offset on."""
+
+    def __init__(self, settings: StreamSettings, partition: int, resume_offset: int | None) -> None:
+        self._topic = settings.kafka_topic
+        self._partition = partition
+        self._consumer = Consumer(
+            {
+                **CONSUMER_DEFAULTS,
+                "group.id": f"ml-feature-store-{self._topic}",
+                **client_config(settings),
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": settings.stream_stop_at_end,
+                "auto.offset.reset": "error",
+            }
+        )
+        self._next_offset, end = self._start_and_end(settings, resume_offset)
+        self._end = end if settings.stream_stop_at_end else None
+        self._ended = self._end is not None and self._next_offset >= self._end
+        self._uncommitted: int | None = None
+        self._awake: datetime | None = None
+        self._failure: KafkaError | None = None
+        self._broker_away = False
+        self._warned_create_time = False
+        self._consumer.assign([TopicPartition(self._topic, partition, self._next_offset)])
+
+    def _start_and_end(self, settings: StreamSettings, resume_offset: int | None) -> tuple[int, int]:
+        """Where to start, and the partition's end now; refuses when the log and what we know of it disagree."""
+        where = f"{self._topic}[{self._partition}] on {settings.kafka_bootstrap_servers}"
+        try:
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, self._partition), timeout=METADATA_TIMEOUT_S
+            )
+        except KafkaException as error:
+            refuse(f"can't read the offsets of {where}: {error.args[0].str()}")
+        stored = ProgressRecord(progress_folder(settings.data_root)).load().get(self._partition)
+        if resume_offset is not None and resume_offset < low:
+            refuse(
+                f"{where}: the recovery state resumes at offset {resume_offset}, but Kafka has deleted everything "
+                f"before {low} (retention): raise the topic's retention, or start with a new recovery directory, "
+                "which leaves out the deleted records"
+            )
+        known = max(resume_offset or 0, 0 if stored is None else stored.next_offset)
+        if known > high:
+            refuse(
+                f"{where} ends at offset {high}, but data up to offset {known} is stored: this is another topic, or it "
+                f"was recreated; use another DATA_ROOT and recovery directory than {settings.data_root}"
+            )
+        return (low if resume_offset is None else resume_offset), high
+
+    def next_batch(self) -> list[RawBatch]:
+        """What has arrived, up to 10,000 messages; ends on a stop signal or at the end that was asked for."""
+        if stop_requested.is_set() or self._ended:
+            raise StopIteration
+        if self._failure is not None:
+            raise KafkaException(self._failure)
+        messages = self._consumer.consume(MESSAGES_PER_POLL, timeout=0)
+        if any(message.error() is not None for message in messages):
+            messages = self._without_errors(messages)
+        if not messages:
+            self._awake = datetime.now(UTC) + IDLE
+            return []
+        self._awake = None
+        self._broker_away = False
+        batch = RawBatch(
+            partition=self._partition,
+            values=[message.value() or b"" for message in messages],
+            keys=[message.key() for message in messages],
+            kafka_timestamps=[message.timestamp()[1] for message in messages],
+            offsets=[message.offset() for message in messages],
+        )
+        self._warn_of_create_time(messages[0])
+        return self._advance(batch)
+
+    def _advance(self, batch: RawBatch) -> list[RawBatch]:
+        """Move on past the batch; at the asked-for end, cut off what came after it."""
+        self._next_offset = batch.offsets[-1] + 1
+        if self._end is not None and self._next_offset >= self._end:
+            self._ended = True
+            within = sum(offset < self._end for offset in batch.offsets)
+            batch = RawBatch(
+                batch.partition,
+                batch.values[:within],
+                batch.keys[:within],
+                batch.kafka_timestamps[:within],
+                batch.offsets[:within],
+            )
+            self._next_offset = batch.offsets[-1] + 1 if within else self._end
+        return [batch] if batch.offsets else []
+
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        """The good messages; an error is handled after the ones before it were delivered."""
+        good = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                good.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
+                # Its offset is the log's end, also where transaction markers leave a gap behind the last record.
+                self._ended = self._end is not None and message.offset() >= self._end
+            elif error.fatal() or not (error.retriable() or error.code() in _AWAY):
+                self._failure = error
+                break
+            elif not self._broker_away:
+                self._broker_away = True
+                logger.warning("Kafka is away, waiting for it: %s", error.str())
+        return good
+
+    def _warn_of_create_time(self, message: Message) -> None:
+        if not self._warned_create_time and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME:
+            self._warned_create_time = True
+            if self._partition == 0:  # once is enough
+                logger.warning(
+                    "topic %s has producers' timestamps; set message.timestamp.type=LogAppendTime, so that one "
+                    "producer with a wrong clock can't move event time",
+                    self._topic,
+                )
+
+    def next_awake(self) -> datetime | None:
+        """When to ask again; None: at once."""
+        return self._awake
+
+    def snapshot(self) -> int:
+        """The next offset. What the last snapshot held is committed by now, so lag tools may see it."""
+        if self._uncommitted is not None:
+            self._commit(self._uncommitted)
+        self._uncommitted = self._next_offset
+        return self._next_offset
+
+    def _commit(self, offset: int) -> None:
+        if offset == OFFSET_INVALID:
+            return
+        try:
+            self._consumer.commit(offsets=[TopicPartition(self._topic, self._partition, offset)], asynchronous=True)
+        except KafkaException as error:
+            logger.debug("group offset not committed (for lag tools only): %s", error)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+
+_AWAY = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}  # noqa: SLF001

@@ -1,0 +1,191 @@
+"""The dataflow's only output: everything that a batch led to, made durable in the one order that is safe.
+
+    at once        features -> Redis (guarded: an older row never overwrites a newer one, so a replay is harmless)
+    at epoch end   log tables -> feature files -> progress record -> the epoch commits
+
+Guarantee: when an epoch commits, all of its rows are durable, and the progress record never runs ahead of them. After a
+crash the epoch is replayed: log rows that are durable are skipped, and a feature file is overwritten with the same
+content, or left alone once the progress record has passed its window. Nothing is deleted.
+
+It is one sink rather than one a store, because the order between the stores carries the guarantee, and Bytewax promises
+none between sinks.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from feast_repo.progress import Progress, ProgressRecord, announce, progress_key
+from feast_repo.tables import (
+    DEAD_LETTER_COLUMNS,
+    dead_letters_folder,
+    event_columns,
+    events_folder,
+    late_columns,
+    late_folder,
+    progress_folder,
+)
+from stream.log_table import LogTable
+from stream.stopping import refuse, stop_requested
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from feast_repo.push import Pusher
+    from stream.settings import StreamSettings
+    from stream.windows import ClosedWindow
+
+logger = logging.getLogger(__name__)
+
+PARTS = 4
+"""Sink parts, each with its own files an epoch: few, so that files stay few; enough to spread over some workers."""
+
+WRITER = "stream"
+REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError)
+LONGEST_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one batch of a partition led to. `records` and `dead_letters` are in offset order."""
+
+    progress: Progress
+    records: pl.DataFrame
+    dead_letters: pl.DataFrame
+    windows: list[ClosedWindow]
+
+
+class Stores(FixedPartitionedSink[Outcome, None]):
+    """Redis, Parquet, log tables and progress record, for outcomes keyed by Kafka partition."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._pusher: Pusher | None = None
+
+    def list_parts(self) -> list[str]:
+        """A fixed number of parts, whatever the number of workers or Kafka partitions."""
+        return [f"stores-{part}" for part in range(PARTS)]
+
+    def part_fn(self, item_key: str) -> int:
+        """A Kafka partition always belongs to the same part."""
+        return int(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> StorePart:
+        """Open the stores; what they hold tells where to go on, so there is no state to resume."""
+        del step_id, for_part, resume_state
+        with self._lock:  # worker threads share this object, and opening Feast takes seconds
+            if self._pusher is None:
+                self._pusher = _open_pusher(self._settings)
+        return StorePart(self._settings, self._pusher)
+
+
+def _open_pusher(settings: StreamSettings) -> Pusher:
+    from feast_repo.push import Pusher  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.store import RegistryMismatchError, ensure_applied, open_store  # noqa: PLC0415
+
+    try:
+        store = open_store()
+        ensure_applied(store)
+    except RegistryMismatchError as error:
+        refuse(str(error))
+    return Pusher(store, settings.view.push_source)
+
+
+class StorePart(StatefulSinkPartition[Outcome, None]):
+    """The stores for some Kafka partitions."""
+
+    def __init__(self, settings: StreamSettings, pusher: Pusher) -> None:
+        view, root = settings.view, settings.data_root
+        self._pusher = pusher
+        self._events = LogTable(events_folder(root), event_columns(view.events))
+        self._late = LogTable(late_folder(root, view), late_columns(view.events))
+        self._dead_letters = LogTable(dead_letters_folder(root), DEAD_LETTER_COLUMNS)
+        self._record = ProgressRecord(progress_folder(root))
+        self._stored = self._record.load()
+        self._reached: dict[int, Progress] = {}
+        self._windows: list[tuple[int, ClosedWindow]] = []
+        self._progress_key = progress_key(pusher.project, view.name)
+
+    def write_batch(self, values: list[Outcome]) -> None:
+        """Buffer what goes to Parquet, and push features online."""
+        for outcome in values:
+            partition = outcome.progress.partition
+            self._events.append(partition, outcome.records)
+            self._late.append(partition, outcome.records.filter(pl.col("missed_windows") > 0))
+            self._dead_letters.append(partition, outcome.dead_letters)
+            closed = self._closed_end(partition)
+            self._windows += [(partition, window) for window in outcome.windows if window.end_ms > closed]
+            self._reached[partition] = outcome.progress
+        if rows := [window.rows for outcome in values for window in outcome.windows]:
+            features = pl.concat(rows)
+            _hold_until_done("Redis", lambda: self._pusher.push_online(features))
+
+    def _closed_end(self, partition: int) -> int:
+        """The last window end whose rows are durable; its file may have been compacted, so it is never rewritten."""
+        stored = self._stored.get(partition)
+        return -1 if stored is None or stored.last_closed_end_ms is None else stored.last_closed_end_ms
+
+    def snapshot(self) -> None:
+        """Make the epoch durable; the progress record comes last."""
+        self._events.flush()
+        self._late.flush()
+        self._dead_letters.flush()
+        while self._windows:
+            partition, window = self._windows[-1]
+            self._pusher.push_offline(window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms)
+            self._windows.pop()
+        advanced = {
+            partition: progress
+            for partition, progress in self._reached.items()
+            if partition not in self._stored or progress.next_offset > self._stored[partition].next_offset
+        }
+        for partition, progress in advanced.items():
+            self._record.save(progress)
+            self._stored[partition] = progress
+        self._reached.clear()
+        redis = self._pusher.redis
+        if redis is not None and advanced:
+            _hold_until_done("Redis", lambda: announce(redis, self._progress_key, advanced.values()))
+
+
+class StoreAwayError(RuntimeError):
+    """A store did not come back before the run was asked to stop; the epoch is not committed."""
+
+
+def _hold_until_done(store: str, operation: Callable[[], object]) -> None:
+    """Retry with growing, jittered waits while a store is away; this holds the epoch, and with it the source.
+
+    Raises:
+        StoreAwayError: the run was asked to stop meanwhile.
+    """
+    wait_s, away = 0.05, False
+    while True:
+        try:
+            operation()
+        except REDIS_AWAY as error:
+            if not away:
+                logger.warning("%s is away (%s), holding the epoch until it is back", store, error)
+            away = True
+            if stop_requested.is_set():
+                message = f"{store} is away; stopped without committing the epoch, a resume is exact"
+                raise StoreAwayError(message) from error
+            time.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        else:
+            if away:
+                logger.warning("%s is back", store)
+            return
