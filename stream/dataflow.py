@@ -19,6 +19,7 @@ from bytewax.operators import StatefulBatchLogic
 
 from feast_repo.progress import Progress
 from stream.decoding import DecodedBatch, Decoder, RawBatch
+from stream.routing import key_of
 from stream.settings import StreamSettings
 from stream.source import KafkaSource
 from stream.stopping import refuse, stop_on_signals
@@ -60,7 +61,7 @@ def build(settings: StreamSettings) -> Dataflow:
     decoder = Decoder(view.events)
 
     def decode(batch: RawBatch) -> tuple[str, DecodedBatch]:
-        return f"{batch.partition:05d}", decoder.decode(batch)
+        return key_of(batch.partition), decoder.decode(batch)
 
     flow = Dataflow("clicks_to_features")
     batches = op.input("kafka", flow, KafkaSource(settings))

@@ -39,6 +39,7 @@ from feast_repo.tables import (
     progress_folder,
 )
 from stream.log_table import LogTable
+from stream.routing import partition_of
 from stream.stopping import refuse, stop_requested
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
     def part_fn(self, item_key: str) -> int:
         """A Kafka partition always belongs to the same part."""
-        return int(item_key)
+        return partition_of(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> StorePart:
         """Open the stores; what they hold tells where to go on, so there is no state to resume."""

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+
+import bytewax.operators as op
+import pytest
+from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
+from bytewax.testing import TestingSink, TestingSource, cluster_main
+
+from stream.routing import key_of, partition_of
+
+PARTITIONS = range(24)
+
+
+def test_keys_name_their_partition() -> None:
+    assert [partition_of(key_of(partition)) for partition in PARTITIONS] == list(PARTITIONS)
+    assert len({key_of(partition) for partition in PARTITIONS}) == len(PARTITIONS)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 6])
+def test_bytewax_gives_every_worker_the_same_number_of_partitions(workers: int) -> None:
+    seen: dict[str, set[str]] = defaultdict(set)
+
+    class Where(StatefulBatchLogic[int, int, None]):
+        def on_batch(self, values: list[int]) -> tuple[list[int], bool]:
+            for partition in values:
+                seen[threading.current_thread().name].add(key_of(partition))
+            return values, StatefulBatchLogic.RETAIN
+
+        def snapshot(self) -> None:
+            return None
+
+    flow = Dataflow("routing")
+    numbers = op.input("in", flow, TestingSource(PARTITIONS))
+    keyed = op.key_on("key", numbers, key_of)
+    stateful = op.stateful_batch("where", keyed, lambda _: Where())
+    op.output("out", stateful, TestingSink([]))
+    cluster_main(flow, [], 0, worker_count_per_proc=workers)
+    shares = Counter(len(keys) for keys in seen.values())
+    assert shares == {len(PARTITIONS) // workers: workers}
