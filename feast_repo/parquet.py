@@ -10,17 +10,14 @@ import os
 import uuid
 from typing import TYPE_CHECKING
 
-import polars as pl
-import pyarrow.parquet as pq
-
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pyarrow as pa
+    import polars as pl
 
 
-def publish(path: Path, table: pa.Table | pl.DataFrame) -> None:
-    """Write a table to `path` atomically, replacing what is there.
+def publish(path: Path, table: pl.DataFrame) -> None:
+    """Write a table to `path` atomically, replacing what is there. Safe to call from several threads at once.
 
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
@@ -28,9 +25,8 @@ def publish(path: Path, table: pa.Table | pl.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
     try:
-        arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest()) if isinstance(table, pl.DataFrame) else table
         with temporary.open("wb") as file:
-            pq.write_table(arrow, file, compression="zstd")
+            table.write_parquet(file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

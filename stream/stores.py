@@ -17,6 +17,7 @@ import logging
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ PARTS = 4
 """Sink parts, each with its own files an epoch: few, so that files stay few; enough to spread over some workers."""
 
 WRITER = "stream"
+WRITE_THREADS = 8
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError)
 LONGEST_WAIT_S = 5.0
 
@@ -119,6 +121,8 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         self._stored = self._record.load()
         self._reached: dict[int, Progress] = {}
         self._windows: list[tuple[int, ClosedWindow]] = []
+        # A catch-up closes thousands of small windows in one epoch: their writes and syncs overlap.
+        self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="parquet")
         self._progress_key = progress_key(pusher.project, view.name)
 
     def write_batch(self, values: list[Outcome]) -> None:
@@ -145,10 +149,8 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         self._events.flush()
         self._late.flush()
         self._dead_letters.flush()
-        while self._windows:
-            partition, window = self._windows[-1]
-            self._pusher.push_offline(window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms)
-            self._windows.pop()
+        list(self._threads.map(self._push_offline, self._windows))
+        self._windows.clear()
         advanced = {
             partition: progress
             for partition, progress in self._reached.items()
@@ -161,6 +163,14 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         redis = self._pusher.redis
         if redis is not None and advanced:
             _hold_until_done("Redis", lambda: announce(redis, self._progress_key, advanced.values()))
+
+    def close(self) -> None:
+        """End the writing threads."""
+        self._threads.shutdown()
+
+    def _push_offline(self, closed: tuple[int, ClosedWindow]) -> None:
+        partition, window = closed
+        self._pusher.push_offline(window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms)
 
 
 class StoreAwayError(RuntimeError):

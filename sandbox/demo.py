@@ -1,0 +1,263 @@
+"""The main job on one machine, shown and verified: `make demo`.
+
+    python -m sandbox.demo
+
+It starts the sandbox with fresh data in data/demo, writes profiles, produces clicks, runs the dataflow through
+`bytewax.run`, and then checks what the stores hold. Exit 0 only if every check held. The sandbox stays up, so that you
+can go on with its data; `python -m sandbox down` ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from feast_repo.features import purchase_prediction, user_profile_features
+from feast_repo.settings import PROJECT_ROOT
+from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder
+from sandbox.checks import Check, contents, newest_rows, online_equals_offline, online_rows, rows_of
+from sandbox.recompute import compare
+from stream.kafka import client_config, topic_partitions
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from feast_repo.views import BatchView, WindowedView
+
+DEMO_ROOT = PROJECT_ROOT / "data" / "demo"
+USERS = 10_000
+EVENTS = 300_000
+HOURS = 4
+SHOWN_USERS = ["user_000001", "user_000010"]
+READS = 2_000
+DATAFLOW = [sys.executable, "-m", "bytewax.run", "stream.dataflow"]
+
+console = Console()
+
+
+class CommandFailedError(Exception):
+    """A command of the demo did not exit with 0."""
+
+
+def run(arguments: list[str], **environment: str) -> tuple[str, float]:
+    """Run one of the project's commands as a user would; returns its output and how long it took, in seconds."""
+    shown = " ".join(["python", *arguments[1:]] if arguments[0] == sys.executable else arguments)
+    prefix = "".join(f"{name}={value} " for name, value in environment.items())
+    start = time.perf_counter()
+    with console.status(f"{prefix}{shown}"):
+        done = subprocess.run(
+            arguments,
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    seconds = time.perf_counter() - start
+    console.print(f"[dim]{seconds:5.1f} s[/]  {prefix}{shown}", highlight=False)
+    if done.returncode != 0:
+        console.print(done.stdout + done.stderr, style="red", markup=False)
+        message = f"`{shown}` ended with exit code {done.returncode}"
+        raise CommandFailedError(message)
+    return done.stdout, seconds
+
+
+def python(module: str, *arguments: str, **environment: str) -> tuple[str, float]:
+    """Run `python -m module`."""
+    return run([sys.executable, "-m", module, *arguments], **environment)
+
+
+def start_sandbox() -> None:
+    """A fresh sandbox with fresh data."""
+    python("sandbox", "down")
+    if DEMO_ROOT.exists():
+        shutil.rmtree(DEMO_ROOT)
+    os.environ["DATA_ROOT"] = str(DEMO_ROOT)
+    if "KAFKA_BOOTSTRAP_SERVERS" in os.environ:  # a broker of yours: leave its topics alone
+        os.environ["KAFKA_TOPIC"] = f"clickstream-demo-{datetime.now(UTC):%Y%m%d%H%M%S}"
+    shown, _ = python("sandbox", "up")
+    console.print(shown.rstrip(), markup=False, highlight=False)
+
+
+def log_length(settings: StreamSettings) -> int:
+    """How many messages the topic holds."""
+    consumer = Consumer({"group.id": "ml-feature-store-demo", **client_config(settings)})
+    try:
+        ends = [
+            consumer.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition), timeout=10)
+            for partition in topic_partitions(settings)
+        ]
+    finally:
+        consumer.close()
+    return sum(high - low for low, high in ends)
+
+
+def show_counts(settings: StreamSettings, sent: dict[str, Any], seconds: float) -> list[Check]:
+    """Tables of what was read and written, and the check that every message is in exactly one place."""
+    view, root = settings.view, settings.data_root
+    events, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
+    features, late = rows_of(features_folder(root, view.name)), rows_of(late_folder(root, view))
+    messages = log_length(settings)
+
+    table = Table(title="What the dataflow did", show_header=False)
+    table.add_row("messages read", f"{messages:,}")
+    table.add_row("events/s, process start included", f"{messages / seconds:,.0f}")
+    table.add_row("feature rows written", f"{len(features):,}")
+    table.add_row("windows written", f"{features['event_timestamp'].n_unique():,} ends, all partitions")
+    table.add_row("late records (missed 1 to 6 windows)", f"{len(late):,}")
+    table.add_row("dead letters", f"{len(letters):,}")
+    console.print(table)
+
+    reasons = dict(sorted(letters["reason"].value_counts().iter_rows())) if len(letters) else {}
+    table = Table("reason", "dead letters", "sent on purpose", title="Dead letters by reason")
+    for reason in sorted({*reasons, *sent["malformed"]}):
+        table.add_row(reason, f"{reasons.get(reason, 0):,}", f"{sent['malformed'].get(reason, 0):,}")
+    console.print(table)
+
+    days = features.group_by(pl.col("event_timestamp").dt.date().alias("day")).len().sort("day")
+    table = Table("day", "feature rows", title="Rows a day in Parquet")
+    for day, rows in days.iter_rows():
+        table.add_row(str(day), f"{rows:,}")
+    console.print(table)
+
+    positions = pl.concat([events.select("partition", "offset"), letters.select("partition", "offset")])
+    return [
+        Check(
+            "every message is an event or a dead letter, once",
+            holds=positions.n_unique() == len(positions) == messages,
+            figures=f"{messages:,} = {len(events):,} + {len(letters):,}",
+        ),
+        Check(
+            "dead letters have the reasons they were made for",
+            holds=reasons == sent["malformed"],
+            figures=f"{len(letters):,} letters, {len(reasons)} reasons",
+        ),
+    ]
+
+
+def check_recomputation(settings: StreamSettings) -> Check:
+    """The stream's rows against SQL over the archive."""
+    with console.status("recomputing every window in SQL"):
+        found = compare(settings.data_root, settings.view)
+    return Check(
+        "an independent recomputation gives the same rows",
+        holds=found.none and found.recomputed > 0,
+        figures=f"{found.recomputed:,} rows, {found.different:,} different, {found.only_stored:,} only stored, "
+        f"{found.only_recomputed:,} only recomputed, {found.stored_twice:,} twice",
+    )
+
+
+def check_second_run(settings: StreamSettings) -> Check:
+    """The whole topic again, without recovery state: nothing may change."""
+    before = contents(settings.data_root, settings.redis_url)
+    run(DATAFLOW, STREAM_STOP_AT_END="1")
+    after = contents(settings.data_root, settings.redis_url)
+    changed = sorted(name for name in before if before[name] != after[name])
+    return Check(
+        "a second run from the beginning changes nothing",
+        holds=not changed,
+        figures=f"changed: {', '.join(changed)}" if changed else "Parquet and Redis are the same, byte for byte",
+    )
+
+
+def materialize_profiles(store: FeatureStore) -> None:
+    """Profiles to the online store, the way Feast does it."""
+    now = datetime.now(UTC)
+    with console.status("materializing profiles"):
+        store.materialize(
+            now - timedelta(days=7), now, feature_views=[user_profile_features.name], disable_event_timestamp=False
+        )
+
+
+def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...], data_root: Any) -> Check:
+    """Two users' features as Feast's `get_online_features` gives them."""
+    table = Table("feature", *SHOWN_USERS, title="Features, read with get_online_features")
+    seen = True
+    for view in views:
+        rows = online_rows(store, view, SHOWN_USERS)
+        for name in view.features:
+            table.add_row(name, *(str(value) for value in rows[name].to_list()))
+        known = set(newest_rows(data_root, view)[view.entity.join_key].to_list())
+        seen = seen and known.issuperset(SHOWN_USERS)
+    console.print(table)
+    return Check("both users have features in both views", holds=seen, figures=", ".join(SHOWN_USERS))
+
+
+def show_latency(store: FeatureStore) -> None:
+    """How long one user's read takes through Feast's SDK."""
+    service = store.get_feature_service(purchase_prediction.name)
+    rows = [[{"user_id": f"user_{number % USERS + 1:06d}"}] for number in range(READS)]
+    milliseconds = []
+    with console.status(f"reading {READS:,} users one by one"):
+        for row in [*rows[:200], *rows]:  # the first ones warm up
+            start = time.perf_counter()
+            store.get_online_features(service, row)
+            milliseconds.append((time.perf_counter() - start) * 1000)
+    p50, p95, p99 = np.percentile(milliseconds[200:], [50, 95, 99])
+    console.print(f"read latency of one user, both views, Feast SDK: p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms")
+
+
+def demo() -> list[Check]:
+    """All of it; returns the checks."""
+    start_sandbox()
+    python("batch.profiles", "--users", str(USERS), "--seed", "7")
+    shares = ["--disorder-seconds", "60", "--late-share", "0.01", "--malformed-share", "0.002"]
+    traffic = ["--events", str(EVENTS), "--hours", str(HOURS), "--users", str(USERS), "--seed", "7", *shares]
+    shown, _ = python("stream.generator", *traffic, "--json")
+    sent = json.loads(shown)
+    console.print(
+        f"        {sent['events']:,} events at {sent['events_per_second']:,}/s: {sent['late']:,} late, "
+        f"{sum(sent['malformed'].values()):,} malformed, {sent['heartbeats']} heartbeats",
+        highlight=False,
+    )
+    settings = StreamSettings()
+    _, seconds = run(DATAFLOW, STREAM_STOP_AT_END="1")
+    checks = show_counts(settings, sent, seconds)
+
+    from feast_repo.store import open_store  # noqa: PLC0415  (Feast takes seconds to import)
+
+    store = open_store()
+    materialize_profiles(store)
+    views = purchase_prediction.views
+    checks.append(show_users(store, views, settings.data_root))
+    checks.append(check_recomputation(settings))
+    checks += [online_equals_offline(store, settings.data_root, view) for view in views]
+    checks.append(check_second_run(settings))
+    show_latency(store)
+    return checks
+
+
+def main() -> int:
+    """Run the demo; 0 if every check held, 1 if one did not."""
+    argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__.splitlines()[0]).parse_args()
+    start = time.perf_counter()
+    try:
+        checks = demo()
+    except CommandFailedError as error:
+        console.print(f"[red]{error}[/]")
+        return 1
+    table = Table("check", "held", "figures", title="Checks")
+    for check in checks:
+        table.add_row(check.name, "[green]yes[/]" if check.holds else "[red]NO[/]", check.figures)
+    console.print(table)
+    failed = sum(not check.holds for check in checks)
+    console.print(f"{len(checks) - failed} of {len(checks)} checks held, {time.perf_counter() - start:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
