@@ -1,1 +1,9 @@
 """Clicks to features: decoding, the window engine, the Kafka source, the sinks and the dataflow."""
+
+from __future__ import annotations
+
+import os
+
+# A worker is one thread and its frames are small: Polars' thread pool would only add hand-overs. More workers, not more
+# threads, use more cores. Polars reads this when it is first used.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")

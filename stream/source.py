@@ -29,6 +29,7 @@ from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_confi
 from stream.stopping import refuse, stop_requested
 
 if TYPE_CHECKING:
+    from feast_repo.progress import Progress
     from stream.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
+        self._stored: dict[int, Progress] | None = None
 
     def list_parts(self) -> list[str]:
         """One part per Kafka partition."""
@@ -63,13 +65,18 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
         """Open one partition at its start or at the resumed offset."""
         del step_id
-        return KafkaPartition(self._settings, int(for_part), resume_state)
+        if self._stored is None:
+            self._stored = ProgressRecord(progress_folder(self._settings.data_root)).load()
+        partition = int(for_part)
+        return KafkaPartition(self._settings, partition, resume_state, self._stored.get(partition))
 
 
 class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     """One partition's records from an offset on."""
 
-    def __init__(self, settings: StreamSettings, partition: int, resume_offset: int | None) -> None:
+    def __init__(
+        self, settings: StreamSettings, partition: int, resume_offset: int | None, stored: Progress | None
+    ) -> None:
         self._topic = settings.kafka_topic
         self._partition = partition
         self._consumer = Consumer(
@@ -83,7 +90,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 "auto.offset.reset": "error",
             }
         )
-        self._next_offset, end = self._start_and_end(settings, resume_offset)
+        self._next_offset, end = self._start_and_end(settings, resume_offset, stored)
         self._end = end if settings.stream_stop_at_end else None
         self._ended = self._end is not None and self._next_offset >= self._end
         self._uncommitted: int | None = None
@@ -93,7 +100,9 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._warned_create_time = False
         self._consumer.assign([TopicPartition(self._topic, partition, self._next_offset)])
 
-    def _start_and_end(self, settings: StreamSettings, resume_offset: int | None) -> tuple[int, int]:
+    def _start_and_end(
+        self, settings: StreamSettings, resume_offset: int | None, stored: Progress | None
+    ) -> tuple[int, int]:
         """Where to start, and the partition's end now; refuses when the log and what we know of it disagree."""
         where = f"{self._topic}[{self._partition}] on {settings.kafka_bootstrap_servers}"
         try:
@@ -102,7 +111,6 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             )
         except KafkaException as error:
             refuse(f"can't read the offsets of {where}: {error.args[0].str()}")
-        stored = ProgressRecord(progress_folder(settings.data_root)).load().get(self._partition)
         if resume_offset is not None and resume_offset < low:
             refuse(
                 f"{where}: the recovery state resumes at offset {resume_offset}, but Kafka has deleted everything "

@@ -1,0 +1,79 @@
+"""Feast's objects, built from the declarations in `features.py`; `feast apply` reads this file."""
+
+from __future__ import annotations
+
+import json
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Float64, Int64, String
+
+from feast_repo.features import purchase_prediction
+from feast_repo.offline_store import SCHEMA_TAG
+from feast_repo.settings import StoreSettings
+from feast_repo.tables import features_folder
+from feast_repo.views import BatchView, WindowedView, offline_columns
+
+FEAST_TYPES = {"Int64": Int64, "Float64": Float64, "String": String}
+
+services = [purchase_prediction]
+declared_views: list[WindowedView | BatchView] = list(
+    {view.name: view for service in services for view in service.views}.values()
+)
+
+entities = {
+    view.entity.name: Entity(
+        name=view.entity.name,
+        join_keys=[view.entity.join_key],
+        value_type=ValueType.STRING,
+        description=view.entity.description,
+    )
+    for view in declared_views
+}
+
+
+def _file_source(view: WindowedView | BatchView) -> FileSource:
+    columns = {name: str(dtype) for name, dtype in offline_columns(view).items()}
+    return FileSource(
+        name=f"{view.name}_source",
+        path=str(features_folder(StoreSettings().data_root, view.name)),
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+        tags={SCHEMA_TAG: json.dumps(columns)},
+    )
+
+
+def _feature_view(view: WindowedView | BatchView) -> FeatureView:
+    source: FileSource | PushSource = _file_source(view)
+    if isinstance(view, WindowedView):
+        source = PushSource(name=view.push_source, batch_source=source)
+    return FeatureView(
+        name=view.name,
+        description=view.description,
+        entities=[entities[view.entity.name]],
+        ttl=view.ttl,
+        schema=[
+            Field(name=view.entity.join_key, dtype=String),
+            *(Field(name=name, dtype=FEAST_TYPES[value_type]) for name, value_type in view.value_types.items()),
+        ],
+        source=source,
+        online=True,
+    )
+
+
+feature_views = {view.name: _feature_view(view) for view in declared_views}
+
+feature_services = [
+    FeatureService(
+        name=service.name,
+        description=service.description,
+        features=[feature_views[view.name] for view in service.views],
+    )
+    for service in services
+]
+
+# `feast apply` looks at a module's attributes one by one, not into containers.
+globals().update({f"entity_{name}": entity for name, entity in entities.items()})
+globals().update({f"view_{name}": view for name, view in feature_views.items()})
+globals().update({f"service_{service.name}": service for service in feature_services})

@@ -1,0 +1,47 @@
+"""The registry's address from the settings, also for Feast's own command line.
+
+Feast reads the address from `feature_store.yaml`, where `${VARIABLE}` is the only thing that changes with the
+environment, and has no default. SQLAlchemy lets a plug-in named in a URL replace it, so the file names this one.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.dialects import plugins
+from sqlalchemy.engine import CreateEnginePlugin
+
+from feast_repo.settings import StoreSettings
+
+PLUGIN = "feature_store_settings"
+
+
+class RegistryFromSettings(CreateEnginePlugin):
+    """Connects to `StoreSettings().registry_url`; creates the folder of an SQLite file."""
+
+    def update_url(self, url: URL) -> URL:
+        """The real address instead of the one that names this plug-in."""
+        del url
+        settings = StoreSettings()
+        address = make_url(settings.registry_url)
+        if address.drivername == "postgresql":
+            address = address.set(drivername="postgresql+psycopg")
+        if address.get_backend_name() == "sqlite":
+            settings.data_root.mkdir(parents=True, exist_ok=True)
+        return address
+
+
+def install() -> None:
+    """Make the plug-in known to SQLAlchemy; harmless when repeated."""
+    plugins.register(PLUGIN, __name__, RegistryFromSettings.__name__)
+    logging.getLogger("feast.repo_config").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out a warning that every command would print about a choice made on purpose in feature_store.yaml.
+
+    It says that in thread mode a view may count as materializing for up to a minute too long; since views keep being
+    served meanwhile, nobody notices.
+    """
+    return "`serve_features_while_materializing` is enabled together with" not in str(record.msg)
