@@ -19,7 +19,9 @@ def _below_project(path: Path) -> Path:
 class StoreSettings(BaseSettings):
     """Where the stores are. The environment wins over `sandbox.env` (there while a sandbox runs), that over `.env`."""
 
-    model_config = SettingsConfigDict(env_file=(PROJECT_ROOT / ".env", SANDBOX_ENV), extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=(PROJECT_ROOT / ".env", SANDBOX_ENV), env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     data_root: Annotated[Path, AfterValidator(_below_project)] = Field(
         default=Path("data"),

@@ -263,11 +263,12 @@ class _Panes:
     def to_bytes(self) -> bytes:
         """All panes as one compressed Arrow IPC file."""
         self._flush()
-        frames = [
-            self._merge(frames).with_columns(pane=pl.lit(pane, pl.Int64)) for pane, frames in self._frames.items()
-        ]
+        for frames in self._frames.values():
+            if len(frames) > 1:
+                frames[:] = [self._merge(frames)]
+        merged = [frames[0].with_columns(pane=pl.lit(pane, pl.Int64)) for pane, frames in self._frames.items()]
         buffer = io.BytesIO()
-        pl.concat([self._empty().with_columns(pane=pl.lit(0, pl.Int64)), *frames]).write_ipc(buffer, compression="lz4")
+        pl.concat([self._empty().with_columns(pane=pl.lit(0, pl.Int64)), *merged]).write_ipc(buffer, compression="lz4")
         return buffer.getvalue()
 
     def load(self, data: bytes) -> None:

@@ -1,0 +1,25 @@
+# The project's own services (stream, heartbeat, registry): one image, and compose.yaml says which command runs.
+
+FROM python:3.12.12-slim-bookworm AS build
+COPY requirements/core.lock /tmp/core.lock
+# Wheels only: a package that would have to be compiled fails here and not in production.
+RUN python -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --only-binary :all: --require-hashes --requirement /tmp/core.lock
+
+FROM python:3.12.12-slim-bookworm
+# The volumes are mounted where these folders are and take over their owner.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app \
+ && mkdir /data /recovery \
+ && chown app:app /data /recovery
+COPY --from=build /opt/venv /opt/venv
+COPY batch /app/batch
+COPY feast_repo /app/feast_repo
+COPY stream /app/stream
+# The code runs where it lies, since `feast apply` works in the folder feast_repo/.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp
+WORKDIR /app
+USER app
