@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 import polars as pl
 
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
+RESERVED = frozenset({"partition", "offset", "kafka_timestamp", "watermark", "missed_windows", "message_key"})
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -83,6 +84,9 @@ class EventDeclaration:
         Raises:
             ValueError: a named field is not declared or is of the wrong kind.
         """
+        if taken := RESERVED & self.by_name.keys():
+            message = f"event {self.name!r}: field names {sorted(taken)} are taken by the columns of the log tables"
+            raise ValueError(message)
         for role, name, kind in (
             ("key", self.key, Text),
             ("time", self.time, Timestamp),

@@ -72,7 +72,7 @@ class WindowedView:
             message = f"view {self.name!r}: join key {self.entity.join_key!r} must be the event key {self.events.key!r}"
             raise ValueError(message)
         for name, feature in self.features.items():
-            if name in {self.entity.join_key, *ROW_COLUMNS, "pane"}:
+            if name in {self.entity.join_key, *ROW_COLUMNS}:
                 message = f"view {self.name!r}: feature name {name!r} is reserved"
                 raise ValueError(message)
             if isinstance(feature, Ratio):

@@ -63,16 +63,20 @@ class Decoder:
 
     def __init__(self, declaration: EventDeclaration) -> None:
         self._declaration = declaration
+        # A field may have any name, but an attribute can't.
+        attributes = {field.name: f"field_{position}" for position, field in enumerate(declaration.fields)}
         self._struct = msgspec.defstruct(
             "Event",
             [
-                (field.name, (_Int64 if isinstance(field, (Integer, Timestamp)) else str) | None, None)
+                (attributes[field.name], (_Int64 if isinstance(field, (Integer, Timestamp)) else str) | None, None)
                 for field in declaration.fields
             ],
+            rename={attribute: name for name, attribute in attributes.items()},
             gc=False,
         )
         self._decode_one = msgspec.json.Decoder(self._struct).decode
-        self._attributes = [(field, attrgetter(field.name)) for field in declaration.fields]
+        self._attributes = attributes
+        self._columns = [(field, attrgetter(attributes[field.name])) for field in declaration.fields]
         self._verdict = _verdict(declaration)
 
     def decode(self, batch: RawBatch) -> DecodedBatch:
@@ -93,7 +97,7 @@ class Decoder:
             [
                 pl.Series("offset", batch.offsets, dtype=pl.Int64),
                 pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),
-                *(pl.Series(field.name, list(map(get, events)), dtype=field.dtype) for field, get in self._attributes),
+                *(pl.Series(field.name, list(map(get, events)), dtype=field.dtype) for field, get in self._columns),
             ]
         )
         keys = pl.Series("message_key", batch.keys, dtype=pl.Binary)
@@ -160,7 +164,7 @@ class Decoder:
         for field in declaration.fields:
             if field.name in present and not _has_type(field, present[field.name]):
                 return f"type:{field.name}"
-        return self._struct(**present)
+        return self._struct(**{self._attributes[name]: value for name, value in present.items()})
 
     @staticmethod
     def _dead_letters(batch: RawBatch, positions: list[int], reasons: pl.Series | None = None) -> pl.DataFrame:
@@ -209,11 +213,11 @@ def _verdict(declaration: EventDeclaration) -> pl.Expr:
         for field in fields
         if isinstance(field, Choice)
     ]
-    for field in fields:
-        if isinstance(field, Timestamp):
-            latest = pl.col("kafka_timestamp") + field.max_ahead_ms
-            rules.append((pl.col(field.name) < field.earliest_ms, "timestamp_range"))
-            rules.append((pl.col(field.name) > latest, "future_timestamp"))
+    times = [field for field in fields if isinstance(field, Timestamp)]
+    rules += [(pl.col(field.name) < field.earliest_ms, "timestamp_range") for field in times]
+    # Subtracted on this side, since a time that got this far can't underflow, but any Kafka timestamp may overflow.
+    arrival = pl.col("kafka_timestamp")
+    rules += [(pl.col(field.name) - field.max_ahead_ms > arrival, "future_timestamp") for field in times]
     rules += [
         (pl.col(field.name) < 0, f"negative:{field.name}")
         for field in fields

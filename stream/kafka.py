@@ -44,10 +44,10 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
     Raises:
         KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist.
     """
-    admin = AdminClient({**client_config(settings), "log_level": 0})
     try:
+        admin = AdminClient({**client_config(settings), "log_level": 0})
         topic = admin.list_topics(settings.kafka_topic, timeout=METADATA_TIMEOUT_S).topics[settings.kafka_topic]
-    except KafkaException as error:
+    except KafkaException as error:  # also raised for a property that librdkafka doesn't know
         message = (
             f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: {error.args[0].str()}; "
             "check KAFKA_BOOTSTRAP_SERVERS, or start one with `python -m sandbox up`"

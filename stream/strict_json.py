@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 MAX_DEPTH = 500
@@ -34,8 +35,14 @@ def parse(document: bytes) -> Any:
         message = f"nested deeper than {MAX_DEPTH} levels"
         raise NotJsonError(message)
     try:
-        value = json.loads(document.decode("utf-8"), parse_constant=_reject_constant, parse_int=_integer)
-    except (ValueError, RecursionError) as error:
+        text = document.decode("utf-8")
+        try:
+            value = _load(text)
+        except RecursionError:
+            # The caller is deep in its stack. A thread begins with an empty one, where `MAX_DEPTH` levels have room.
+            with ThreadPoolExecutor(1) as thread:
+                value = thread.submit(_load, text).result()
+    except ValueError as error:
         raise NotJsonError(str(error)) from error
     if may_hold_surrogates(document) and any(
         match["low"] or (match["high"] and not match["pair"]) for match in _ESCAPE.finditer(document)
@@ -43,6 +50,10 @@ def parse(document: bytes) -> Any:
         message = "lone surrogate"
         raise NotJsonError(message)
     return value
+
+
+def _load(text: str) -> Any:
+    return json.loads(text, parse_constant=_reject_constant, parse_int=_integer)
 
 
 def may_be_too_deep(document: bytes) -> bool:

@@ -14,6 +14,7 @@ pane only while its last window is open, and then it counts in exactly those of 
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
     Int64Array = NDArray[np.int64]
 
 STATE_VERSION = 1
+CHECKSUM_BYTES = 16
 NOTHING_CLOSED = -(2**62)
 """Index of the last closed window before the first record: below every real one, and safe to subtract from."""
+
+PANE = "#pane"
+"""Column with a pane's index (its start divided by the slide); no name that an event field would have."""
 
 FLUSH_ROWS = 65_536
 """Rows that wait before they are aggregated: one large group-by costs far less than many small ones."""
@@ -119,7 +124,8 @@ class WindowEngine:
         pane = event // view.slide_ms
         missed = np.where(is_heartbeat, 0, np.clip(closed_before - pane, 0, view.panes_per_window)).astype(np.int32)
 
-        inputs = records.select(view.entity.join_key, *view.input_columns).with_columns(pane=pl.Series(pane))
+        columns = dict.fromkeys((view.entity.join_key, *view.input_columns))
+        inputs = records.select(*columns, pl.Series(PANE, pane))
         counts = pl.Series(~is_heartbeat & (missed < view.panes_per_window))
         windows: list[ClosedWindow] = []
         start = 0
@@ -143,8 +149,8 @@ class WindowEngine:
         return NOTHING_CLOSED if end is None else end // self._view.slide_ms
 
     def snapshot(self) -> bytes:
-        """The state as compact immutable bytes, with the format's version and the declaration's fingerprint."""
-        return msgspec.msgpack.encode(
+        """The state as compact immutable bytes, with checksum, format version and the declaration's fingerprint."""
+        state = msgspec.msgpack.encode(
             _Snapshot(
                 version=STATE_VERSION,
                 declaration=self._view.fingerprint,
@@ -153,6 +159,7 @@ class WindowEngine:
                 panes=self._panes.to_bytes(),
             )
         )
+        return _checksum(state) + state
 
     @classmethod
     def restore(cls, view: WindowedView, snapshot: bytes) -> WindowEngine:
@@ -161,11 +168,11 @@ class WindowEngine:
         Raises:
             SnapshotError: the snapshot is of another format version or of another declaration, or is damaged.
         """
-        try:
-            state = msgspec.msgpack.decode(snapshot, type=_Snapshot)
-        except msgspec.MsgspecError as error:
-            message = f"not a window state ({error}); rebuild the recovery state"
-            raise SnapshotError(message) from error
+        checksum, content = snapshot[:CHECKSUM_BYTES], snapshot[CHECKSUM_BYTES:]
+        if checksum != _checksum(content):
+            message = "not a window state, or a damaged one; rebuild the recovery state"
+            raise SnapshotError(message)
+        state = msgspec.msgpack.decode(content, type=_Snapshot)
         if state.version != STATE_VERSION:
             message = f"window state has version {state.version}, this program reads {STATE_VERSION}; rebuild it"
             raise SnapshotError(message)
@@ -177,11 +184,7 @@ class WindowEngine:
             raise SnapshotError(message)
         engine = cls(view)
         engine._max_event_ms, engine._max_kafka_ms = state.max_event_ms, state.max_kafka_ms
-        try:
-            engine._panes.load(state.panes)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            message = f"the panes of the window state are damaged ({error}); rebuild the recovery state"
-            raise SnapshotError(message) from error
+        engine._panes.load(state.panes)
         return engine
 
 
@@ -200,7 +203,7 @@ class _Panes:
         self._waiting_rows = 0
 
     def add(self, inputs: pl.DataFrame) -> None:
-        """Add counted records: join key, `pane`, and the fields that the aggregates read."""
+        """Add counted records: join key, pane, and the fields that the aggregates read."""
         if inputs.is_empty():
             return
         self._waiting.append(inputs)
@@ -211,7 +214,7 @@ class _Panes:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        added = pl.concat(self._waiting).group_by("pane", self._key).agg(self._view.pane_expressions())
+        added = pl.concat(self._waiting).group_by(PANE, self._key).agg(self._view.pane_expressions())
         self._waiting, self._waiting_rows = [], 0
         for pane, frame in _by_pane(added):
             frames = self._frames.setdefault(pane, [])
@@ -266,9 +269,11 @@ class _Panes:
         for frames in self._frames.values():
             if len(frames) > 1:
                 frames[:] = [self._merge(frames)]
-        merged = [frames[0].with_columns(pane=pl.lit(pane, pl.Int64)) for pane, frames in self._frames.items()]
+        merged = [frames[0].with_columns(pl.lit(pane, pl.Int64).alias(PANE)) for pane, frames in self._frames.items()]
         buffer = io.BytesIO()
-        pl.concat([self._empty().with_columns(pane=pl.lit(0, pl.Int64)), *merged]).write_ipc(buffer, compression="lz4")
+        pl.concat([self._empty().with_columns(pl.lit(0, pl.Int64).alias(PANE)), *merged]).write_ipc(
+            buffer, compression="lz4"
+        )
         return buffer.getvalue()
 
     def load(self, data: bytes) -> None:
@@ -276,8 +281,12 @@ class _Panes:
         self._frames = {pane: [frame] for pane, frame in _by_pane(pl.read_ipc(io.BytesIO(data)))}
 
 
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
+
+
 def _by_pane(frame: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
-    parts = frame.partition_by("pane", as_dict=True, include_key=False)
+    parts = frame.partition_by(PANE, as_dict=True, include_key=False)
     return [(pane, part) for (pane,), part in parts.items()]
 
 

@@ -1,0 +1,167 @@
+"""User profiles: who the shoppers are.
+
+    python -m batch.profiles --users 10000 --seed 7
+
+Writes `DATA_ROOT/profiles/profiles.csv` for people and the rows of `user_profile_features` for the offline store. The
+same seed gives the same bytes, and a second run for the same profile time replaces the first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from feast_repo.commands import Command, instant, integer
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.features import user_profile_features
+from feast_repo.parquet import day_folder, publish
+from feast_repo.settings import StoreSettings
+from feast_repo.tables import features_folder
+from feast_repo.views import offline_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+DEFAULT_USERS = 10_000
+DEFAULT_SEED = 7
+MOST_USERS = 10_000_000
+MOST_SEED = 2**63 - 1
+
+TIERS = {"free": 0.70, "basic": 0.22, "premium": 0.08}
+TAIL = {"free": 1.3, "basic": 1.0, "premium": 0.7}
+"""Pareto exponent of activity by tier: the smaller it is, the more of its users are busy."""
+LEAST_ACTIVITY = 0.01
+
+COUNTRIES = {
+    "US": 0.30, "DE": 0.13, "GB": 0.12, "IN": 0.10, "FR": 0.09,
+    "BR": 0.08, "CA": 0.06, "JP": 0.05, "ES": 0.04, "AU": 0.03,
+}  # fmt: skip
+
+# How common an age is among online shoppers, between these knots along straight lines.
+AGE_KNOTS = (18, 24, 30, 40, 50, 60, 70, 80, 90)
+AGE_WEIGHTS = (0.55, 0.95, 1.0, 0.85, 0.7, 0.5, 0.25, 0.08, 0.01)
+
+
+def make_profiles(users: int, seed: int) -> pl.DataFrame:
+    """One row per user: `user_id, age, country, subscription_tier, activity_weight` (in (0, 1], heavy-tailed).
+
+    A pure function of its arguments. Each user takes one draw per column, so that the first users of a larger
+    population are the same people as in a smaller one. Time and memory are linear in `users`.
+    """
+    age_draw, country_draw, tier_draw, activity_draw = (
+        np.random.default_rng([seed, column]).random(users) for column in range(4)
+    )
+    ages = np.arange(AGE_KNOTS[0], AGE_KNOTS[-1] + 1)
+    tiers = _choose(tier_draw, list(TIERS.values()))
+    # The inverse distribution function of a Pareto law bounded to [LEAST_ACTIVITY, 1].
+    tail = np.array(list(TAIL.values()))[tiers]
+    activity = LEAST_ACTIVITY * (1 - activity_draw * (1 - LEAST_ACTIVITY**tail)) ** (-1 / tail)
+    return pl.DataFrame(
+        {
+            "user_id": user_ids(users),
+            "age": ages[_choose(age_draw, np.interp(ages, AGE_KNOTS, AGE_WEIGHTS))],
+            "country": pl.Series(list(COUNTRIES)).gather(_choose(country_draw, list(COUNTRIES.values()))),
+            "subscription_tier": pl.Series(list(TIERS)).gather(tiers),
+            "activity_weight": np.clip(activity, LEAST_ACTIVITY, 1.0).round(6),
+        }
+    )
+
+
+def user_ids(users: int) -> pl.Series:
+    """`user_000001` and so on, in ascending order."""
+    return pl.select("user_" + pl.int_range(1, users + 1).cast(pl.String).str.zfill(6)).to_series()
+
+
+def _choose(draws: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Uniform draws to indices that are as frequent as their weights."""
+    cumulative = np.cumsum(weights)
+    return np.minimum(np.searchsorted(cumulative / cumulative[-1], draws, side="right"), len(cumulative) - 1)
+
+
+def publish_profiles(profiles: pl.DataFrame, time: datetime, data_root: Path) -> list[Path]:
+    """Write the CSV and the offline rows, valid from `time`; returns the files.
+
+    Both appear atomically. `created_timestamp` is the profile time too, as if the job had run then: training sets of
+    the past see the rows, and a repeated run writes the same bytes.
+
+    Raises:
+        OSError: the data folder is not writable.
+    """
+    columns = offline_columns(user_profile_features)
+    rows = profiles.with_columns(
+        pl.lit(time).cast(UTC_MICROSECONDS).alias("event_timestamp"),
+        pl.lit(time).cast(UTC_MICROSECONDS).alias("created_timestamp"),
+        pl.lit("backfill").alias("writer"),
+    )
+    folder = day_folder(features_folder(data_root, user_profile_features.name), f"{time:%Y-%m-%d}")
+    parquet = folder / f"backfill-{time:%Y%m%dT%H%M%S%fZ}.parquet"
+    publish(parquet, rows.select(pl.col(name).cast(dtype) for name, dtype in columns.items()))
+
+    csv = data_root / "profiles" / "profiles.csv"
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    temporary = csv.with_suffix(".csv.tmp")
+    profiles.write_csv(temporary)
+    temporary.replace(csv)
+    return [csv, parquet]
+
+
+def _summary(profiles: pl.DataFrame) -> Table:
+    """What was made, by tier."""
+    table = Table(title=f"{len(profiles):,} profiles")
+    for column in ("tier", "users", "share", "mean age", "mean activity", "share of activity"):
+        table.add_column(column, justify="left" if column == "tier" else "right")
+    total = profiles["activity_weight"].sum()
+    by_tier = profiles.group_by("subscription_tier").agg(
+        pl.len(), pl.col("age").mean(), mean=pl.col("activity_weight").mean(), activity=pl.col("activity_weight").sum()
+    )
+    for tier, users, age, mean, activity in by_tier.sort("len", descending=True).iter_rows():
+        share = f"{users / len(profiles):.1%}"
+        table.add_row(tier, f"{users:,}", share, f"{age:.1f}", f"{mean:.3f}", f"{activity / total:.1%}")
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.profiles", "Make weighted user profiles: a CSV, and rows of the offline store.")
+    command.add_argument("--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="how many (%(default)s)")
+    command.add_argument("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="same seed, same profiles")
+    command.add_argument("--time", type=instant, help="from when they hold, ISO 8601 UTC (default: today, 00:00)")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = command.parse_args(arguments)
+    settings = command.settings(StoreSettings)
+    now = datetime.now(UTC)
+    time = options.time or now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if time > now:
+        command.error(f"--time {time.isoformat()} is in the future; name a time up to now")
+
+    profiles = make_profiles(options.users, options.seed)
+    try:
+        files = publish_profiles(profiles, time, settings.data_root)
+    except OSError as error:
+        command.error(f"can't write below DATA_ROOT: {error}; make it writable, or name another folder")
+    if options.json:
+        report = {
+            "users": len(profiles),
+            "seed": options.seed,
+            "time": time.isoformat(),
+            "files": list(map(str, files)),
+        }
+        sys.stdout.write(json.dumps(report) + "\n")
+    else:
+        console = Console()
+        console.print(_summary(profiles))
+        for file in files:
+            console.print(str(file), soft_wrap=True, highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

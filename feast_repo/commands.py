@@ -1,0 +1,95 @@
+"""What our commands share: bad input is told in one line with exit code 2, argument types, and how a run is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from feast_repo.settings import StoreSettings
+
+    Settings = TypeVar("Settings", bound=StoreSettings)
+
+BAD_INPUT = 2
+
+
+class Command(argparse.ArgumentParser):
+    """An argument parser that tells bad input in one line: no usage text around it, no abbreviated options."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line to stderr and exit with 2."""
+        sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {' '.join(message.split())}\n")
+        raise SystemExit(BAD_INPUT)
+
+    def settings(self, kind: type[Settings]) -> Settings:
+        """Settings from the environment; the first wrong one is named without its value, which may hold a secret."""
+        try:
+            return kind()
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False, include_input=False)[0]
+            self.error(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")
+
+
+def instant(text: str) -> datetime:
+    """An ISO 8601 time as an argument; without an offset it is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        message = f"{text!r} is no ISO 8601 time; write it like 2026-01-31T12:00:00Z"
+        raise argparse.ArgumentTypeError(message) from error
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number within bounds."""
+
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdigit() and minimum <= int(text) <= maximum:
+            return int(text)
+        message = f"{text!r} is no whole number from {minimum:,} to {maximum:,}"
+        raise argparse.ArgumentTypeError(message)
+
+    return parse
+
+
+def number(*, above: float | None = None, minimum: float = 0.0, maximum: float = math.inf) -> Callable[[str], float]:
+    """The type of an argument that is a finite number, either above a bound or from a minimum on."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        enough = value >= minimum if above is None else value > above
+        if enough and value <= maximum and math.isfinite(value):
+            return value
+        low = f"from {minimum:g}" if above is None else f"above {above:g}"
+        message = f"{text!r} is no number {low}" + (f" to {maximum:g}" if math.isfinite(maximum) else "")
+        raise argparse.ArgumentTypeError(message)
+
+    return parse
+
+
+@contextmanager
+def stop_event() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, until the block ends; what they did before is then restored."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

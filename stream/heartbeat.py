@@ -1,0 +1,255 @@
+"""Time for quiet partitions: heartbeats written into the log, so that windows close although nobody clicks.
+
+    python -m stream.heartbeat
+
+A partition is quiet when nothing but our own heartbeats was appended to it for `--quiet-seconds`; an empty partition is
+quiet too, so that all partitions move. A heartbeat says that no event from before its time is still to come, so a
+larger `--delay-seconds` leaves more room for slow producers and closes windows later. While the brokers are away
+nobody can write: the time until they are back counts as busy. Two of these services side by side take each other's
+heartbeats for activity, so they take turns instead of doubling them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from feast_repo.commands import Command, number, stop_event
+from stream.encoding import heartbeat_value, is_heartbeat
+from stream.kafka import KafkaUnavailableError, client_config
+from stream.producing import producer_config
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+log = logging.getLogger("stream.heartbeat")
+
+REQUEST_TIMEOUT_S = 5.0
+"""Of one request; a stop signal waits for it at most."""
+LAST_RECORDS_TIMEOUT_S = 10.0
+FAILED = 1
+
+
+@dataclass
+class Activity:
+    """When something that is not our own heartbeat was last appended to a partition (epoch ms; 0: never)."""
+
+    end: int
+    busy_ms: int = 0
+
+    def look(self, end: int, now_ms: int) -> None:
+        """Take note of where the partition ends now."""
+        if end != self.end:
+            self.end, self.busy_ms = end, now_ms
+
+    def wrote(self, offset: int) -> None:
+        """Take note of our own heartbeat; it hides nothing that others wrote before it."""
+        if offset == self.end:
+            self.end += 1
+
+
+class HeartbeatService:
+    """Looks at all partitions of the topic, and writes heartbeats into the quiet ones.
+
+    A heartbeat is lost if the broker doesn't take it in time: the next round writes a newer one.
+    """
+
+    def __init__(self, settings: StreamSettings, *, quiet_ms: int, delay_ms: int) -> None:
+        """Connect lazily: nothing is asked before the first round."""
+        self._topic = settings.kafka_topic
+        self._quiet_ms = quiet_ms
+        self._delay_ms = delay_ms
+        self._activity: dict[int, Activity] = {}
+        silent = {"log_level": 0, "error_cb": lambda _error: None}  # rounds tell what is wrong, once
+        self._admin = AdminClient({**client_config(settings), **silent})
+        self._consumer = Consumer(
+            {
+                **client_config(settings),
+                "group.id": "stream.heartbeat",  # never joined: partitions are assigned by hand
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                **silent,
+            }
+        )
+        self._producer = Producer(
+            {
+                **producer_config(settings),
+                "linger.ms": 0,
+                "message.timeout.ms": round(REQUEST_TIMEOUT_S * 1000),
+                **silent,
+            }
+        )
+
+    def round(self, now_ms: int) -> list[int]:
+        """Write a heartbeat of time `now_ms` - delay into each quiet partition; returns these partitions.
+
+        Raises:
+            KafkaException: the brokers don't answer, don't know the topic, or don't take a heartbeat.
+            KafkaUnavailableError: the producer is stuck.
+        """
+        ends = self._ends()
+        new = {partition: end for partition, end in ends.items() if partition not in self._activity}
+        self._activity |= self._first_look(new, now_ms)
+        for partition, end in ends.items():
+            self._activity[partition].look(end, now_ms)
+        quiet = [p for p, activity in self._activity.items() if now_ms - activity.busy_ms >= self._quiet_ms]
+        self._write(quiet, now_ms - self._delay_ms)
+        return quiet
+
+    def call_busy(self, now_ms: int) -> None:
+        """Count every known partition as busy until now: while the brokers are away, quiet means nothing."""
+        for activity in self._activity.values():
+            activity.busy_ms = now_ms
+
+    def close(self) -> None:
+        """Leave the brokers."""
+        self._consumer.close()
+
+    def _ends(self) -> dict[int, int]:
+        """The offset after the last record of each partition."""
+        topic = self._admin.list_topics(self._topic, REQUEST_TIMEOUT_S).topics[self._topic]
+        if topic.error is not None:
+            raise KafkaException(topic.error)
+        partitions = [TopicPartition(self._topic, partition) for partition in sorted(topic.partitions)]
+        answers = self._admin.list_offsets(
+            dict.fromkeys(partitions, OffsetSpec.latest()), request_timeout=REQUEST_TIMEOUT_S
+        )
+        return {partition.partition: answer.result().offset for partition, answer in answers.items()}
+
+    def _first_look(self, ends: dict[int, int], now_ms: int) -> dict[int, Activity]:
+        """Partitions that were not known before, judged by the Kafka timestamp of their last record."""
+        activity = {partition: Activity(end) for partition, end in ends.items()}
+        open_questions = {partition for partition, end in ends.items() if end > 0}
+        self._consumer.assign([TopicPartition(self._topic, p, ends[p] - 1) for p in sorted(open_questions)])
+        deadline = time.monotonic() + LAST_RECORDS_TIMEOUT_S
+        while open_questions and time.monotonic() < deadline:
+            message = self._consumer.poll(REQUEST_TIMEOUT_S)
+            if message is None or message.partition() not in open_questions:
+                continue
+            error = message.error()
+            if error is None:
+                kind, timestamp_ms = message.timestamp()
+                known = kind != TIMESTAMP_NOT_AVAILABLE
+                activity[message.partition()].busy_ms = (
+                    0 if is_heartbeat(message.value()) else timestamp_ms if known else now_ms
+                )
+            else:
+                # The last offset holds no record to read (it expired, or it is a transaction's marker).
+                activity[message.partition()].busy_ms = now_ms
+            open_questions.discard(message.partition())
+        self._consumer.unassign()
+        for partition in open_questions:
+            activity[partition].busy_ms = now_ms
+        return activity
+
+    def _write(self, partitions: list[int], at_ms: int) -> None:
+        failures: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self._activity[message.partition()].wrote(message.offset())
+            else:
+                failures.append(error)
+
+        for partition in partitions:
+            value = heartbeat_value(uuid.uuid4().hex, at_ms)
+            self._producer.produce(self._topic, value, partition=partition, on_delivery=delivered)
+        if self._producer.flush(2 * REQUEST_TIMEOUT_S):
+            message = "heartbeats are still under way after their time is up"
+            raise KafkaUnavailableError(message)
+        if failures:
+            raise KafkaException(failures[0])
+
+
+@dataclass
+class Tally:
+    """What a run did."""
+
+    rounds: int = 0
+    heartbeats: int = 0
+    failed: bool = False
+
+
+def serve(service: HeartbeatService, stop: threading.Event, *, interval_s: float, once: bool) -> Tally:
+    """Do a round every `interval_s` until `stop` is set, or one only; says once that the brokers are away, or back."""
+    tally = Tally()
+    while not stop.is_set():
+        try:
+            quiet = service.round(_now_ms())
+        except (KafkaException, KafkaUnavailableError) as error:
+            if not tally.failed:
+                log.warning("no heartbeats: %s; trying again", _reason(error))
+            tally.failed = True
+            service.call_busy(_now_ms())
+        else:
+            if tally.failed:
+                log.warning("the brokers are back")
+            tally.failed = False
+            tally.rounds += 1
+            tally.heartbeats += len(quiet)
+        if once:
+            break
+        stop.wait(interval_s)
+    return tally
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _reason(error: Exception) -> str:
+    cause = error.args[0]
+    return cause.str() if isinstance(cause, KafkaError) else str(cause)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m stream.heartbeat", "Write time into quiet partitions, until SIGTERM or Ctrl-C.")
+    add = command.add_argument
+    add("--quiet-seconds", type=number(), default=10.0, help="without records for so long is quiet (%(default)s)")
+    add("--delay-seconds", type=number(), default=5.0, help="how far behind now a heartbeat's time is (%(default)s)")
+    add("--interval-seconds", type=number(above=0.0), default=5.0, help="time between two looks (%(default)s)")
+    add("--once", action="store_true", help="look once; exit 1 if the brokers don't answer")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    options = command.parse_args(arguments)
+    settings = command.settings(StreamSettings)
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
+    try:
+        service = HeartbeatService(
+            settings, quiet_ms=round(options.quiet_seconds * 1000), delay_ms=round(options.delay_seconds * 1000)
+        )
+    except (OSError, ValueError, KafkaException) as error:
+        command.error(f"{_reason(error)}; check KAFKA_PROPERTIES_FILE")
+    with stop_event() as stop:
+        if not options.once:
+            log.info("topic %s on %s", settings.kafka_topic, settings.kafka_bootstrap_servers)
+        tally = serve(service, stop, interval_s=options.interval_seconds, once=options.once)
+    service.close()
+    if options.json:
+        sys.stdout.write(json.dumps({"rounds": tally.rounds, "heartbeats": tally.heartbeats}) + "\n")
+    else:
+        sys.stdout.write(f"{tally.heartbeats:,} heartbeats in {tally.rounds:,} rounds\n")
+    return FAILED if options.once and tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""How shoppers browse: an endless sequence of the steps that they take, without clock times.
+
+A session belongs to one user, chosen by `activity_weight`. It visits products; a visit is a view that may lead to a
+click, that to a cart, and that to a purchase, each step less likely than the last. How likely depends on the user, the
+subscription tier and the session's mood, so that past behaviour tells something about the next purchase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STEP_TYPES = ("view", "click", "add_to_cart", "purchase")
+ADVANCE = (0.45, 0.35, 0.45)
+"""How often a view is clicked, a click put into the cart, a cart bought, by an average user in an average mood."""
+MOST_LIKELY = 0.95
+TIER_FACTORS = {"free": 0.85, "basic": 1.0, "premium": 1.4}
+
+MEAN_VISITS = 3.0
+MOST_VISITS = 40
+STEPS_PER_SESSION = 5.4
+"""About how many steps a session has."""
+MEDIAN_GAP_S, GAP_SPREAD, LEAST_GAP_S, MOST_GAP_S = 15.0, 1.0, 1.0, 600.0
+
+PRODUCTS = 5_000
+ZIPF_EXPONENT = 1.05
+MEDIAN_PRICE_CENTS, PRICE_SPREAD, LEAST_PRICE_CENTS = 2_500, 0.9, 99
+
+MOST_STEPS_PER_SECOND = 5_000.0
+"""Faster traffic is this traffic played faster, so that the sessions that go on at once fit into memory."""
+WARM_UP_S = 180.0
+"""Left out at the beginning, when all sessions are new and nobody buys yet."""
+LEAST_SESSIONS = 2_000
+"""Sessions are made by the thousand, because a vectorised call costs the same for one as for many."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The shop's products: `popularity` is cumulative and ends at 1, `prices` are in cents; index = product number."""
+
+    popularity: np.ndarray
+    prices: np.ndarray
+
+
+def make_catalogue(seed: int) -> Catalogue:
+    """Products with Zipf popularity and log-normal prices."""
+    popularity = np.cumsum(np.arange(1, PRODUCTS + 1) ** -ZIPF_EXPONENT)
+    prices = MEDIAN_PRICE_CENTS * np.exp(PRICE_SPREAD * np.random.default_rng([seed, 20]).standard_normal(PRODUCTS))
+    return Catalogue(popularity / popularity[-1], np.maximum(prices, LEAST_PRICE_CENTS).astype(np.int64))
+
+
+def browse(profiles: pl.DataFrame, *, steps_per_second: float, seed: int) -> Iterator[pl.DataFrame]:
+    """Endless steps in the order in which they happen, as frames of varying length.
+
+    Columns: `user` and `product` (numbers from 0, the user's is the row in `profiles`), `step` (index into
+    STEP_TYPES), `session` (number from 0) and `price_cents`. `steps_per_second` sets how many sessions go on at once,
+    and with it how their steps interleave. Memory is bounded: some 100 MB at the fastest.
+    """
+    rng = np.random.default_rng([seed, 10])
+    catalogue = make_catalogue(seed)
+    activity = np.cumsum(profiles["activity_weight"].to_numpy())
+    eagerness = _eagerness(profiles, seed)
+    sessions_per_second = min(steps_per_second, MOST_STEPS_PER_SECOND) / STEPS_PER_SESSION
+    begun, now_s = 0, 0.0
+    ahead = pl.DataFrame()
+    while True:
+        # In proportion to the steps held back, so that each step is held back a bounded number of times.
+        number = max(LEAST_SESSIONS, ahead.height // 8)
+        starts = now_s + np.cumsum(rng.exponential(1 / sessions_per_second, number))
+        now_s = float(starts[-1])
+        users = np.searchsorted(activity, rng.random(number) * activity[-1], side="right").clip(max=len(activity) - 1)
+        steps = _steps(rng, starts, users, eagerness[users], catalogue)
+        ahead = pl.concat([ahead, steps.with_columns(pl.col("session") + begun)], how="vertical")
+        begun += number
+        happened = ahead["at_s"] <= now_s  # no later session can begin before this
+        yield ahead.filter(happened & (ahead["at_s"] >= WARM_UP_S)).sort("at_s", maintain_order=True).drop("at_s")
+        ahead = ahead.filter(~happened)
+
+
+def _eagerness(profiles: pl.DataFrame, seed: int) -> np.ndarray:
+    """How much more than the average a user tends to go on, by tier and person."""
+    tier = profiles["subscription_tier"].replace_strict(TIER_FACTORS, return_dtype=pl.Float64).to_numpy()
+    person = np.exp(0.4 * np.random.default_rng([seed, 21]).standard_normal(profiles.height))
+    factors: np.ndarray = tier * person
+    return factors
+
+
+def _steps(
+    rng: np.random.Generator, starts: np.ndarray, users: np.ndarray, eagerness: np.ndarray, catalogue: Catalogue
+) -> pl.DataFrame:
+    """All steps of new sessions, session by session, with `at_s`: seconds on the same scale as `starts`."""
+    visits = np.minimum(rng.geometric(1 / MEAN_VISITS, len(starts)), MOST_VISITS)
+    mood = eagerness * rng.uniform(0.5, 1.5, len(starts))
+    session_of_visit = np.repeat(np.arange(len(starts)), visits)
+    reached = np.ones(len(session_of_visit), dtype=bool)
+    steps = np.ones(len(session_of_visit), dtype=np.int64)
+    for probability in ADVANCE:
+        chance = np.minimum(probability * mood[session_of_visit], MOST_LIKELY)
+        reached &= rng.random(len(reached)) < chance
+        steps += reached
+    products = np.searchsorted(catalogue.popularity, rng.random(len(steps)), side="right").clip(max=PRODUCTS - 1)
+
+    visit_of_step = np.repeat(np.arange(len(steps)), steps)
+    session = session_of_visit[visit_of_step]
+    product = products[visit_of_step]
+    gaps = MEDIAN_GAP_S * np.exp(GAP_SPREAD * rng.standard_normal(len(session)))
+    elapsed = np.cumsum(np.clip(gaps, LEAST_GAP_S, MOST_GAP_S))
+    first = np.flatnonzero(np.diff(session, prepend=-1))
+    return pl.DataFrame(
+        {
+            "at_s": starts[session] + elapsed - elapsed[first][session],
+            "user": users[session].astype(np.int32),
+            "product": product.astype(np.int32),
+            # A visit's steps follow STEP_TYPES from its beginning.
+            "step": (np.arange(len(session)) - (np.cumsum(steps) - steps)[visit_of_step]).astype(np.int32),
+            "session": session,
+            "price_cents": catalogue.prices[product],
+        }
+    )

@@ -1,0 +1,276 @@
+"""What the stream must compute, told the slow way: plain Python, one record and one message at a time.
+
+Nothing here is shared with the engine: each window keeps its own copies of its records and is computed when it closes,
+and each message is parsed and judged alone. So a mistake would have to be made twice, in two different ways, to go
+unseen. `ReferenceWindows` is the rule of windows, `judge` the rule of messages.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import polars as pl
+
+from feast_repo.algebra import Both, Comparison, Count, Max, Min, Ratio, Sum
+from feast_repo.events import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from feast_repo.algebra import Aggregate, Predicate
+    from feast_repo.events import EventDeclaration, EventField
+    from feast_repo.views import WindowedView
+
+Record: TypeAlias = dict[str, Any]
+"""`kafka_timestamp` in ms, and each declared field, None where it is absent."""
+
+DEEPEST = 500
+INTEGER_DIGITS = 20
+"""No integer of 64 bits is written with more characters, the sign included."""
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+def holds(where: Predicate | None, record: Record) -> bool:
+    """Tell whether a record fulfils a condition; a comparison with null is false."""
+    if where is None:
+        return True
+    if isinstance(where, Both):
+        return holds(where.left, record) and holds(where.right, record)
+    assert isinstance(where, Comparison)
+    value = record[where.column]
+    return value is not None and OPERATORS[where.symbol](value, where.value)
+
+
+def aggregate(feature: Aggregate, records: Iterable[Record]) -> int | None:
+    """Compute an aggregate of some records."""
+    selected = [record for record in records if holds(feature.where, record)]
+    if isinstance(feature, Count):
+        return len(selected)
+    values: list[int] = [record[feature.column] for record in selected if record[feature.column] is not None]
+    if isinstance(feature, Sum):
+        return (sum(values) + 2**63) % 2**64 - 2**63
+    if isinstance(feature, Min):
+        return min(values, default=None)
+    assert isinstance(feature, Max)
+    return max(values, default=None)
+
+
+def features_of(view: WindowedView, records: Sequence[Record]) -> tuple[int | float | None, ...]:
+    """Compute a user's features, in declared order, from the records of one window."""
+    values: dict[str, int | float | None] = {}
+    for name, feature in view.features.items():
+        if not isinstance(feature, Ratio):
+            values[name] = aggregate(feature, records)
+    for name, feature in view.features.items():
+        if isinstance(feature, Ratio):
+            above, below = values[feature.numerator], values[feature.denominator]
+            values[name] = float(above) / float(below) if above is not None and below else 0.0
+    return tuple(values[name] for name in view.features)
+
+
+@dataclass(frozen=True)
+class ReferenceWindow:
+    """One closed window: its end in ms, and rows of (user, end in ms, created in ms, features...)."""
+
+    end_ms: int
+    rows: tuple[tuple[Any, ...], ...]
+
+
+class ReferenceWindows:
+    """The windows of one partition."""
+
+    def __init__(self, view: WindowedView) -> None:
+        self.view = view
+        self.watermark_ms: int | None = None
+        self.created_ms: int | None = None
+        self.open: dict[int, dict[str, list[Record]]] = {}
+        self.counted: dict[int, set[str]] = {}
+        """By closed end, the users with a counted row, until the next window has said who of them expired."""
+
+    @property
+    def last_closed_end_ms(self) -> int | None:
+        """The greatest multiple of the slide that the watermark has reached."""
+        return None if self.watermark_ms is None else self.watermark_ms // self.view.slide_ms * self.view.slide_ms
+
+    def add(self, record: Record) -> tuple[int | None, int, list[ReferenceWindow]]:
+        """Take one record: the watermark it saw, how many windows it missed, and the windows that it closed."""
+        view, events = self.view, self.view.events
+        seen, missed, time = self.watermark_ms, 0, record[events.time]
+        if record[events.kind] != events.heartbeat:
+            first = time // view.slide_ms * view.slide_ms + view.slide_ms
+            for end in range(first, first + view.window_ms, view.slide_ms):
+                if seen is not None and end <= seen:
+                    missed += 1
+                else:
+                    self.open.setdefault(end, {}).setdefault(record[events.key], []).append(record)
+        arrived, reached = record["kafka_timestamp"], time - view.lateness_ms
+        self.created_ms = arrived if self.created_ms is None else max(self.created_ms, arrived)
+        self.watermark_ms = reached if seen is None else max(seen, reached)
+        return seen, missed, self._close(self.watermark_ms, self.created_ms)
+
+    def _close(self, watermark_ms: int, created_ms: int) -> list[ReferenceWindow]:
+        closed = []
+        slide_ms = self.view.slide_ms
+        while due := [end for end in {*self.open, *(end + slide_ms for end in self.counted)} if end <= watermark_ms]:
+            end = min(due)
+            users = self.open.pop(end, {})
+            expired = self.counted.pop(end - slide_ms, set()) - users.keys()
+            if users:
+                self.counted[end] = set(users)
+            rows = tuple(
+                (user, end, created_ms, *features_of(self.view, users.get(user, ())))
+                for user in sorted({*users, *expired})
+            )
+            if rows:
+                closed.append(ReferenceWindow(end, rows))
+        return closed
+
+
+def records_frame(events: EventDeclaration, records: Sequence[Record]) -> pl.DataFrame:
+    """Put records, in offset order, into the columns that the engine takes."""
+    return pl.DataFrame(
+        [{"offset": offset, **record} for offset, record in enumerate(records)],
+        schema={"offset": pl.Int64, "kafka_timestamp": pl.Int64, **events.schema},
+    )
+
+
+def judge(events: EventDeclaration, value: bytes, key: bytes | None, kafka_timestamp: int) -> Record | str:
+    """Judge one message: the declared fields of a good one, or the reason why it is a dead letter."""
+    if not value:
+        return "empty"
+    try:
+        message = strict_json(value)
+    except ValueError:
+        return "not_json"
+    if not isinstance(message, dict):
+        return "not_an_object"
+    record = {field.name: message.get(field.name) for field in events.fields}
+    return next(_faults(events, record, key, kafka_timestamp), record)
+
+
+def _faults(events: EventDeclaration, record: Record, key: bytes | None, kafka_timestamp: int) -> Iterator[str]:
+    """Yield the reasons that hold, the first one first; a kind of reason can rely on those before it."""
+    heartbeat, user = record[events.kind] == events.heartbeat, record[events.key]
+    for field in events.fields:
+        if field.required and record[field.name] is None and not (heartbeat and field.name == events.key):
+            yield f"missing:{field.name}"
+    for is_faulty, reason in FAULTS:
+        for field in events.fields:
+            value = record[field.name]
+            if value is not None and is_faulty(field, value, kafka_timestamp):
+                yield reason.format(field.name)
+    if heartbeat:
+        if key is not None or user is not None:
+            yield "key_mismatch"
+    elif key != user.encode():
+        yield "key_mismatch"
+
+
+def _has_wrong_type(field: EventField, value: Any, _: int) -> bool:
+    if isinstance(field, Text | Choice):
+        return not isinstance(value, str)
+    return not isinstance(value, int) or isinstance(value, bool) or not INT64_MIN <= value <= INT64_MAX
+
+
+def _has_wrong_length(field: EventField, value: Any, _: int) -> bool:
+    if not isinstance(field, Text):
+        return False
+    return len(value) < field.min_length or (field.max_length is not None and len(value) > field.max_length)
+
+
+def _is_unknown(field: EventField, value: Any, _: int) -> bool:
+    return isinstance(field, Choice) and value not in field.values
+
+
+def _is_too_early(field: EventField, value: Any, _: int) -> bool:
+    return isinstance(field, Timestamp) and value < field.earliest_ms
+
+
+def _is_ahead(field: EventField, value: Any, kafka_timestamp: int) -> bool:
+    return isinstance(field, Timestamp) and value > kafka_timestamp + field.max_ahead_ms
+
+
+def _is_negative(field: EventField, value: Any, _: int) -> bool:
+    return isinstance(field, Integer) and field.non_negative and value < 0
+
+
+FAULTS: tuple[tuple[Callable[[EventField, Any, int], bool], str], ...] = (
+    (_has_wrong_type, "type:{}"),
+    (_has_wrong_length, "length:{}"),
+    (_is_unknown, "unknown_{}"),
+    (_is_too_early, "timestamp_range"),
+    (_is_ahead, "future_timestamp"),
+    (_is_negative, "negative:{}"),
+)
+
+
+def strict_json(document: bytes) -> object:
+    """Parse a document as RFC 8259 has it, of a name given twice the last; too great integers become floats.
+
+    Raises:
+        ValueError: the bytes are not JSON, not UTF-8, hold half of a surrogate pair, or nest too deeply.
+    """
+    text = document.decode("utf-8")
+    if _depth(text) > DEEPEST:
+        message = f"nested deeper than {DEEPEST} levels"
+        raise ValueError(message)
+    value = json.loads(text, parse_constant=_refuse, parse_int=_integer, object_pairs_hook=_members)
+    _refuse_surrogates(value)
+    return value
+
+
+def _depth(text: str) -> int:
+    """Count how deep brackets nest outside of strings, in a text that may be no JSON at all."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            in_string = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse(constant: str) -> None:
+    message = f"{constant} is no JSON"
+    raise ValueError(message)
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= INTEGER_DIGITS else float("inf")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Look at every member, also at those that a later one of the same name hides."""
+    for name, value in pairs:
+        _refuse_surrogates(name)
+        _refuse_surrogates(value)
+    return dict(pairs)
+
+
+def _refuse_surrogates(value: object) -> None:
+    """Look into strings and arrays; objects have been looked at when they were made."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            item.encode()
+        elif isinstance(item, list):
+            rest += item
