@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 from redis import Redis
@@ -105,4 +105,4 @@ def _feature_hashes(redis: Redis) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """All of Feast's hashes; the progress record beside them holds wall-clock times."""
     for key in redis.scan_iter(count=5_000):
         if b":progress:" not in key:
-            yield key, redis.hgetall(key)
+            yield key, cast("dict[bytes, bytes]", redis.hgetall(key))

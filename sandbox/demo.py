@@ -10,12 +10,15 @@ can go on with its data; `python -m sandbox down` ends it.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +56,8 @@ class CommandFailedError(Exception):
     """A command of the demo did not exit with 0."""
 
 
-def run(arguments: list[str], **environment: str) -> tuple[str, float]:
-    """Run one of the project's commands as a user would; returns its output and how long it took, in seconds."""
+def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands as a user would, and show it with the time that it took."""
     shown = " ".join(["python", *arguments[1:]] if arguments[0] == sys.executable else arguments)
     prefix = "".join(f"{name}={value} " for name, value in environment.items())
     start = time.perf_counter()
@@ -62,7 +65,7 @@ def run(arguments: list[str], **environment: str) -> tuple[str, float]:
         done = subprocess.run(
             arguments,
             cwd=PROJECT_ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, "COLUMNS": str(console.width), **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -73,10 +76,10 @@ def run(arguments: list[str], **environment: str) -> tuple[str, float]:
         console.print(done.stdout + done.stderr, style="red", markup=False)
         message = f"`{shown}` ended with exit code {done.returncode}"
         raise CommandFailedError(message)
-    return done.stdout, seconds
+    return done
 
 
-def python(module: str, *arguments: str, **environment: str) -> tuple[str, float]:
+def python(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m module`."""
     return run([sys.executable, "-m", module, *arguments], **environment)
 
@@ -89,8 +92,7 @@ def start_sandbox() -> None:
     os.environ["DATA_ROOT"] = str(DEMO_ROOT)
     if "KAFKA_BOOTSTRAP_SERVERS" in os.environ:  # a broker of yours: leave its topics alone
         os.environ["KAFKA_TOPIC"] = f"clickstream-demo-{datetime.now(UTC):%Y%m%d%H%M%S}"
-    shown, _ = python("sandbox", "up")
-    console.print(shown.rstrip(), markup=False, highlight=False)
+    console.print(python("sandbox", "up").stdout.rstrip(), markup=False, highlight=False)
 
 
 def log_length(settings: StreamSettings) -> int:
@@ -106,7 +108,7 @@ def log_length(settings: StreamSettings) -> int:
     return sum(high - low for low, high in ends)
 
 
-def show_counts(settings: StreamSettings, sent: dict[str, Any], seconds: float) -> list[Check]:
+def show_counts(settings: StreamSettings, sent: dict[str, Any]) -> list[Check]:
     """Tables of what was read and written, and the check that every message is in exactly one place."""
     view, root = settings.view, settings.data_root
     events, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
@@ -115,7 +117,6 @@ def show_counts(settings: StreamSettings, sent: dict[str, Any], seconds: float) 
 
     table = Table(title="What the dataflow did", show_header=False)
     table.add_row("messages read", f"{messages:,}")
-    table.add_row("events/s, process start included", f"{messages / seconds:,.0f}")
     table.add_row("feature rows written", f"{len(features):,}")
     table.add_row("windows written", f"{features['event_timestamp'].n_unique():,} ends, all partitions")
     table.add_row("late records (missed 1 to 6 windows)", f"{len(late):,}")
@@ -175,12 +176,15 @@ def check_second_run(settings: StreamSettings) -> Check:
 
 
 def materialize_profiles(store: FeatureStore) -> None:
-    """Profiles to the online store, the way Feast does it."""
+    """Profiles to the online store, the way Feast does it (without what it prints)."""
     now = datetime.now(UTC)
-    with console.status("materializing profiles"):
-        store.materialize(
-            now - timedelta(days=7), now, feature_views=[user_profile_features.name], disable_event_timestamp=False
-        )
+    with (
+        console.status("materializing profiles"),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+    ):
+        store.materialize(now - timedelta(days=7), now, feature_views=[user_profile_features.name])
 
 
 def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...], data_root: Any) -> Check:
@@ -217,16 +221,16 @@ def demo() -> list[Check]:
     python("batch.profiles", "--users", str(USERS), "--seed", "7")
     shares = ["--disorder-seconds", "60", "--late-share", "0.01", "--malformed-share", "0.002"]
     traffic = ["--events", str(EVENTS), "--hours", str(HOURS), "--users", str(USERS), "--seed", "7", *shares]
-    shown, _ = python("stream.generator", *traffic, "--json")
-    sent = json.loads(shown)
+    sent = json.loads(python("stream.generator", *traffic, "--json").stdout)
     console.print(
         f"        {sent['events']:,} events at {sent['events_per_second']:,}/s: {sent['late']:,} late, "
         f"{sum(sent['malformed'].values()):,} malformed, {sent['heartbeats']} heartbeats",
         highlight=False,
     )
     settings = StreamSettings()
-    _, seconds = run(DATAFLOW, STREAM_STOP_AT_END="1")
-    checks = show_counts(settings, sent, seconds)
+    log = run(DATAFLOW, STREAM_STOP_AT_END="1").stderr
+    console.print(f"        {log.splitlines()[-1].partition(': ')[2]}", highlight=False)
+    checks = show_counts(settings, sent)
 
     from feast_repo.store import open_store  # noqa: PLC0415  (Feast takes seconds to import)
 

@@ -42,6 +42,7 @@ from feast_repo.tables import (
 from stream.log_table import LogTable
 from stream.routing import partition_of
 from stream.stopping import refuse, stop_requested
+from stream.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         self._settings = settings
         self._lock = threading.Lock()
         self._pusher: Pusher | None = None
+        self._tally = Tally()
 
     def list_parts(self) -> list[str]:
         """A fixed number of parts, whatever the number of workers or Kafka partitions."""
@@ -93,7 +95,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         with self._lock:  # worker threads share this object, and opening Feast takes seconds
             if self._pusher is None:
                 self._pusher = _open_pusher(self._settings)
-        return StorePart(self._settings, self._pusher)
+        return StorePart(self._settings, self._pusher, self._tally)
 
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
@@ -111,9 +113,12 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
 class StorePart(StatefulSinkPartition[Outcome, None]):
     """The stores for some Kafka partitions."""
 
-    def __init__(self, settings: StreamSettings, pusher: Pusher) -> None:
+    def __init__(self, settings: StreamSettings, pusher: Pusher, tally: Tally) -> None:
         view, root = settings.view, settings.data_root
         self._pusher = pusher
+        self._tally = tally
+        self._messages = 0
+        tally.open_part()
         self._events = LogTable(events_folder(root), event_columns(view.events))
         self._late = LogTable(late_folder(root, view), late_columns(view.events))
         self._dead_letters = LogTable(dead_letters_folder(root), DEAD_LETTER_COLUMNS)
@@ -127,8 +132,10 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
 
     def write_batch(self, values: list[Outcome]) -> None:
         """Buffer what goes to Parquet, and push features online."""
+        self._tally.received()
         for outcome in values:
             partition = outcome.progress.partition
+            self._messages += len(outcome.records) + len(outcome.dead_letters)
             self._events.append(partition, outcome.records)
             self._late.append(partition, outcome.records.filter(pl.col("missed_windows") > 0))
             self._dead_letters.append(partition, outcome.dead_letters)
@@ -150,6 +157,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         self._late.flush()
         self._dead_letters.flush()
         list(self._threads.map(self._push_offline, self._windows))
+        feature_rows = sum(len(window.rows) for _, window in self._windows)
         self._windows.clear()
         advanced = {
             partition: progress
@@ -163,10 +171,14 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         redis = self._pusher.redis
         if redis is not None and advanced:
             _hold_until_done("Redis", lambda: announce(redis, self._progress_key, advanced.values()))
+        self._tally.stored(self._messages, feature_rows)
+        self._messages = 0
 
     def close(self) -> None:
-        """End the writing threads."""
+        """End the writing threads; the last part tells what the run has stored."""
         self._threads.shutdown()
+        if summary := self._tally.close_part():
+            logger.info("%s", summary)
 
     def _push_offline(self, closed: tuple[int, ClosedWindow]) -> None:
         partition, window = closed
