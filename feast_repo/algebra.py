@@ -54,6 +54,10 @@ class Comparison:
         """The event fields that this condition reads."""
         return frozenset({self.column})
 
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The single comparisons in it."""
+        return (self,)
+
     def polars(self) -> pl.Expr:
         """The condition as a Boolean expression without nulls."""
         condition: pl.Expr = COMPARISONS[self.symbol](pl.col(self.column), pl.lit(self.value))
@@ -78,6 +82,10 @@ class Both:
     def columns(self) -> frozenset[str]:
         """The event fields that these conditions read."""
         return self.left.columns() | self.right.columns()
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The single comparisons in them."""
+        return (*self.left.comparisons(), *self.right.comparisons())
 
     def polars(self) -> pl.Expr:
         """The condition as a Boolean expression without nulls."""

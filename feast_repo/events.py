@@ -6,6 +6,7 @@ writing one file like `feast_repo/clickstream.py`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, TypeAlias
@@ -82,8 +83,16 @@ class EventDeclaration:
         """Refuse a declaration that contradicts itself.
 
         Raises:
-            ValueError: a named field is not declared or is of the wrong kind.
+            ValueError: a field is declared twice or can't have its name, or the field of a role is not declared or is
+                of the wrong kind.
         """
+        for field in self.fields:
+            if not field.name or not field.name.isprintable() or re.search(r'["\\]|^\^.*\$$', field.name):
+                message = f"event {self.name!r}: {field.name!r} can't be the name of a field"
+                raise ValueError(message)
+        if len(self.by_name) < len(self.fields):
+            message = f"event {self.name!r}: a field is declared twice"
+            raise ValueError(message)
         if taken := RESERVED & self.by_name.keys():
             message = f"event {self.name!r}: field names {sorted(taken)} are taken by the columns of the log tables"
             raise ValueError(message)

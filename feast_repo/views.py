@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from feast_repo.algebra import POLARS_TYPES, Aggregate, Feature, Ratio, ValueType
+from feast_repo.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
 from feast_repo.events import UTC_MICROSECONDS
 
 if TYPE_CHECKING:
@@ -75,15 +75,26 @@ class WindowedView:
             if name in {self.entity.join_key, *ROW_COLUMNS}:
                 message = f"view {self.name!r}: feature name {name!r} is reserved"
                 raise ValueError(message)
-            if isinstance(feature, Ratio):
-                unknown = frozenset({feature.numerator, feature.denominator}) - self.aggregates.keys()
-                problem = f"unknown aggregates {sorted(unknown)}; a ratio names two aggregates of the same view"
-            else:
-                unknown = feature.columns() - self.events.schema.keys()
-                problem = f"unknown event fields {sorted(unknown)}; declared are {sorted(self.events.schema)}"
-            if unknown:
+            problem = self._problem_of_ratio(feature) if isinstance(feature, Ratio) else self._problem_of(feature)
+            if problem:
                 message = f"view {self.name!r}, feature {name!r}: {problem}"
                 raise ValueError(message)
+
+    def _problem_of_ratio(self, ratio: Ratio) -> str | None:
+        if unknown := {ratio.numerator, ratio.denominator} - self.aggregates.keys():
+            return f"unknown aggregates {sorted(unknown)}; a ratio names two aggregates of the same view"
+        return None
+
+    def _problem_of(self, aggregate: Aggregate) -> str | None:
+        schema = self.events.schema
+        if unknown := aggregate.columns() - schema.keys():
+            return f"unknown event fields {sorted(unknown)}; declared are {sorted(schema)}"
+        if not isinstance(aggregate, Count) and not schema[aggregate.column].is_integer():
+            return f"{type(aggregate).__name__} needs an integer field, and {aggregate.column!r} is none"
+        for comparison in () if aggregate.where is None else aggregate.where.comparisons():
+            if schema[comparison.column].is_integer() != isinstance(comparison.value, int):
+                return f"{comparison}: the field is of type {schema[comparison.column]}"
+        return None
 
     @property
     def window_ms(self) -> int:
@@ -154,12 +165,12 @@ class WindowedView:
             "window_ms": self.window_ms,
             "slide_ms": self.slide_ms,
             "lateness_ms": self.lateness_ms,
-            "events": self.events.name,
+            "events": [self.events.name, self.events.time, self.events.kind, self.events.heartbeat],
             "aggregates": {
                 name: [type(aggregate).__name__, asdict(aggregate)] for name, aggregate in self.aggregates.items()
             },
         }
-        return hashlib.blake2b(json.dumps(meaning).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps(meaning, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

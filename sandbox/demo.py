@@ -33,6 +33,7 @@ from feast_repo.settings import PROJECT_ROOT
 from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder
 from sandbox.checks import Check, contents, newest_rows, online_equals_offline, online_rows, rows_of
 from sandbox.recompute import compare
+from sandbox.topics import RetentionError, check_retention
 from stream.kafka import client_config, topic_partitions
 from stream.settings import StreamSettings
 
@@ -228,6 +229,7 @@ def demo() -> list[Check]:
         highlight=False,
     )
     settings = StreamSettings()
+    check_retention(settings.kafka_bootstrap_servers, settings.kafka_topic)
     log = run(DATAFLOW, STREAM_STOP_AT_END="1").stderr
     console.print(f"        {log.splitlines()[-1].partition(': ')[2]}", highlight=False)
     checks = show_counts(settings, sent)
@@ -251,7 +253,7 @@ def main() -> int:
     start = time.perf_counter()
     try:
         checks = demo()
-    except CommandFailedError as error:
+    except (CommandFailedError, RetentionError) as error:
         console.print(f"[red]{error}[/]")
         return 1
     table = Table("check", "held", "figures", title="Checks")

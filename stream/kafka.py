@@ -46,14 +46,15 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
     """
     try:
         admin = AdminClient({**client_config(settings), "log_level": 0})
-        topic = admin.list_topics(settings.kafka_topic, timeout=METADATA_TIMEOUT_S).topics[settings.kafka_topic]
+        # All topics, since brokers may create a topic that is asked for by name.
+        topic = admin.list_topics(timeout=METADATA_TIMEOUT_S).topics.get(settings.kafka_topic)
     except KafkaException as error:  # also raised for a property that librdkafka doesn't know
         message = (
             f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: {error.args[0].str()}; "
             "check KAFKA_BOOTSTRAP_SERVERS, or start one with `python -m sandbox up`"
         )
         raise KafkaUnavailableError(message) from error
-    if topic.error is not None or not topic.partitions:
+    if topic is None or topic.error is not None or not topic.partitions:
         message = (
             f"topic {settings.kafka_topic!r} is not on {settings.kafka_bootstrap_servers}; "
             "create it, or name another with KAFKA_TOPIC"

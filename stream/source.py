@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MESSAGES_PER_POLL = 10_000
+EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01: windows end later than their events
 IDLE = timedelta(milliseconds=20)
 CONSUMER_DEFAULTS: dict[str, str | int | bool] = {
     "fetch.wait.max.ms": 100,
@@ -143,7 +144,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             partition=self._partition,
             values=[message.value() or b"" for message in messages],
             keys=[message.key() for message in messages],
-            kafka_timestamps=[message.timestamp()[1] for message in messages],
+            kafka_timestamps=_within_calendar([message.timestamp()[1] for message in messages]),
             offsets=[message.offset() for message in messages],
         )
         self._warn_of_create_time(messages[0])
@@ -215,6 +216,13 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+
+
+def _within_calendar(timestamps: list[int]) -> list[int]:
+    """Producers may send any 64-bit timestamp, and one of them must not crash the run: Python's calendar has an end."""
+    if min(timestamps) >= EARLIEST_MS and max(timestamps) <= LATEST_MS:
+        return timestamps
+    return [min(max(timestamp, EARLIEST_MS), LATEST_MS) for timestamp in timestamps]
 
 
 _AWAY = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}  # noqa: SLF001

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Int64Array = NDArray[np.int64]
 
 STATE_VERSION = 1
-CHECKSUM_BYTES = 16
+CHECKSUM_BYTES, VERSION_BYTES = 16, 2
 NOTHING_CLOSED = -(2**62)
 """Index of the last closed window before the first record: below every real one, and safe to subtract from."""
 
@@ -70,7 +70,6 @@ class Processed:
 
 
 class _Snapshot(msgspec.Struct):
-    version: int
     declaration: str
     max_event_ms: int | None
     max_kafka_ms: int | None
@@ -152,14 +151,14 @@ class WindowEngine:
         """The state as compact immutable bytes, with checksum, format version and the declaration's fingerprint."""
         state = msgspec.msgpack.encode(
             _Snapshot(
-                version=STATE_VERSION,
                 declaration=self._view.fingerprint,
                 max_event_ms=self._max_event_ms,
                 max_kafka_ms=self._max_kafka_ms,
                 panes=self._panes.to_bytes(),
             )
         )
-        return _checksum(state) + state
+        content = STATE_VERSION.to_bytes(VERSION_BYTES) + state
+        return _checksum(content) + content
 
     @classmethod
     def restore(cls, view: WindowedView, snapshot: bytes) -> WindowEngine:
@@ -172,10 +171,11 @@ class WindowEngine:
         if checksum != _checksum(content):
             message = "not a window state, or a damaged one; rebuild the recovery state"
             raise SnapshotError(message)
-        state = msgspec.msgpack.decode(content, type=_Snapshot)
-        if state.version != STATE_VERSION:
-            message = f"window state has version {state.version}, this program reads {STATE_VERSION}; rebuild it"
+        version = int.from_bytes(content[:VERSION_BYTES])
+        if version != STATE_VERSION:
+            message = f"window state has version {version}, this program reads {STATE_VERSION}; rebuild it"
             raise SnapshotError(message)
+        state = msgspec.msgpack.decode(content[VERSION_BYTES:], type=_Snapshot)
         if state.declaration != view.fingerprint:
             message = (
                 f"window state belongs to another declaration of {view.name!r} (its aggregates, times or lateness "

@@ -1,0 +1,200 @@
+"""Bringing a sandbox up for the commands that follow, telling how it is, and taking it down."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from feast_repo.progress import ProgressRecord
+from feast_repo.tables import progress_folder
+from sandbox import apache_kafka, embedded_kafka
+from sandbox.processes import RequestError, SandboxError
+from sandbox.redis_server import redis_answers
+from sandbox.registry import apply_registry, registry_answers
+from sandbox.stack import Sandbox
+from sandbox.state import Part, State, forget, load, save, settings_root, without_password
+from sandbox.topics import (
+    broker_answers,
+    check_retention,
+    create_topic,
+    end_offsets,
+    partition_count,
+    require_partitions,
+)
+from stream.kafka import client_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sandbox.settings import KafkaChoice, SandboxSettings
+    from sandbox.topics import ClientConfig
+
+VARIABLES = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "redis": "REDIS_URL"}
+
+
+def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partitions: int | None = None) -> State:
+    """Start what is not up yet below the data root, create the topic and the registry, and write `sandbox.env`.
+
+    A server that the environment names is used, not started. What is up already stays as it is.
+
+    Raises:
+        RequestError: what runs or is named contradicts what is asked for.
+        SandboxError: a part does not start or answer; what was started for this call is ended again.
+    """
+    root = settings.data_root
+    with _locked(root):
+        other = settings_root()
+        if other not in {None, root} and other is not None and _processes(other):
+            message = f"a sandbox is up in {other}; end it first: DATA_ROOT={other} python -m sandbox down"
+            raise RequestError(message)
+        present = _present(settings)
+        if kafka not in {None, "auto"} and "kafka" in present and present["kafka"].kind not in {kafka, "yours"}:
+            message = f"{present['kafka'].kind} Kafka is up already; run `python -m sandbox down` first"
+            raise RequestError(message)
+        sandbox = Sandbox(
+            root,
+            kafka=kafka or settings.sandbox_kafka,
+            partitions=partitions,
+            topic=settings.kafka_topic,
+            usual_ports=True,
+            keep=frozenset(present),
+        )
+        try:
+            sandbox.start()
+            parts = {**present, **{part.role: part for part in sandbox.parts()}}
+            _ensure_topic(settings, parts["kafka"], partitions)
+            registry_url = os.environ.get("FEAST_REGISTRY_URL") or sandbox.registry_url
+            environment = {
+                "KAFKA_BOOTSTRAP_SERVERS": parts["kafka"].url,
+                "KAFKA_TOPIC": settings.kafka_topic,
+                "REDIS_URL": parts["redis"].url,
+                "FEAST_REGISTRY_URL": registry_url,
+                "DATA_ROOT": str(root),
+            }
+            apply_registry(environment)
+            own = registry_url == sandbox.registry_url
+            registry = Part("registry", "sqlite" if own else "yours", registry_url, "Feast's registry")
+            state = State((parts["kafka"], parts["redis"], registry), environment)
+            save(root, state)
+        except BaseException:  # an interrupt too must not leave half a sandbox
+            sandbox.close()
+            raise
+        sandbox.detach()
+    return state
+
+
+def down(root: Path) -> list[Part]:
+    """End the processes that `up` started and that still run; returns their parts. Harmless when nothing is up."""
+    if not (root / "sandbox").is_dir():
+        return []
+    with _locked(root):
+        ended = _processes(root)
+        for part in ended:
+            if part.process is not None:
+                part.process.stop()
+        forget(root)
+    return ended
+
+
+def problems(root: Path, settings: SandboxSettings, state: State) -> dict[str, str]:
+    """What is wrong, by role; empty if all is up and nothing was lost."""
+    found = {}
+    for part in state.parts:
+        if part.process is not None and not part.process.alive:
+            found[part.role] = f"its process {part.pid} is gone (log: {part.log})"
+        elif not _answers(settings, part):
+            found[part.role] = "does not answer"
+        elif part.kind == "embedded":
+            try:
+                check_retention(part.url, state.environment["KAFKA_TOPIC"])
+            except SandboxError as error:
+                found[part.role] = str(error)
+    if found:
+        return found
+    return {} if settings_root() == root else {"settings": "sandbox.env is missing or names another sandbox"}
+
+
+def notes(root: Path, settings: SandboxSettings, state: State) -> list[str]:
+    """What the user should know although all is up: data of another log, which a dataflow would not go on from."""
+    kafka = state.part("kafka")
+    known = ProgressRecord(progress_folder(root)).load()
+    if kafka is None or not known:
+        return []
+    ends = end_offsets(_config(settings, kafka), state.environment["KAFKA_TOPIC"])
+    beyond = [one for one in known.values() if one.next_offset > ends.get(one.partition, 0)]
+    return [
+        f"{root} holds data up to offset {one.next_offset} of partition {one.partition}, but this log ends at "
+        f"{ends.get(one.partition, 0)}: it is another log, so choose another DATA_ROOT or remove that data"
+        for one in beyond[:1]
+    ]
+
+
+def _present(settings: SandboxSettings) -> dict[str, Part]:
+    """The parts that are not to be started: named by the environment, or up already."""
+    known = load(settings.data_root)
+    present = {}
+    for role, variable in VARIABLES.items():
+        ours = known.part(role) if known is not None else None
+        named = os.environ.get(variable)
+        if ours is not None and (ours.process is None or named not in {None, "", ours.url}):
+            ours = None  # not a process of ours, or the user wants another server now
+        if named and (ours is None or named != ours.url):
+            part = Part(role, "yours", named, f"yours, from {variable}")
+            if not _answers(settings, part):
+                message = f"nothing answers at {without_password(named)}; start it, or unset {variable}"
+                raise SandboxError(message)
+            present[role] = part
+        elif ours is not None and ours.process is not None and ours.process.alive:
+            if _answers(settings, ours):
+                present[role] = ours
+            else:
+                ours.process.stop()  # paused or stuck: it makes room for a new one
+    return present
+
+
+def _answers(settings: SandboxSettings, part: Part) -> bool:
+    match part.role:
+        case "kafka":
+            return broker_answers(_config(settings, part), timeout_s=5)
+        case "redis":
+            return redis_answers(part.url)
+        case _:
+            return registry_answers(part.url)
+
+
+def _config(settings: SandboxSettings, kafka: Part) -> ClientConfig:
+    """Client properties: for the user's own broker with what KAFKA_PROPERTIES_FILE adds."""
+    return {**(client_config(settings) if kafka.kind == "yours" else {}), "bootstrap.servers": kafka.url}
+
+
+def _ensure_topic(settings: SandboxSettings, kafka: Part, partitions: int | None) -> None:
+    """Create the topic if it is not there; one that is there must have the partitions that were asked for."""
+    topic = settings.kafka_topic
+    config = _config(settings, kafka)
+    present = partition_count(config, topic)
+    if present:
+        require_partitions(topic, present, partitions)
+    elif kafka.kind == "embedded":
+        embedded_kafka.tell(kafka.control, f"create {topic} {partitions or embedded_kafka.DEFAULT_PARTITIONS}")
+    else:
+        create_topic(config, topic, partitions or apache_kafka.DEFAULT_PARTITIONS)
+
+
+def _processes(root: Path) -> list[Part]:
+    """The parts whose processes we started and that still run."""
+    state = load(root)
+    parts = state.parts if state is not None else ()
+    return [part for part in parts if part.process is not None and part.process.alive]
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One `up` or `down` at a time for a data root; the kernel frees the lock of one that died."""
+    folder = root / "sandbox"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

