@@ -21,16 +21,6 @@ declared_views: list[WindowedView | BatchView] = list(
     {view.name: view for service in services for view in service.views}.values()
 )
 
-entities = {
-    view.entity.name: Entity(
-        name=view.entity.name,
-        join_keys=[view.entity.join_key],
-        value_type=ValueType.STRING,
-        description=view.entity.description,
-    )
-    for view in declared_views
-}
-
 
 def _file_source(view: WindowedView | BatchView) -> FileSource:
     columns = {name: str(dtype) for name, dtype in offline_columns(view).items()}
@@ -44,14 +34,14 @@ def _file_source(view: WindowedView | BatchView) -> FileSource:
     )
 
 
-def _feature_view(view: WindowedView | BatchView) -> FeatureView:
+def _feature_view(view: WindowedView | BatchView, entity: Entity) -> FeatureView:
     source: FileSource | PushSource = _file_source(view)
     if isinstance(view, WindowedView):
         source = PushSource(name=view.push_source, batch_source=source)
     return FeatureView(
         name=view.name,
         description=view.description,
-        entities=[entities[view.entity.name]],
+        entities=[entity],
         ttl=view.ttl,
         schema=[
             Field(name=view.entity.join_key, dtype=String),
@@ -62,18 +52,28 @@ def _feature_view(view: WindowedView | BatchView) -> FeatureView:
     )
 
 
-feature_views = {view.name: _feature_view(view) for view in declared_views}
+def all_objects() -> list[Entity | FeatureView | FeatureService]:
+    """Everything that `feast apply` registers, for the settings' DATA_ROOT; the sources come with their views."""
+    entities = {
+        view.entity.name: Entity(
+            name=view.entity.name,
+            join_keys=[view.entity.join_key],
+            value_type=ValueType.STRING,
+            description=view.entity.description,
+        )
+        for view in declared_views
+    }
+    views = {view.name: _feature_view(view, entities[view.entity.name]) for view in declared_views}
+    feature_services = [
+        FeatureService(
+            name=service.name,
+            description=service.description,
+            features=[views[view.name] for view in service.views],
+        )
+        for service in services
+    ]
+    return [*entities.values(), *views.values(), *feature_services]
 
-feature_services = [
-    FeatureService(
-        name=service.name,
-        description=service.description,
-        features=[feature_views[view.name] for view in service.views],
-    )
-    for service in services
-]
 
 # `feast apply` looks at a module's attributes one by one, not into containers.
-globals().update({f"entity_{name}": entity for name, entity in entities.items()})
-globals().update({f"view_{name}": view for name, view in feature_views.items()})
-globals().update({f"service_{service.name}": service for service in feature_services})
+globals().update({f"{type(one).__name__}_{one.name}": one for one in all_objects()})

@@ -1,7 +1,8 @@
 """A Feast offline store on Parquet in one folder per day: `<source>/dt=YYYY-MM-DD/*.parquet`.
 
 Reads are Feast's DuckDB store, limited to the days that can matter. Writes only ever add whole files, so concurrent
-writers lose nothing and a reader never sees half a write; Feast's own file stores rewrite the whole file.
+writers lose nothing and a reader never sees half a write; Feast's own file stores rewrite the whole file. A source that
+doesn't tell its columns (see `SCHEMA_TAG`) is left to Feast's store: it is some other file.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import duckdb
 import ibis
 import pandas as pd
 import polars as pl
-from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+from feast.infra.offline_stores.duckdb import (
+    DuckDBOfflineStore,
+    DuckDBOfflineStoreConfig,
+    _read_data_source,
+    _write_data_source,
+)
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.ibis import (
+    IbisRetrievalJob,
     get_historical_features_ibis,
     pull_all_from_table_or_query_ibis,
     pull_latest_from_table_or_query_ibis,
@@ -58,7 +66,7 @@ class PartitionedParquetOfflineStoreConfig(DuckDBOfflineStoreConfig):
 
 
 class PartitionedParquetOfflineStore(DuckDBOfflineStore):
-    """Day-partitioned Parquet; a point-in-time join keeps every entity row."""
+    """Day-partitioned Parquet. A point-in-time join gives one row for each entity row, in any order."""
 
     @staticmethod
     def get_historical_features(
@@ -73,21 +81,22 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
     ) -> RetrievalJob:
         """Join features as of each entity row's time, reading only days within reach of a TTL."""
         time_column = infer_event_timestamp_from_entity_df(dict(zip(entity_df.columns, entity_df.dtypes, strict=True)))
-        times = pd.to_datetime(entity_df[time_column], utc=True)
+        times = pd.to_datetime(entity_df[time_column], utc=True).dropna()
         reach = max((view.ttl or FOREVER for view in feature_views), default=FOREVER)
-        first = None if entity_df.empty else times.min().to_pydatetime() - reach
-        last = None if entity_df.empty else times.max().to_pydatetime()
-        return get_historical_features_ibis(
-            config=config,
-            feature_views=feature_views,
-            feature_refs=feature_refs,
-            entity_df=entity_df,
-            registry=registry,
-            project=project,
-            full_feature_names=full_feature_names,
-            filter_by_created_timestamp=filter_by_created_timestamp,
-            data_source_reader=_reader(first, last),
-            data_source_writer=_refuse_to_write,
+        days = (None, None) if times.empty else ((times.min() - reach).date(), times.max().date())
+        return _ReplanningJob(
+            lambda: get_historical_features_ibis(
+                config=config,
+                feature_views=feature_views,
+                feature_refs=feature_refs,
+                entity_df=entity_df,
+                registry=registry,
+                project=project,
+                full_feature_names=full_feature_names,
+                filter_by_created_timestamp=filter_by_created_timestamp,
+                data_source_reader=_reader(*days),
+                data_source_writer=_write_data_source,
+            )
         )
 
     @staticmethod
@@ -102,17 +111,19 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """Each entity's newest row within a range; this feeds materialization."""
-        return pull_latest_from_table_or_query_ibis(
-            config=config,
-            data_source=data_source,
-            join_key_columns=join_key_columns,
-            feature_name_columns=feature_name_columns,
-            timestamp_field=timestamp_field,
-            created_timestamp_column=created_timestamp_column,
-            start_date=start_date,
-            end_date=end_date,
-            data_source_reader=_reader(start_date, end_date),
-            data_source_writer=_refuse_to_write,
+        return _ReplanningJob(
+            lambda: pull_latest_from_table_or_query_ibis(
+                config=config,
+                data_source=data_source,
+                join_key_columns=join_key_columns,
+                feature_name_columns=feature_name_columns,
+                timestamp_field=timestamp_field,
+                created_timestamp_column=created_timestamp_column,
+                start_date=start_date,
+                end_date=end_date,
+                data_source_reader=_reader(_utc_day(start_date), _utc_day(end_date)),
+                data_source_writer=_write_data_source,
+            )
         )
 
     @staticmethod
@@ -127,30 +138,44 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """All rows within a range."""
-        return pull_all_from_table_or_query_ibis(
-            config=config,
-            data_source=data_source,
-            join_key_columns=join_key_columns,
-            feature_name_columns=feature_name_columns,
-            timestamp_field=timestamp_field,
-            created_timestamp_column=created_timestamp_column,
-            start_date=start_date,
-            end_date=end_date,
-            data_source_reader=_reader(start_date, end_date),
-            data_source_writer=_refuse_to_write,
+        return _ReplanningJob(
+            lambda: pull_all_from_table_or_query_ibis(
+                config=config,
+                data_source=data_source,
+                join_key_columns=join_key_columns,
+                feature_name_columns=feature_name_columns,
+                timestamp_field=timestamp_field,
+                created_timestamp_column=created_timestamp_column,
+                start_date=start_date,
+                end_date=end_date,
+                data_source_reader=_reader(_utc_day(start_date), _utc_day(end_date)),
+                data_source_writer=_write_data_source,
+            )
         )
 
     @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Add the rows as one file a day, named by their content: the same call again changes nothing."""
+        """Add the rows as one file a day, named by their content: the same call again changes nothing.
+
+        Raises:
+            ValueError: a row has no event time.
+            OSError: the disk is full or not writable; days that were written before stay.
+        """
         source = feature_view.batch_source
-        rows = pl.DataFrame(table).select(_columns(source))
+        if SCHEMA_TAG not in source.tags:
+            DuckDBOfflineStore.offline_write_batch(config, feature_view, table, progress)
+            return
+        columns = stored_columns(source)
+        rows = pl.DataFrame(table).select(columns.keys()).cast(columns)
+        if without := rows[source.timestamp_field].null_count():
+            message = f"{without} of {len(rows)} rows for {feature_view.name!r} have no {source.timestamp_field}"
+            raise ValueError(message)
         days = rows[source.timestamp_field].dt.strftime("%Y-%m-%d").alias("day")
         for (day,), part in rows.with_columns(days).partition_by("day", as_dict=True, include_key=False).items():
             content = hashlib.blake2b(part.write_ipc(None).getvalue(), digest_size=16).hexdigest()
-            publish(day_folder(_folder(source, config.repo_path), day) / f"push-{content}.parquet", part)
+            publish(day_folder(source_folder(source, config.repo_path), day) / f"push-{content}.parquet", part)
         if progress is not None:
             progress(len(rows))
 
@@ -159,36 +184,69 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         config: RepoConfig, data_source: DataSource
     ) -> list[tuple[str, str]]:
         """The declared columns, whether rows are there or not."""
-        del config
-        return [(name, str(dtype)) for name, dtype in _columns(data_source).items()]
+        if SCHEMA_TAG not in data_source.tags:
+            return list(data_source.get_table_column_names_and_types(config))
+        return [(name, str(dtype)) for name, dtype in stored_columns(data_source).items()]
 
 
-def _folder(source: DataSource, repo_path: Path | str | None) -> Path:
+class _ReplanningJob(IbisRetrievalJob):
+    """A query that is planned on a new listing if a listed file is gone, which is what compaction does to files."""
+
+    def __init__(self, plan: Callable[[], IbisRetrievalJob]) -> None:
+        self._plan = plan
+        self.__dict__.update(_twice(plan).__dict__)
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._read(super()._to_df_internal, timeout)
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self._read(super()._to_arrow_internal, timeout)
+
+    def _read(self, read: Callable[[int | None], Any], timeout: int | None) -> Any:
+        try:
+            return read(timeout)
+        except duckdb.IOException:
+            self.table = _twice(self._plan).table
+            return read(timeout)
+
+
+def _twice(plan: Callable[[], IbisRetrievalJob]) -> IbisRetrievalJob:
+    """Planning opens the files for their schemas, so it can miss one, too."""
+    try:
+        return plan()
+    except duckdb.IOException:
+        return plan()
+
+
+def stored_columns(source: DataSource) -> pl.Schema:
+    """Columns of a source's files in stored order, with their Polars types, from its `SCHEMA_TAG`."""
+    return pl.Schema({name: _TYPES[dtype] for name, dtype in json.loads(source.tags[SCHEMA_TAG]).items()})
+
+
+def source_folder(source: DataSource, repo_path: Path | str | None) -> Path:
+    """The folder of a source's days; a relative one is below the folder of feature_store.yaml."""
     return Path(FileSource.get_uri_for_file_path(repo_path, source.file_options.uri))
 
 
-def _columns(source: DataSource) -> dict[str, Any]:
-    declared = source.tags.get(SCHEMA_TAG)
-    if declared is None:
-        message = f"source {source.name!r} has no {SCHEMA_TAG!r} tag; build it like feast_repo/definitions.py does"
-        raise ValueError(message)
-    return {name: _TYPES[dtype] for name, dtype in json.loads(declared).items()}
-
-
-def _reader(first: datetime | None, last: datetime | None) -> Callable[[DataSource, str], ibis.Table]:
+def _reader(first: date | None, last: date | None) -> Callable[[DataSource, str], ibis.Table]:
     """A reader of the days from `first` to `last`; None: without that bound."""
-    first_day, last_day = (None if time is None else _utc(time).date() for time in (first, last))
 
     def read(source: DataSource, repo_path: str) -> ibis.Table:
+        if SCHEMA_TAG not in source.tags:
+            return _read_data_source(source, repo_path)
+        empty = ibis.memtable(pl.DataFrame(schema=stored_columns(source)).to_arrow())
         files = [
             str(file)
-            for folder in sorted(_folder(source, repo_path).glob("dt=*"))
-            if _within(folder, first_day, last_day)
+            for folder in sorted(source_folder(source, repo_path).glob("dt=*"))
+            if _within(folder, first, last)
             for file in sorted(folder.glob("*.parquet"))
         ]
         if not files:
-            return ibis.memtable(pl.DataFrame(schema=_columns(source)).to_arrow())
-        return ibis.read_parquet(files, hive_partitioning=False, union_by_name=True)
+            return empty
+        stored = ibis.read_parquet(files, hive_partitioning=False, union_by_name=True)
+        # Days from before a feature was declared: their rows have null for it.
+        lacking = {name: ibis.null(dtype) for name, dtype in empty.schema().items() if name not in stored.columns}
+        return stored.mutate(**lacking) if lacking else stored
 
     return read
 
@@ -198,10 +256,7 @@ def _within(folder: Path, first: date | None, last: date | None) -> bool:
     return (first is None or day >= first) and (last is None or day <= last)
 
 
-def _utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-
-
-def _refuse_to_write(*_: object, **__: object) -> None:
-    message = "this store writes through offline_write_batch only"
-    raise NotImplementedError(message)
+def _utc_day(time: datetime | None) -> date | None:
+    if time is None:
+        return None
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)).date()

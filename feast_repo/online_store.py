@@ -6,9 +6,10 @@ nor a password with a comma.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from pydantic import model_validator
 from redis import Redis, asyncio as redis_asyncio
 
 from feast_repo import registry
@@ -22,6 +23,18 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
     """`online_store:` in feature_store.yaml; the address comes from the settings."""
 
     type: Literal["feast_repo.online_store.RedisUrlOnlineStore"] = "feast_repo.online_store.RedisUrlOnlineStore"
+
+    @model_validator(mode="after")
+    def _only_by_url(self) -> Self:
+        """Refuse what Feast's own store would heed and this one would not.
+
+        Raises:
+            ValueError: an option of another way to connect is set.
+        """
+        if unused := self.model_fields_set & {"connection_string", "redis_type", "sentinel_master", "client"}:
+            message = f"{sorted(unused)} have no effect: set REDIS_URL, or use `type: redis` for a cluster or Sentinel"
+            raise ValueError(message)
+        return self
 
 
 class RedisUrlOnlineStore(RedisOnlineStore):

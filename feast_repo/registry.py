@@ -7,12 +7,13 @@ environment, and has no default. SQLAlchemy lets a plug-in named in a URL replac
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import CreateEnginePlugin
 
-from feast_repo.settings import StoreSettings
+from feast_repo.settings import PROJECT_ROOT, StoreSettings
 
 PLUGIN = "feature_store_settings"
 
@@ -23,12 +24,14 @@ class RegistryFromSettings(CreateEnginePlugin):
     def update_url(self, url: URL) -> URL:
         """The real address instead of the one that names this plug-in."""
         del url
-        settings = StoreSettings()
-        address = make_url(settings.registry_url)
-        if address.drivername == "postgresql":
-            address = address.set(drivername="postgresql+psycopg")
-        if address.get_backend_name() == "sqlite":
-            settings.data_root.mkdir(parents=True, exist_ok=True)
+        address = make_url(StoreSettings().registry_url)
+        if address.drivername == "postgresql":  # the only driver that is installed
+            return address.set(drivername="postgresql+psycopg")
+        if address.get_backend_name() == "sqlite" and address.database and address.database != ":memory:":
+            # Like DATA_ROOT: `feast apply` in feast_repo/ and the stream must not mean two files by one relative path.
+            file = PROJECT_ROOT / Path(address.database)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return address.set(database=str(file))
         return address
 
 

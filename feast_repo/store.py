@@ -3,71 +3,101 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
+from feast.errors import FeastError
 from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo import registry
 
 if TYPE_CHECKING:
-    from feast import FeatureView
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
 REPO = Path(__file__).resolve().parent
-TRIES = 5
+TRIES = 6
 
 
 class RegistryMismatchError(Exception):
     """The registry holds something else than the declarations; the message names the remedy."""
 
 
+class RegistryUnavailableError(Exception):
+    """The registry's database does not answer; the message names the remedy."""
+
+
 def open_store() -> FeatureStore:
-    """Feast's store with the settings' registry, Redis and Parquet folder."""
+    """Feast's store with the settings' registry, Redis and Parquet folder.
+
+    Raises:
+        RegistryUnavailableError: the registry's database does not answer.
+    """
     registry.install()
-    for attempt in range(1, TRIES + 1):
-        try:
-            return FeatureStore(repo_path=str(REPO))
-        except SQLAlchemyError:  # another process is just creating the same tables
-            if attempt == TRIES:
-                raise
-            time.sleep(0.2 * attempt)
-    raise AssertionError
+    store = FeatureStore(repo_path=str(REPO))
+    _despite_others(lambda: store.registry)  # the first use connects and creates the tables
+    return store
 
 
 def ensure_applied(store: FeatureStore) -> None:
     """Make sure that the registry holds the views as they are declared.
 
-    A registry without any view gets them, since there is nothing to overwrite; several processes may do this at once.
+    What it lacks is added, which for a new registry is everything; what it holds is never changed. Several processes
+    may do this at once.
 
     Raises:
-        RegistryMismatchError: it holds views, and they differ from the declarations.
+        RegistryMismatchError: it holds a view that differs from the declaration.
+        RegistryUnavailableError: the registry's database does not answer.
     """
-    from feast_repo.definitions import entities, feature_services, feature_views  # noqa: PLC0415  (reads the settings)
+    from feast_repo.definitions import all_objects  # noqa: PLC0415  (reads the settings)
 
-    declared = {name: _meaning(view) for name, view in feature_views.items()}
-    for attempt in range(1, TRIES + 1):
-        if not store.registry.list_feature_views(store.project, allow_cache=False):
-            logger.info("the registry is empty: applying the declared features")
-            try:
-                store.apply([*entities.values(), *feature_views.values(), *feature_services])
-            except SQLAlchemyError:
-                if attempt == TRIES:
-                    raise
-                time.sleep(0.2 * attempt)
-                continue
-        break
-    known = {view.name: _meaning(view) for view in store.registry.list_feature_views(store.project, allow_cache=False)}
-    if differing := sorted(name for name, meaning in declared.items() if known.get(name) != meaning):
-        message = (
-            f"the registry's {', '.join(differing)} differ from the declaration or point to another DATA_ROOT: "
-            "run `feast apply` in feast_repo/, or correct DATA_ROOT or FEAST_REGISTRY_URL"
-        )
-        raise RegistryMismatchError(message)
+    def complete() -> None:
+        objects = all_objects()
+        declared = {one.name: one for one in objects if isinstance(one, FeatureView)}
+        known = {one.name: one for one in store.registry.list_feature_views(store.project, allow_cache=False)}
+        both = sorted(declared.keys() & known.keys())
+        if differing := [name for name in both if _meaning(declared[name]) != _meaning(known[name])]:
+            message = (
+                f"the registry's {', '.join(differing)} differ from the declaration or point to another DATA_ROOT: "
+                "run `feast apply` in feast_repo/, or correct DATA_ROOT or FEAST_REGISTRY_URL"
+            )
+            raise RegistryMismatchError(message)
+        held = {
+            *(("FeatureView", name) for name in known),
+            *(("Entity", one.name) for one in store.registry.list_entities(store.project, allow_cache=False)),
+            *(("FeatureService", one.name) for one in store.registry.list_feature_services(store.project)),
+        }
+        if lacking := [one for one in objects if (type(one).__name__, one.name) not in held]:
+            logger.info("adding to the registry: %s", ", ".join(one.name for one in lacking))
+            store.apply(lacking)
+
+    _despite_others(complete)
     store.refresh_registry()
+
+
+def _despite_others(operation: Callable[[], object]) -> None:
+    """Repeat what fails because another process is just creating the same tables or rows.
+
+    Raises:
+        RegistryUnavailableError: the database keeps failing.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            operation()
+        except (SQLAlchemyError, FeastError) as error:
+            if attempt == TRIES:
+                if isinstance(error, FeastError):
+                    raise
+                reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+                message = f"Feast's registry does not answer: {reason}; check FEAST_REGISTRY_URL"
+                raise RegistryUnavailableError(message) from error
+            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311  (jitter, not a secret)
+        else:
+            return
 
 
 def _meaning(view: FeatureView) -> tuple[object, ...]:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+from redis import Redis
+
+from feast_repo.online_store import RedisUrlOnlineStore, RedisUrlOnlineStoreConfig
+from feast_repo.push import Pusher
+from feast_repo.store import ensure_applied
+from tests.feast_repo.rows import PUSH_SOURCE, clicks, everything
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from feast import FeatureStore
+
+FEATURES = ["user_click_features:click_count"]
+
+
+@pytest.mark.parametrize("password", ["a,b=c", "p@ss:w/rd%"])
+def test_the_url_may_have_a_database_and_any_password(
+    redis_url: str, opened: Callable[[], FeatureStore], monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    with Redis.from_url(redis_url) as admin:
+        admin.acl_setuser(
+            "shop", enabled=True, passwords=[f"+{password}"], categories=["+@all"], keys=["*"], reset=True
+        )
+        quoted = password.replace("%", "%25").replace("@", "%40").replace(":", "%3A").replace("/", "%2F")
+        address = redis_url.removeprefix("redis://").removesuffix("/0")
+        monkeypatch.setenv("REDIS_URL", f"redis://shop:{quoted}@{address}/3")
+        try:
+            ensure_applied(store := opened())
+            assert Pusher(store, PUSH_SOURCE).push_online(clicks(["user_000001"])) == 1
+            assert everything(admin) == {}
+            with Redis.from_url(f"{redis_url.removesuffix('/0')}/3") as third:
+                assert len(everything(third)) == 1
+            asked = [{"user_id": "user_000001"}]
+            assert store.get_online_features(FEATURES, asked).to_dict()["click_count"] == [0]
+        finally:
+            admin.acl_deluser("shop")
+
+
+def test_asynchronous_reads_use_the_url_too(store: FeatureStore) -> None:
+    Pusher(store, PUSH_SOURCE).push_online(clicks(["user_000001", "user_000002"]))
+
+    async def read() -> object:
+        online = await store.get_online_features_async(FEATURES, [{"user_id": "user_000002"}])
+        client = await store._get_provider().online_store._get_client_async(store.config.online_store)  # noqa: SLF001  (to close it in its loop)
+        await client.aclose()
+        return online.to_dict()["click_count"]
+
+    assert asyncio.run(read()) == [1]
+
+
+def test_encrypted_addresses_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "rediss://:secret@redis.example:6380/2")
+    client = RedisUrlOnlineStore()._get_client(RedisUrlOnlineStoreConfig())  # noqa: SLF001  (where Feast gets its client)
+    assert client.connection_pool.connection_class.__name__ == "SSLConnection"
+    assert client.connection_pool.connection_kwargs["db"] == 2
+
+
+@pytest.mark.parametrize(
+    "option", [{"connection_string": "localhost:6379"}, {"redis_type": "redis_cluster"}, {"client": "glide"}]
+)
+def test_options_that_would_be_ignored_are_refused(option: dict[str, str]) -> None:
+    (name,) = option
+    with pytest.raises(ValidationError, match=rf"{name}.*REDIS_URL"):
+        RedisUrlOnlineStoreConfig(**option)
