@@ -100,14 +100,19 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
     from feast_repo.push import Pusher  # noqa: PLC0415  (Feast takes seconds to import)
-    from feast_repo.store import RegistryMismatchError, ensure_applied, open_store  # noqa: PLC0415
+    from feast_repo.store import (  # noqa: PLC0415
+        RegistryMismatchError,
+        RegistryUnavailableError,
+        ensure_applied,
+        open_store,
+    )
 
     try:
         store = open_store()
         ensure_applied(store)
-    except RegistryMismatchError as error:
+        return Pusher(store, settings.view.push_source)
+    except (RegistryMismatchError, RegistryUnavailableError, LookupError) as error:
         refuse(str(error))
-    return Pusher(store, settings.view.push_source)
 
 
 class StorePart(StatefulSinkPartition[Outcome, None]):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -52,7 +52,7 @@ def random_log(seed: int, records: int, partition: int = 0) -> pl.DataFrame:
                 "price_cents": chance.choice([None, chance.randrange(1000)]),
             }
         )
-    schema = {"offset": pl.Int64, "kafka_timestamp": pl.Int64, **VIEW.events.schema}
+    schema: dict[str, Any] = {"offset": pl.Int64, "kafka_timestamp": pl.Int64, **VIEW.events.schema}
     return pl.DataFrame(rows, schema=schema)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from feast_repo import parquet
 from feast_repo.tables import DEAD_LETTER_COLUMNS, day
 from stream import log_table
 from stream.log_table import DAY_MS, LogTable
@@ -69,8 +70,8 @@ def test_a_crash_between_the_files_of_two_days_loses_and_doubles_nothing(
     # Producers' clocks make the days alternate:  offset 0 1 2 3 4 5
     #                                             day    a b a b a b
     times = [MIDNIGHT - 1 if offset % 2 == 0 else MIDNIGHT for offset in range(6)]
-    published = []
-    real = log_table.publish
+    published: list[Path] = []
+    real = parquet.publish
 
     def crash_on_the_second(path: Path, table: pl.DataFrame) -> None:
         if published:
