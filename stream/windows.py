@@ -26,6 +26,8 @@ import polars as pl
 from feast_repo.events import UTC_MICROSECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from feast_repo.views import WindowedView
@@ -37,8 +39,9 @@ CHECKSUM_BYTES, VERSION_BYTES = 16, 2
 NOTHING_CLOSED = -(2**62)
 """Index of the last closed window before the first record: below every real one, and safe to subtract from."""
 
-PANE = "#pane"
-"""Column with a pane's index (its start divided by the slide); no name that an event field would have."""
+PANE, AFTER, WINDOW = "#pane", "#after", "#window"
+"""Columns with indices: of a pane (its start divided by the slide), of the window after which a row counts, of a window
+(its end divided by the slide). No event field or feature has such a name."""
 
 FLUSH_ROWS = 65_536
 """Rows that wait before they are aggregated: one large group-by costs far less than many small ones."""
@@ -124,23 +127,37 @@ class WindowEngine:
         missed = np.where(is_heartbeat, 0, np.clip(closed_before - pane, 0, view.panes_per_window)).astype(np.int32)
 
         columns = dict.fromkeys((view.entity.join_key, *view.input_columns))
-        inputs = records.select(*columns, pl.Series(PANE, pane))
         counts = pl.Series(~is_heartbeat & (missed < view.panes_per_window))
+        inputs = records.select(
+            *columns,
+            pl.Series(PANE, pane),
+            # No window up to this one counts the record: it had closed, or it ends before the record's pane does.
+            pl.Series(AFTER, np.maximum(closed_before, pane)),
+        ).filter(counts)
         windows: list[ClosedWindow] = []
-        start = 0
-        for position in np.flatnonzero(closed_after > closed_before).tolist():
-            self._panes.add(inputs[start:position].filter(counts[start:position]))
-            windows += self._panes.close(
-                int(closed_before[position]), int(closed_after[position]), created_ms=int(max_kafka[position])
-            )
-            start = position
-        self._panes.add(inputs[start:].filter(counts[start:]))
+        if len(records) and closed_after[-1] > closed_before[0]:
+            for index, rows in self._panes.close(inputs, int(closed_before[0]), int(closed_after[-1])):
+                closing = np.searchsorted(closed_after, index)  # the first record whose watermark reaches the end
+                windows.append(self._closed(index, rows, int(max_kafka[closing])))
+        else:
+            self._panes.add(inputs)
 
         watermark = pl.Series("watermark", max_event - view.lateness_ms, dtype=pl.Int64).shift(1)
         if len(records):
             watermark[0] = self.watermark_ms
             self._max_event_ms, self._max_kafka_ms = int(max_event[-1]), int(max_kafka[-1])
         return Processed(records.with_columns(watermark, pl.Series("missed_windows", missed, dtype=pl.Int32)), windows)
+
+    def _closed(self, index: int, rows: pl.DataFrame, created_ms: int) -> ClosedWindow:
+        """The merged aggregates of a window as its rows."""
+        view = self._view
+        end_ms = index * view.slide_ms
+        rows = rows.with_columns(
+            *view.final_expressions(), event_timestamp=_utc(end_ms), created_timestamp=_utc(created_ms)
+        )
+        return ClosedWindow(
+            end_ms, rows.select(view.entity.join_key, "event_timestamp", "created_timestamp", *view.features)
+        )
 
     @property
     def _closed_index(self) -> int:
@@ -191,19 +208,19 @@ class WindowEngine:
 class _Panes:
     """Aggregates by pane and user.
 
-    A pane is a list of frames, each with one row per user: like in a log-structured merge tree, a frame is merged into
+    They lie in frames with one row per pane and user each: like in a log-structured merge tree, a frame is merged into
     the one before it once it is at least half its size, so a row is merged O(log n) times.
     """
 
     def __init__(self, view: WindowedView) -> None:
         self._view = view
         self._key = view.entity.join_key
-        self._frames: dict[int, list[pl.DataFrame]] = {}
+        self._frames: list[pl.DataFrame] = []
         self._waiting: list[pl.DataFrame] = []
         self._waiting_rows = 0
 
     def add(self, inputs: pl.DataFrame) -> None:
-        """Add counted records: join key, pane, and the fields that the aggregates read."""
+        """Add counted records while no window closes: join key, PANE, AFTER, and the fields that aggregates read."""
         if inputs.is_empty():
             return
         self._waiting.append(inputs)
@@ -216,78 +233,66 @@ class _Panes:
             return
         added = pl.concat(self._waiting).group_by(PANE, self._key).agg(self._view.pane_expressions())
         self._waiting, self._waiting_rows = [], 0
-        for pane, frame in _by_pane(added):
-            frames = self._frames.setdefault(pane, [])
-            frames.append(frame)
-            while len(frames) > 1 and len(frames[-2]) <= 2 * len(frames[-1]):
-                frames[-2:] = [self._merge(frames[-2:])]
+        self._frames.append(added)
+        while len(self._frames) > 1 and len(self._frames[-2]) <= 2 * len(self._frames[-1]):
+            self._frames[-2:] = [self._merge(self._frames[-2:], PANE)]
 
-    def _merge(self, frames: list[pl.DataFrame]) -> pl.DataFrame:
-        return pl.concat(frames).group_by(self._key).agg(self._view.merge_expressions())
+    def _merge(self, frames: list[pl.DataFrame], by: str) -> pl.DataFrame:
+        return pl.concat(frames).group_by(by, self._key).agg(self._view.merge_expressions())
 
-    def close(self, closed: int, upto: int, *, created_ms: int) -> list[ClosedWindow]:
-        """Close the windows with index in (closed, upto]; gaps without panes are skipped, not stepped through."""
+    def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Add counted records while the windows with index in (closed, upto] close; give those that have rows.
+
+        All of them are merged at once: a row of pane p counts in the windows from the first that was open for it up to
+        p + panes_per_window, and appears with empty aggregates in the one after that. Merging those changes nothing for
+        a user who has records there, and is the expiry row of one who hasn't. Gaps without panes cost nothing.
+        """
         self._flush()
-        span = self._view.panes_per_window + 1  # a pane lives on for one window more, for the expiry rows
-        indices = {pane + i for pane in self._frames for i in range(1, span + 1) if closed < pane + i <= upto}
-        windows = [self._window(index, created_ms) for index in sorted(indices)]
-        for pane in [pane for pane in self._frames if pane + span <= upto]:
-            del self._frames[pane]
-        return windows
+        added = inputs.group_by(PANE, AFTER, self._key).agg(self._view.pane_expressions())
+        # What was there before was added while `closed` was the last closed window.
+        before = [frame.with_columns(pl.col(PANE).alias(AFTER)).select(added.columns) for frame in self._frames]
+        rows = pl.concat([*before, added])
 
-    def _window(self, index: int, created_ms: int) -> ClosedWindow:
-        view, key = self._view, self._key
-        first = index - view.panes_per_window
-        merged = self._merge([self._empty(), *self._frames_of(range(first, index))])
-        # Users of the previous window who have nothing in this one: every record of the pane that left the window
-        # counted in the previous one, since that was its last.
-        gone = pl.concat([self._empty(), *self._frames_of([first - 1])]).select(key).unique()
-        gone = gone.join(merged, on=key, how="anti")
-        empty = [pl.lit(aggregate.empty, pl.Int64).alias(name) for name, aggregate in view.aggregates.items()]
-        end_ms = index * view.slide_ms
-        rows = (
-            pl.concat([merged, gone.with_columns(empty)])
-            .sort(key)
-            .with_columns(
-                *view.final_expressions(),
-                event_timestamp=_utc(end_ms),
-                created_timestamp=_utc(created_ms),
-            )
-            .select(key, "event_timestamp", "created_timestamp", *view.features)
-        )
-        return ClosedWindow(end_ms, rows)
+        expiry = rows[PANE].to_numpy() + self._view.panes_per_window + 1
+        first = np.maximum(rows[AFTER].to_numpy(), closed) + 1
+        copies = np.maximum(np.minimum(expiry, upto) - first + 1, 0)
+        source = np.repeat(np.arange(len(rows)), copies)
+        window = first[source] + np.arange(len(source)) - np.repeat(np.cumsum(copies) - copies, copies)
+        is_expiry = pl.Series(window == expiry[source])
+        empty = [
+            pl.when(is_expiry).then(pl.lit(aggregate.empty, pl.Int64)).otherwise(pl.col(name)).alias(name)
+            for name, aggregate in self._view.aggregates.items()
+        ]
+        spread = rows.select(self._key, *self._view.aggregates)[source].with_columns(pl.Series(WINDOW, window), *empty)
+        merged = self._merge([spread], WINDOW).sort(WINDOW, self._key)
 
-    def _frames_of(self, panes: range | list[int]) -> list[pl.DataFrame]:
-        return [frame for pane in panes for frame in self._frames.get(pane, ())]
-
-    def _empty(self) -> pl.DataFrame:
-        return pl.DataFrame(schema={self._key: pl.String, **dict.fromkeys(self._view.aggregates, pl.Int64)})
+        live = rows.filter(pl.Series(expiry > upto)).drop(AFTER)
+        self._frames = [self._merge([live], PANE)] if len(live) else []
+        for (index,), part in merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True).items():
+            yield int(index), part
 
     def to_bytes(self) -> bytes:
         """All panes as one compressed Arrow IPC file."""
         self._flush()
-        for frames in self._frames.values():
-            if len(frames) > 1:
-                frames[:] = [self._merge(frames)]
-        merged = [frames[0].with_columns(pl.lit(pane, pl.Int64).alias(PANE)) for pane, frames in self._frames.items()]
+        if len(self._frames) > 1:
+            self._frames = [self._merge(self._frames, PANE)]
         buffer = io.BytesIO()
-        pl.concat([self._empty().with_columns(pl.lit(0, pl.Int64).alias(PANE)), *merged]).write_ipc(
-            buffer, compression="lz4"
-        )
+        (self._frames[0] if self._frames else self._empty()).write_ipc(buffer, compression="lz4")
         return buffer.getvalue()
+
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(
+            schema={PANE: pl.Int64, self._key: pl.String, **dict.fromkeys(self._view.aggregates, pl.Int64)}
+        )
 
     def load(self, data: bytes) -> None:
         """Take over what `to_bytes` gave."""
-        self._frames = {pane: [frame] for pane, frame in _by_pane(pl.read_ipc(io.BytesIO(data)))}
+        frame = pl.read_ipc(io.BytesIO(data))
+        self._frames = [frame] if len(frame) else []
 
 
 def _checksum(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
-
-
-def _by_pane(frame: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
-    parts = frame.partition_by(PANE, as_dict=True, include_key=False)
-    return [(pane, part) for (pane,), part in parts.items()]
 
 
 def _running_max(values: Int64Array, previous: int | None) -> Int64Array:
