@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -218,6 +220,9 @@ def show_latency(store: FeatureStore) -> None:
 
 def demo() -> list[Check]:
     """All of it; returns the checks."""
+    # Importing Feast takes seconds: it happens while the first commands run.
+    importing = threading.Thread(target=importlib.import_module, args=["feast_repo.store"])
+    importing.start()
     start_sandbox()
     python("batch.profiles", "--users", str(USERS), "--seed", "7")
     shares = ["--disorder-seconds", "60", "--late-share", "0.01", "--malformed-share", "0.002"]
@@ -234,7 +239,8 @@ def demo() -> list[Check]:
     console.print(f"        {log.splitlines()[-1].partition(': ')[2]}", highlight=False)
     checks = show_counts(settings, sent)
 
-    from feast_repo.store import open_store  # noqa: PLC0415  (Feast takes seconds to import)
+    importing.join()
+    from feast_repo.store import open_store  # noqa: PLC0415
 
     store = open_store()
     materialize_profiles(store)

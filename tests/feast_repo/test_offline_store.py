@@ -74,8 +74,11 @@ def join(
 
 class TestWrite:
     def test_a_push_adds_a_file_a_day_with_the_declared_columns(self, store: FeatureStore) -> None:
-        rows = pl.concat([clicks(["a", "b"]), clicks(["a"], NEW_YEAR - MICROSECOND)]).with_columns(writer=pl.lit("me"))
-        store.push(PUSH_SOURCE, rows.to_pandas(), to=PushMode.OFFLINE)
+        no_count = clicks(["b"], view_count=None)  # Pandas has no integers beside null
+        rows = pl.concat([clicks(["a"]), no_count, clicks(["a"], NEW_YEAR - MICROSECOND)])
+        rows = rows.with_columns(writer=pl.lit("me"))
+        nanoseconds = pl.col("event_timestamp").dt.cast_time_unit("ns")
+        store.push(PUSH_SOURCE, rows.with_columns(nanoseconds).to_pandas(), to=PushMode.OFFLINE)
         assert [len(list(folder(day).iterdir())) for day in (date(2025, 12, 31), NEW_YEAR.date())] == [1, 1]
         stored = rows_in(folder(date(2025, 12, 31)), folder())
         assert dict(stored.schema) == offline_columns(user_click_features)
@@ -86,7 +89,7 @@ class TestWrite:
     def test_the_same_push_again_changes_nothing(self, store: FeatureStore) -> None:
         contents = []
         for _ in range(2):
-            for users in (["a", "b"], ["c"]):
+            for users in (["a", "b"], ["c", "d"]):
                 rows = clicks(users).with_columns(writer=pl.lit("me"))
                 store.push(PUSH_SOURCE, rows.to_pandas(), to=PushMode.OFFLINE)
             contents.append({file.name: file.read_bytes() for file in folder().iterdir()})

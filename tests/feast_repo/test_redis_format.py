@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from feast.infra.online_stores.helpers import _redis_key
+from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
 from feast.types import Bool, Float32, Float64, Int32, Int64, PrimitiveFeastType, String
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, strategies as st
+from redis.connection import Connection
 
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.redis_format import VALUE_FORMATS, RowFormat, decode_time, encode_times, encode_values
@@ -70,3 +71,15 @@ def test_times_are_protobufs(times: list[datetime]) -> None:
         timestamp.FromDatetime(time)
         assert data == timestamp.SerializeToString()
         assert decode_time(data) == timestamp.ToNanoseconds()
+
+
+@pytest.mark.parametrize("view", ["view", "100%", "%s%d%b"])
+def test_commands_are_redis_pys(view: str) -> None:
+    row_format = RowFormat("project", view, "user_id", {"count": "Int64"}, 3)
+    rows = pl.DataFrame({"user_id": ["a%d"], "event_timestamp": [datetime(2026, 1, 1, tzinfo=UTC)], "count": [1]})
+    (key,), (time,) = row_format.keys(rows["user_id"]), encode_times(rows["event_timestamp"])
+    value = Value(int64_val=1).SerializeToString()
+    hset = ["HSET", key, f"_ts:{view}", time, _mmh3(f"{view}:count"), value]
+    assert list(row_format.write_commands(rows)) == [(b"".join(Connection().pack_command(*hset)), 1)]
+    hget = ["HGET", key, f"_ts:{view}"]
+    assert list(row_format.read_time_commands(rows["user_id"])) == [(b"".join(Connection().pack_command(*hget)), 1)]

@@ -71,7 +71,7 @@ class TestNewRegistry:
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_several_may_start_at_once(self, registry_url: str, opened: Callable[[], FeatureStore]) -> None:
         del registry_url
-        start = Barrier(PROCESSES)
+        start = Barrier(PROCESSES, timeout=60)
 
         def open_and_apply(_: int) -> FeatureStore:
             start.wait()
