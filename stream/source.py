@@ -72,6 +72,18 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
         return KafkaPartition(self._settings, partition, resume_state, self._stored.get(partition))
 
 
+class KafkaReadError(RuntimeError):
+    """Kafka can't give the next record and won't be able to; everything before it is stored or will be read again."""
+
+    def __init__(self, where: str, offset: int, error: KafkaError) -> None:
+        remedy = "mend that, then resume"
+        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            remedy = (
+                "Kafka has deleted it (retention): raise the topic's retention, and start with a new recovery directory"
+            )
+        super().__init__(f"{where}, offset {offset}: {error.str()}; {remedy}")
+
+
 class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     """One partition's records from an offset on."""
 
@@ -80,6 +92,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     ) -> None:
         self._topic = settings.kafka_topic
         self._partition = partition
+        self._where = f"{self._topic}[{partition}] on {settings.kafka_bootstrap_servers}"
         self._consumer = Consumer(
             {
                 **CONSUMER_DEFAULTS,
@@ -105,7 +118,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self, settings: StreamSettings, resume_offset: int | None, stored: Progress | None
     ) -> tuple[int, int]:
         """Where to start, and the partition's end now; refuses when the log and what we know of it disagree."""
-        where = f"{self._topic}[{self._partition}] on {settings.kafka_bootstrap_servers}"
+        where = self._where
         try:
             low, high = self._consumer.get_watermark_offsets(
                 TopicPartition(self._topic, self._partition), timeout=METADATA_TIMEOUT_S
@@ -131,7 +144,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         if stop_requested.is_set() or self._ended:
             raise StopIteration
         if self._failure is not None:
-            raise KafkaException(self._failure)
+            raise KafkaReadError(self._where, self._next_offset, self._failure)
         messages = self._consumer.consume(MESSAGES_PER_POLL, timeout=0)
         if any(message.error() is not None for message in messages):
             messages = self._without_errors(messages)
