@@ -90,7 +90,8 @@ def compare_with_feast(config: RepoConfig, view: FeatureView, row_format: RowFor
         # Whatever goes wrong inside another Feast than the known one means the same: its bytes aren't known.
         message = f"the installed Feast could not be asked for its bytes ({type(error).__name__}: {error})"
         raise UnsupportedFormatError(message) from error
-    payloads = [*row_format.write_commands(rows), *row_format.write_commands(some_null)]
+    keys = row_format.keys(rows[row_format.join_key])
+    payloads = [*row_format.write_commands(keys, rows), *row_format.write_commands(keys, some_null)]
     if b"".join(payload for payload, _ in payloads) != theirs:
         message = f"view {view.name!r} would not get the bytes that the installed Feast writes"
         raise UnsupportedFormatError(message)

@@ -172,8 +172,8 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         if without := rows[source.timestamp_field].null_count():
             message = f"{without} of {len(rows)} rows for {feature_view.name!r} have no {source.timestamp_field}"
             raise ValueError(message)
-        days = rows[source.timestamp_field].dt.strftime("%Y-%m-%d").alias("day")
-        for (day,), part in rows.with_columns(days).partition_by("day", as_dict=True, include_key=False).items():
+        days = rows[source.timestamp_field].dt.strftime("%Y-%m-%d").alias("#day")
+        for (day,), part in rows.with_columns(days).partition_by("#day", as_dict=True, include_key=False).items():
             content = hashlib.blake2b(part.write_ipc(None).getvalue(), digest_size=16).hexdigest()
             publish(day_folder(source_folder(source, config.repo_path), day) / f"push-{content}.parquet", part)
         if progress is not None:

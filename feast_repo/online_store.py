@@ -6,7 +6,7 @@ nor a password with a comma.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from pydantic import model_validator
@@ -14,6 +14,9 @@ from redis import Redis, asyncio as redis_asyncio
 
 from feast_repo import registry
 from feast_repo.settings import StoreSettings
+
+CONNECTION: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
+"""Without these a server that vanishes or freezes would hold its client for ever; REDIS_URL's query can change them."""
 
 # Feast imports this module while it reads feature_store.yaml, and opens the registry afterwards.
 registry.install()
@@ -46,11 +49,11 @@ class RedisUrlOnlineStore(RedisOnlineStore):
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Redis:
         del online_store_config
         if self._client is None:
-            self._client = Redis.from_url(StoreSettings().redis_url)
+            self._client = Redis.from_url(StoreSettings().redis_url, **CONNECTION)
         return self._client
 
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> redis_asyncio.Redis:
         del online_store_config
         if self._client_async is None:
-            self._client_async = redis_asyncio.Redis.from_url(StoreSettings().redis_url)
+            self._client_async = redis_asyncio.Redis.from_url(StoreSettings().redis_url, **CONNECTION)
         return self._client_async

@@ -22,7 +22,7 @@ def publish(path: Path, table: pl.DataFrame) -> None:
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as file:
@@ -33,6 +33,15 @@ def publish(path: Path, table: pl.DataFrame) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and what is missing above it, each durable in its parent."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

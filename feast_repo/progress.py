@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Progress:
     """One partition's position: all records before `next_offset` are stored, all windows up to the last closed end."""
 
+    topic: str
     partition: int
     next_offset: int
     watermark_ms: int | None
@@ -37,7 +38,7 @@ class Progress:
 class ProgressRecord:
     """The record on disk: `partition-<number>.parquet`, one row each, replaced atomically.
 
-    Columns: partition, next_offset, watermark, last_closed_end (UTC), updated_at (UTC, wall clock).
+    Columns: topic, partition, next_offset, watermark, last_closed_end (UTC), updated_at (UTC, wall clock).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +50,7 @@ class ProgressRecord:
         for path in sorted(self._folder.glob("partition-*.parquet")):
             row = pl.read_parquet(path, hive_partitioning=False).row(0, named=True)
             progress[row["partition"]] = Progress(
+                row["topic"],
                 row["partition"],
                 row["next_offset"],
                 _milliseconds(row["watermark"]),
@@ -63,6 +65,7 @@ class ProgressRecord:
             OSError: the disk is full or not writable; the old position stays.
         """
         row = pl.DataFrame([asdict(progress)], schema=_SCHEMA).select(
+            "topic",
             "partition",
             "next_offset",
             from_milliseconds("watermark_ms").alias("watermark"),
@@ -89,7 +92,13 @@ def announce(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
         redis.hset(key, mapping=mapping)
 
 
-_SCHEMA = {"partition": pl.Int32, "next_offset": pl.Int64, "watermark_ms": pl.Int64, "last_closed_end_ms": pl.Int64}
+_SCHEMA = {
+    "topic": pl.String,
+    "partition": pl.Int32,
+    "next_offset": pl.Int64,
+    "watermark_ms": pl.Int64,
+    "last_closed_end_ms": pl.Int64,
+}
 
 
 def _milliseconds(time: datetime | None) -> int | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from itertools import compress
+from typing import TYPE_CHECKING
 
 import polars as pl
 from feast import FeatureView
@@ -25,11 +26,10 @@ from feast_repo.offline_store import (
 from feast_repo.online_store import RedisUrlOnlineStoreConfig
 from feast_repo.parquet import day_folder, publish
 from feast_repo.redis_format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
+from feast_repo.redis_pipe import ask
 from feast_repo.tables import day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from feast import FeatureStore
     from redis import Redis
 
@@ -136,35 +136,16 @@ class Pusher:
         return len(newest)
 
     def _write(self, row_format: RowFormat, rows: pl.DataFrame) -> int:
+        assert self.redis is not None  # noqa: S101  (there is a client where there are formats)
         rows = _newest(rows, [row_format.join_key])
-        stored = self._ask(row_format.read_time_commands(rows[row_format.join_key]))
+        keys = row_format.keys(rows[row_format.join_key])
+        stored = ask(self.redis, row_format.read_time_commands(keys))
         known = {data: decode_time(data) for data in set(stored) if data is not None}
         offered = rows[TIME].dt.epoch("ns").to_list()
         is_newer = [data is None or time > known[data] for data, time in zip(stored, offered, strict=True)]
         newer = rows.filter(pl.Series(is_newer))
-        self._ask(row_format.write_commands(newer))
+        ask(self.redis, row_format.write_commands(list(compress(keys, is_newer)), newer))
         return len(newer)
-
-    def _ask(self, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
-        """Send ready-made commands and give the replies; a connection that failed is not used again."""
-        replies: list[Any] = []
-        owed = 0
-        assert self.redis is not None  # noqa: S101  (there is a client where there are formats)
-        pool = self.redis.connection_pool
-        connection = pool.get_connection()
-        try:
-            for payload, commands in payloads:
-                connection.send_packed_command([payload])
-                # The server works on this payload while the replies to the one before are read.
-                replies += [connection.read_response() for _ in range(owed)]
-                owed = commands
-            replies += [connection.read_response() for _ in range(owed)]
-        except BaseException:
-            connection.disconnect()  # replies may still be on their way
-            raise
-        finally:
-            pool.release(connection)
-        return replies
 
     def push_offline(self, rows: pl.DataFrame, *, writer: str, partition: int, window_end_ms: int) -> None:
         """Store one closed window of one partition, in a file named after both: pushing it again overwrites the same.

@@ -24,7 +24,8 @@ VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 
 PROBE = "\x01probe\x01"
-ROWS_PER_PAYLOAD = 4_000
+ROWS_PER_PAYLOAD = 2_000
+"""So many rows are made ready while the server works on those before."""
 
 
 class UnsupportedFormatError(Exception):
@@ -47,24 +48,36 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+def argument(value: bytes) -> bytes:
+    """One argument of a command in RESP."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+NULL = argument(b"")
+
+
 def _varints(field: str) -> Callable[[pl.Series], list[bytes]]:
     tag = _tag(field, VARINT)
-    small = [tag + _varint(number) for number in range(1 << 14)]  # most counts
+    small = [argument(tag + _varint(number)) for number in range(1 << 14)]  # most counts
 
     def encode(column: pl.Series) -> list[bytes]:
-        return [small[value] if 0 <= value < len(small) else tag + _varint(value) for value in column.to_list()]
+        return [
+            small[value] if 0 <= value < len(small) else argument(tag + _varint(value)) for value in column.to_list()
+        ]
 
     return encode
 
 
 def _fixed(field: str, wire_type: int, numpy_type: str) -> Callable[[pl.Series], list[bytes]]:
-    tag = _tag(field, wire_type)[0]
+    width = np.dtype(numpy_type).itemsize
+    head, tail = b"$%d\r\n%b" % (1 + width, _tag(field, wire_type)), b"\r\n"
+    record = np.dtype([("head", f"S{len(head)}"), ("value", numpy_type), ("tail", f"S{len(tail)}")])
 
     def encode(column: pl.Series) -> list[bytes]:
-        records = np.empty(len(column), dtype=[("tag", "u1"), ("value", numpy_type)])
-        records["tag"], records["value"] = tag, column.to_numpy()
-        data, width = records.tobytes(), records.itemsize
-        return [data[at : at + width] for at in range(0, len(data), width)]
+        records = np.empty(len(column), record)
+        records["head"], records["value"], records["tail"] = head, column.to_numpy(), tail
+        data = records.tobytes()
+        return [data[at : at + record.itemsize] for at in range(0, len(data), record.itemsize)]
 
     return encode
 
@@ -73,7 +86,7 @@ def _strings() -> Callable[[pl.Series], list[bytes]]:
     tag = _tag("string_val", SIZED)
 
     def encode(column: pl.Series) -> list[bytes]:
-        return [tag + _varint(len(value)) + value for value in column.cast(pl.Binary).to_list()]
+        return [argument(tag + _varint(len(value)) + value) for value in column.cast(pl.Binary).to_list()]
 
     return encode
 
@@ -98,7 +111,7 @@ VALUE_FORMATS = {
 
 
 def encode_values(column: pl.Series, feast_type: str) -> list[bytes]:
-    """A feature column as Feast's values; null (and NaN, as in Feast) is empty.
+    """A feature column as Feast's values, in RESP; null (and NaN, as in Feast) is empty.
 
     Raises:
         polars.exceptions.InvalidOperationError: a value does not fit into the declared type.
@@ -110,11 +123,11 @@ def encode_values(column: pl.Series, feast_type: str) -> list[bytes]:
     if not column.null_count():
         return encode(column)
     values = encode(column.fill_null(filler))
-    return [b"" if null else value for null, value in zip(column.is_null().to_list(), values, strict=True)]
+    return [NULL if null else value for null, value in zip(column.is_null().to_list(), values, strict=True)]
 
 
 def encode_times(column: pl.Series) -> list[bytes]:
-    """Event times (Datetime) as protobuf Timestamps; there are few different ones in a push."""
+    """Event times (Datetime) as protobuf Timestamps, in RESP; there are few different ones in a push."""
     microseconds = column.dt.epoch("us").to_list()
     encoded = {value: _timestamp(value) for value in set(microseconds)}
     return [encoded[value] for value in microseconds]
@@ -123,7 +136,7 @@ def encode_times(column: pl.Series) -> list[bytes]:
 def _timestamp(microseconds: int) -> bytes:
     timestamp = Timestamp()
     timestamp.FromMicroseconds(microseconds)
-    return bytes(timestamp.SerializeToString())
+    return argument(timestamp.SerializeToString())
 
 
 def decode_time(data: bytes) -> int:
@@ -142,16 +155,15 @@ class RowFormat:
         self._features = features
         entity = EntityKey(join_keys=[join_key], entity_values=[Value(string_val=PROBE)])
         sample: bytes = _redis_key(project, entity, entity_key_serialization_version=key_version)
-        head, _, self._key_tail = sample.partition(PROBE.encode())
-        self._key_head = head[:-4]  # the entity's length as 32 bits
-        self._time_field = _argument(f"_ts:{view}".encode())
-        self._template = b"*%d\r\n$4\r\nHSET\r\n$%%d\r\n%%b\r\n" % (4 + 2 * len(features)) + b"".join(
-            field + b"$%d\r\n%b\r\n"
-            for field in (self._time_field, *(_argument(_mmh3(f"{view}:{name}")) for name in features))
-        )
+        head, _, tail = sample.partition(PROBE.encode())
+        head = head[:-4]  # the entity's length as 32 bits
+        self._key_constant = len(head) + 4 + len(tail)
+        self._key_template = b"$%d\r\n" + head.replace(b"%", b"%%") + b"%b%b" + tail.replace(b"%", b"%%") + b"\r\n"
+        self._time_field = argument(f"_ts:{view}".encode())
+        self._fields = [argument(_mmh3(f"{view}:{name}")) for name in features]
 
     def keys(self, entities: pl.Series) -> list[bytes]:
-        """The Redis keys of String entity ids.
+        """The Redis keys of String entity ids, in RESP.
 
         Raises:
             ValueError: an id is null.
@@ -159,33 +171,36 @@ class RowFormat:
         if missing := entities.null_count():
             message = f"{missing} of {len(entities)} rows have no {entities.name}"
             raise ValueError(message)
-        head, tail, length = self._key_head, self._key_tail, struct.Struct("<I").pack
-        return [head + length(len(entity)) + entity + tail for entity in entities.cast(pl.Binary).to_list()]
+        template, constant, length = self._key_template, self._key_constant, struct.Struct("<I").pack
+        return [
+            template % (constant + len(entity), length(len(entity)), entity)
+            for entity in entities.cast(pl.Binary).to_list()
+        ]
 
-    def write_commands(self, rows: pl.DataFrame) -> Iterator[tuple[bytes, int]]:
-        """HSET commands in RESP for all rows: payloads, each with the number of its commands.
+    def write_commands(self, keys: list[bytes], rows: pl.DataFrame) -> Iterator[tuple[bytes, int]]:
+        """HSET commands in RESP: payloads, each with the number of its commands.
 
-        `rows`: join key (String), event_timestamp (Datetime), features.
+        `keys`: of the rows, in RESP. `rows`: event_timestamp (Datetime), features.
         """
-        columns = [self.keys(rows[self.join_key]), encode_times(rows["event_timestamp"])]
-        columns += [encode_values(rows[name], feast_type) for name, feast_type in self._features.items()]
+        command = b"*%d\r\n$4\r\nHSET\r\n" % (4 + 2 * len(self._features))
         for start in range(0, len(rows), ROWS_PER_PAYLOAD):
-            parts: list[list[Any]] = []
-            for column in columns:
-                part = column[start : start + ROWS_PER_PAYLOAD]
-                parts += [[len(value) for value in part], part]
-            commands = [self._template % row for row in zip(*parts, strict=True)]
-            yield b"".join(commands), len(commands)
+            part = rows[start : start + ROWS_PER_PAYLOAD]
+            pieces: list[bytes | list[bytes]] = [command, keys[start : start + ROWS_PER_PAYLOAD]]
+            pieces += [self._time_field, encode_times(part["event_timestamp"])]
+            for field, (name, feature_type) in zip(self._fields, self._features.items(), strict=True):
+                pieces += [field, encode_values(part[name], feature_type)]
+            yield _interleave(pieces, len(part)), len(part)
 
-    def read_time_commands(self, entities: pl.Series) -> Iterator[tuple[bytes, int]]:
-        """HGET commands in RESP for the stored event times of String entity ids."""
-        template = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n" + self._time_field
-        keys = self.keys(entities)
+    def read_time_commands(self, keys: list[bytes]) -> Iterator[tuple[bytes, int]]:
+        """HGET commands in RESP for the stored event times of keys in RESP: payloads, each with their number."""
         for start in range(0, len(keys), ROWS_PER_PAYLOAD):
             part = keys[start : start + ROWS_PER_PAYLOAD]
-            yield b"".join([template % (len(key), key) for key in part]), len(part)
+            yield _interleave([b"*3\r\n$4\r\nHGET\r\n", part, self._time_field], len(part)), len(part)
 
 
-def _argument(argument: bytes) -> bytes:
-    """A constant argument in RESP, safe inside a %-template."""
-    return (b"$%d\r\n%b\r\n" % (len(argument), argument)).replace(b"%", b"%%")
+def _interleave(pieces: list[bytes | list[bytes]], rows: int) -> bytes:
+    """Commands put together row by row from pieces: what is the same in each row, and columns."""
+    parts = [b""] * (len(pieces) * rows)
+    for place, piece in enumerate(pieces):
+        parts[place :: len(pieces)] = piece if isinstance(piece, list) else [piece] * rows
+    return b"".join(parts)

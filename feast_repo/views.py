@@ -156,7 +156,7 @@ class WindowedView:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that decides the meaning of stored state: times, key, event fields and aggregates.
+        """A hash of all that decides the meaning of stored state: times, key, roles of the event and aggregates.
 
         Ratios are left out, since they hold no state.
         """

@@ -103,6 +103,6 @@ def contents(data_root: Path, redis_url: str) -> dict[str, str]:
 
 def _feature_hashes(redis: Redis) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """All of Feast's hashes; the progress record beside them holds wall-clock times."""
-    for key in redis.scan_iter(count=5_000):
+    for key in redis.scan_iter(count=5_000, _type="hash"):
         if b":progress:" not in key:
             yield key, cast("dict[bytes, bytes]", redis.hgetall(key))

@@ -34,9 +34,10 @@ from feast_repo.features import purchase_prediction, user_profile_features
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder
 from sandbox.checks import Check, contents, newest_rows, online_equals_offline, online_rows, rows_of
+from sandbox.processes import SandboxError
 from sandbox.recompute import compare
-from sandbox.topics import RetentionError, check_retention
-from stream.kafka import client_config, topic_partitions
+from sandbox.topics import check_retention
+from stream.kafka import KafkaUnavailableError, client_config, topic_partitions
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def check_second_run(settings: StreamSettings) -> Check:
     return Check(
         "a second run from the beginning changes nothing",
         holds=not changed,
-        figures=f"changed: {', '.join(changed)}" if changed else "Parquet and Redis are the same, byte for byte",
+        figures=f"changed: {', '.join(changed)}" if changed else "Parquet and Redis are the same, row for row",
     )
 
 
@@ -259,7 +260,7 @@ def main() -> int:
     start = time.perf_counter()
     try:
         checks = demo()
-    except (CommandFailedError, RetentionError) as error:
+    except (CommandFailedError, SandboxError, KafkaUnavailableError) as error:
         console.print(f"[red]{error}[/]")
         return 1
     table = Table("check", "held", "figures", title="Checks")

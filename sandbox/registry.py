@@ -45,11 +45,12 @@ def apply_registry(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     from feast_repo.store import (  # noqa: PLC0415  (Feast takes seconds to import)
         RegistryMismatchError,
+        RegistryUnavailableError,
         ensure_applied,
         open_store,
     )
 
     try:
         ensure_applied(open_store())
-    except RegistryMismatchError as error:
+    except (RegistryMismatchError, RegistryUnavailableError) as error:
         raise SandboxError(str(error)) from error

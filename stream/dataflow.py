@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.operators import StatefulBatchLogic
+from pydantic import ValidationError
 
 from feast_repo.progress import Progress
 from stream.decoding import DecodedBatch, Decoder, RawBatch
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):
     """The window engine of one Kafka partition as a Bytewax operator; the end of the input closes no window."""
 
-    def __init__(self, view: WindowedView, state: bytes | None) -> None:
+    def __init__(self, topic: str, view: WindowedView, state: bytes | None) -> None:
+        self._topic = topic
         try:
             self._engine = WindowEngine(view) if state is None else WindowEngine.restore(view, state)
         except SnapshotError as error:
@@ -46,7 +48,7 @@ class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):
     def _outcome(self, batch: DecodedBatch) -> Outcome:
         processed = self._engine.process(batch.records)
         progress = Progress(
-            batch.partition, batch.next_offset, self._engine.watermark_ms, self._engine.last_closed_end_ms
+            self._topic, batch.partition, batch.next_offset, self._engine.watermark_ms, self._engine.last_closed_end_ms
         )
         return Outcome(progress, processed.records, batch.dead_letters, processed.windows)
 
@@ -66,11 +68,15 @@ def build(settings: StreamSettings) -> Dataflow:
     flow = Dataflow("clicks_to_features")
     batches = op.input("kafka", flow, KafkaSource(settings))
     decoded = op.map("decode", batches, decode)
-    outcomes = op.stateful_batch("windows", decoded, lambda state: Windows(view, state))
+    outcomes = op.stateful_batch("windows", decoded, lambda state: Windows(settings.kafka_topic, view, state))
     op.output("stores", outcomes, Stores(settings))
     return flow
 
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 stop_on_signals()
-flow = build(StreamSettings())
+try:
+    flow = build(StreamSettings())
+except ValidationError as invalid:
+    first = invalid.errors(include_url=False, include_input=False)[0]
+    refuse(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")

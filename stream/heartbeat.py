@@ -126,9 +126,11 @@ class HeartbeatService:
 
     def _ends(self) -> dict[int, int]:
         """The offset after the last record of each partition."""
-        topic = self._admin.list_topics(self._topic, REQUEST_TIMEOUT_S).topics[self._topic]
-        if topic.error is not None:
-            raise KafkaException(topic.error)
+        # All topics, since brokers may create a topic that is asked for by name.
+        topic = self._admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics.get(self._topic)
+        if topic is None or topic.error is not None:
+            error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic is None else topic.error
+            raise KafkaException(error)
         partitions = [TopicPartition(self._topic, partition) for partition in sorted(topic.partitions)]
         answers = self._admin.list_offsets(
             dict.fromkeys(partitions, OffsetSpec.latest()), request_timeout=REQUEST_TIMEOUT_S

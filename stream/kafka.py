@@ -46,9 +46,13 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
     """
     try:
         admin = AdminClient({**client_config(settings), "log_level": 0})
+    except KafkaException as error:
+        message = f"{settings.kafka_properties_file}: {error.args[0].str()}; correct KAFKA_PROPERTIES_FILE"
+        raise KafkaUnavailableError(message) from error
+    try:
         # All topics, since brokers may create a topic that is asked for by name.
         topic = admin.list_topics(timeout=METADATA_TIMEOUT_S).topics.get(settings.kafka_topic)
-    except KafkaException as error:  # also raised for a property that librdkafka doesn't know
+    except KafkaException as error:
         message = (
             f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: {error.args[0].str()}; "
             "check KAFKA_BOOTSTRAP_SERVERS, or start one with `python -m sandbox up`"

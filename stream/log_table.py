@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY_MS = 86_400_000
+DAY = "#day"
+"""Column with a row's day; no event field has such a name."""
 FLUSH_ROWS = 1_000_000
 """Rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
 
@@ -53,7 +55,7 @@ class LogTable:
         if days.min() == days.max():
             self._append_day(partition, rows)
         else:
-            for part in rows.with_columns(days.alias("day")).partition_by("day", maintain_order=True):
+            for part in rows.with_columns(days.alias(DAY)).partition_by(DAY, maintain_order=True):
                 self._append_day(partition, part)
         if self._waiting_rows >= FLUSH_ROWS:
             self.flush()

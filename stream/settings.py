@@ -21,8 +21,8 @@ class StreamSettings(StoreSettings):
     kafka_properties_file: Path | None = Field(
         default=None, description="File of librdkafka properties, one key=value a line (TLS, SASL, tuning)."
     )
-    allowed_lateness_seconds: int = Field(
-        default=120, ge=0, description="How long a window stays open for late events, in event time."
+    allowed_lateness_seconds: int | None = Field(
+        default=None, ge=0, description="How long a window stays open for late events, instead of what is declared."
     )
     stream_stop_at_end: bool = Field(
         default=False, description="1: end cleanly at the offsets that were the topic's end when the run started."
@@ -30,5 +30,7 @@ class StreamSettings(StoreSettings):
 
     @property
     def view(self) -> WindowedView:
-        """The declared view, with the lateness of this deployment."""
+        """The declared view, with the lateness of this deployment if it has one of its own."""
+        if self.allowed_lateness_seconds is None:
+            return user_click_features
         return replace(user_click_features, allowed_lateness=timedelta(seconds=self.allowed_lateness_seconds))

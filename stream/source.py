@@ -8,12 +8,12 @@ only and never read.
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import (
-    OFFSET_INVALID,
     TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
     KafkaError,
@@ -26,6 +26,7 @@ from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
 from stream.decoding import RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, topic_partitions
+from stream.lock import AlreadyRunningError, lock_run
 from stream.stopping import refuse, stop_requested
 
 if TYPE_CHECKING:
@@ -55,12 +56,18 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._stored: dict[int, Progress] | None = None
+        self._lock = threading.Lock()  # worker threads share this object
+        self._locked = False
 
     def list_parts(self) -> list[str]:
         """One part per Kafka partition."""
         try:
+            with self._lock:
+                if not self._locked:
+                    lock_run(self._settings.data_root)
+                    self._locked = True
             return [f"{partition:05d}" for partition in topic_partitions(self._settings)]
-        except (KafkaUnavailableError, ValueError, OSError) as error:
+        except (KafkaUnavailableError, AlreadyRunningError, ValueError, OSError) as error:
             refuse(str(error))
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
@@ -128,8 +135,19 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         if resume_offset is not None and resume_offset < low:
             refuse(
                 f"{where}: the recovery state resumes at offset {resume_offset}, but Kafka has deleted everything "
-                f"before {low} (retention): raise the topic's retention, or start with a new recovery directory, "
-                "which leaves out the deleted records"
+                f"before {low} (retention), so records are lost: raise the topic's retention, and go on with another "
+                "DATA_ROOT and a new recovery directory"
+            )
+        if stored is not None and stored.topic != self._topic:
+            refuse(
+                f"{settings.data_root} holds the data of topic {stored.topic!r}, not of {self._topic!r}: use another "
+                "DATA_ROOT and recovery directory, or correct KAFKA_TOPIC"
+            )
+        if stored is not None and resume_offset is None and stored.next_offset < low:
+            refuse(
+                f"{where}: data up to offset {stored.next_offset} is stored, but Kafka has deleted all before "
+                f"{low} (retention), and windows would lack the deleted records: resume with the recovery directory, "
+                "or keep the gap apart by using another DATA_ROOT"
             )
         known = max(resume_offset or 0, 0 if stored is None else stored.next_offset)
         if known > high:
@@ -189,7 +207,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
                 # Its offset is the log's end, also where transaction markers leave a gap behind the last record.
                 self._ended = self._end is not None and message.offset() >= self._end
-            elif error.fatal() or not (error.retriable() or error.code() in _AWAY):
+            elif error.fatal() or error.code() in _FINAL:
                 self._failure = error
                 break
             elif not self._broker_away:
@@ -219,15 +237,14 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return self._next_offset
 
     def _commit(self, offset: int) -> None:
-        if offset == OFFSET_INVALID:
-            return
         try:
             self._consumer.commit(offsets=[TopicPartition(self._topic, self._partition, offset)], asynchronous=True)
         except KafkaException as error:
             logger.debug("group offset not committed (for lag tools only): %s", error)
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Leave the broker; the last epoch commits as the run ends."""
+        self._commit(self._next_offset)
         self._consumer.close()
 
 
@@ -238,4 +255,10 @@ def _within_calendar(timestamps: list[int]) -> list[int]:
     return [min(max(timestamp, EARLIEST_MS), LATEST_MS) for timestamp in timestamps]
 
 
-_AWAY = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}  # noqa: SLF001
+# All else passes: librdkafka reconnects and asks again by itself.
+_FINAL = {
+    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001  (librdkafka's public names)
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+}

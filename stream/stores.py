@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    ReadOnlyError,
     TimeoutError as RedisTimeoutError,
 )
 
@@ -58,7 +60,7 @@ PARTS = 4
 
 WRITER = "stream"
 WRITE_THREADS = 8
-REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError)
+REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
 LONGEST_WAIT_S = 5.0
 
 
@@ -111,7 +113,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         store = open_store()
         ensure_applied(store)
         return Pusher(store, settings.view.push_source)
-    except (RegistryMismatchError, RegistryUnavailableError, LookupError) as error:
+    except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:
         refuse(str(error))
 
 
@@ -204,6 +206,8 @@ def _hold_until_done(store: str, operation: Callable[[], object]) -> None:
     while True:
         try:
             operation()
+        except AuthenticationError:
+            raise  # it is there, and waiting won't help
         except REDIS_AWAY as error:
             if not away:
                 logger.warning("%s is away (%s), holding the epoch until it is back", store, error)

@@ -43,6 +43,6 @@ class Tally:
                 return None
             seconds = max(self._last_s - self._first_s, 1e-3)
             return (
-                f"stored {self.messages:,} messages and {self.feature_rows:,} new feature rows in {seconds:.1f} s "
+                f"read {self.messages:,} messages and stored {self.feature_rows:,} new feature rows in {seconds:.1f} s "
                 f"({self.messages / seconds:,.0f} messages/s)"
             )

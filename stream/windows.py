@@ -287,7 +287,8 @@ class _Panes:
 
     def load(self, data: bytes) -> None:
         """Take over what `to_bytes` gave."""
-        frame = pl.read_ipc(io.BytesIO(data))
+        # By name: the order of the features may have changed, which is no change of meaning.
+        frame = pl.read_ipc(io.BytesIO(data)).select(PANE, self._key, *self._view.aggregates)
         self._frames = [frame] if len(frame) else []
 
 

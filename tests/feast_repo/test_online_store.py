@@ -44,15 +44,15 @@ def test_the_url_may_have_a_database_and_any_password(
 
 
 def test_asynchronous_reads_use_the_url_too(store: FeatureStore) -> None:
-    Pusher(store, PUSH_SOURCE).push_online(clicks(["user_000001", "user_000002"]))
+    Pusher(store, PUSH_SOURCE).push_online(clicks(["a reader"], click_count=987_654))
 
     async def read() -> object:
-        online = await store.get_online_features_async(FEATURES, [{"user_id": "user_000002"}])
+        online = await store.get_online_features_async(FEATURES, [{"user_id": "a reader"}])
         client = await store._get_provider().online_store._get_client_async(store.config.online_store)  # noqa: SLF001  (to close it in its loop)
         await client.aclose()
         return online.to_dict()["click_count"]
 
-    assert asyncio.run(read()) == [1]
+    assert asyncio.run(read()) == [987_654]
 
 
 def test_encrypted_addresses_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

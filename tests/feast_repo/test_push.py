@@ -11,7 +11,7 @@ from feast.data_source import PushMode
 from feast.infra.online_stores import redis as feast_redis
 from feast.repo_config import RepoConfig
 from feast.types import Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
-from redis import ConnectionError as RedisConnectionError, Redis, ResponseError
+from redis import ConnectionError as RedisConnectionError, Redis, ResponseError, TimeoutError as RedisTimeoutError
 
 from feast_repo.definitions import all_objects
 from feast_repo.events import UTC_MICROSECONDS
@@ -125,7 +125,7 @@ class TestOnline:
         assert before[key].items() < everything(redis)[key].items()
 
     def test_can_be_read_through_feast(self, store: FeatureStore) -> None:
-        users = [f"user_{number:06d}" for number in range(9_000)]  # three payloads
+        users = [f"user_{number:06d}" for number in range(9_000)]  # five payloads
         assert Pusher(store, PUSH_SOURCE).push_online(clicks(users)) == len(users)
         online = store.get_online_features(
             ["user_click_features:click_count", "user_click_features:cart_rate"],
@@ -220,6 +220,24 @@ class TestFailures:
         redis.delete(key)
         assert pusher.push_online(clicks(users)) == len(users)
         assert click_count(store, "user_99") == 101
+
+    def test_a_server_that_is_too_slow_raises_and_its_late_replies_are_nobodys(
+        self,
+        store: FeatureStore,
+        opened: Callable[[], FeatureStore],
+        redis: Redis,
+        redis_url: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("REDIS_URL", f"{redis_url}?socket_timeout=0.3")
+        pusher = Pusher(opened(), PUSH_SOURCE)
+        assert pusher.push_online(clicks(["a"])) == 1  # connected
+        redis.client_pause(60_000, all=False)  # only writes wait
+        with pytest.raises(RedisTimeoutError):
+            pusher.push_online(clicks(["a", "b"]))
+        redis.client_unpause()
+        assert pusher.push_online(clicks(["a", "b", "c"])) in {1, 2}  # Redis may have got to "b" after all
+        assert [click_count(store, user) for user in "abc"] == [0, 1, 2]
 
     def test_a_connection_that_the_server_closed_is_replaced(self, store: FeatureStore, redis: Redis) -> None:
         pusher = Pusher(store, PUSH_SOURCE)

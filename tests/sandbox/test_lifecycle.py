@@ -35,9 +35,9 @@ def test_data_of_another_log_is_noticed(sandbox: Sandbox) -> None:
     producer = Producer({"bootstrap.servers": sandbox.bootstrap})
     producer.produce(sandbox.topic, b"one", partition=1)
     assert producer.flush(30) == 0
-    record.save(Progress(partition=1, next_offset=1, watermark_ms=None, last_closed_end_ms=None))
+    record.save(Progress(topic="clickstream", partition=1, next_offset=1, watermark_ms=None, last_closed_end_ms=None))
     assert notes(sandbox.root, settings, state) == []
-    record.save(Progress(partition=0, next_offset=7, watermark_ms=None, last_closed_end_ms=None))
+    record.save(Progress(topic="clickstream", partition=0, next_offset=7, watermark_ms=None, last_closed_end_ms=None))
     (note,) = notes(sandbox.root, settings, state)
     assert "holds data up to offset 7 of partition 0, but this log ends at 0" in note
 

@@ -601,3 +601,15 @@ def _state_size(users: Sequence[str]) -> int:
 def test_state_of_expired_users_is_let_go() -> None:
     # After |70 nobody's record is in an open window and nobody waits for an expiry row.
     assert _state_size([f"user_{number:06}" for number in range(300)]) <= _state_size(["u"]) + 8
+
+
+def test_snapshot_survives_another_order_of_the_features() -> None:
+    engine = WindowEngine(VIEW)
+    feed(engine, at(5), at(7, "u2"))
+    reordered = replace(VIEW, features=dict(reversed(list(VIEW.features.items()))))
+    restored = WindowEngine.restore(reordered, engine.snapshot())
+    feed(restored, at(6))
+    WindowEngine.restore(reordered, restored.snapshot())
+    [window] = feed(restored, beat(12)).windows
+    assert window.rows["user_id"].to_list() == ["u1", "u2"]
+    assert window.rows.columns[3:] == list(reordered.features)

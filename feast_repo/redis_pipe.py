@@ -1,0 +1,82 @@
+"""Ready-made commands to Redis, and their replies, thousands at a time.
+
+redis-py spends more time on handing over one reply than the server on making it, so the replies of these commands go
+through hiredis at once. Connections, with their passwords, encryption and timeouts, are redis-py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis import Redis
+
+CHUNK_BYTES = 1 << 18
+ERRORS: dict[str, type[RedisError]] = {"LOADING": BusyLoadingError, "READONLY": ReadOnlyError}
+
+
+def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
+    """Send payloads of commands in RESP, each with the number of its commands, and give all replies.
+
+    A connection whose replies were not all read is not used again.
+
+    Raises:
+        redis.RedisError: the server is away, too slow for the client's timeout, or refused a command.
+    """
+    replies: list[Any] = []
+    owed = 0
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        reader = hiredis.Reader(replyError=_error)
+        for payload, commands in payloads:
+            connection.send_packed_command([payload])
+            # The server works on this payload while the replies to the one before are read.
+            replies += _read(connection, reader, owed)
+            owed = commands
+        replies += _read(connection, reader, owed)
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+    return replies
+
+
+def _read(connection: Any, reader: hiredis.Reader, count: int) -> list[Any]:
+    replies: list[Any] = []
+    try:
+        while len(replies) < count:
+            reply = reader.gets()
+            if reply is False:  # more bytes are needed
+                if not (data := connection._sock.recv(CHUNK_BYTES)):  # noqa: SLF001  (see the module)
+                    message = "the server closed the connection"
+                    raise RedisConnectionError(message)
+                reader.feed(data)
+            elif isinstance(reply, RedisError):
+                raise reply
+            else:
+                replies.append(reply)
+    except TimeoutError as error:
+        message = "the server did not answer in time"
+        raise RedisTimeoutError(message) from error
+    except OSError as error:
+        message = f"the connection broke: {error}"
+        raise RedisConnectionError(message) from error
+    return replies
+
+
+def _error(text: str) -> RedisError:
+    return ERRORS.get(text.partition(" ")[0], ResponseError)(text)

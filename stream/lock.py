@@ -1,0 +1,50 @@
+"""One run at a time on a data folder and on a recovery directory.
+
+Two runs would each believe to be the only one that appends to a log table. The lock is the operating system's, so it
+ends with the process, however it ends. Processes of one cluster (`-i/-a`) hold one lock each, by their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+_held: list[TextIO] = []  # an open file keeps its lock
+
+
+class AlreadyRunningError(Exception):
+    """Another run holds the folder; the message names it."""
+
+
+def lock_run(data_root: Path) -> None:
+    """Lock the data folder, and the recovery directory that Bytewax was given, until this process ends.
+
+    Raises:
+        AlreadyRunningError: another run holds one of them.
+        OSError: the folder can't be written.
+    """
+    process, recovery = _bytewax_arguments(sys.argv[1:])
+    for folder in [data_root] if recovery is None else [data_root, recovery]:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f".stream-{process}.lock").open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            message = f"another run writes to {folder}: stop it first, or use another DATA_ROOT and recovery directory"
+            raise AlreadyRunningError(message) from error
+        _held.append(file)
+
+
+def _bytewax_arguments(arguments: list[str]) -> tuple[int, Path | None]:
+    """The process number and the recovery directory, as `bytewax.run` reads them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-i", "--process-id", type=int, default=int(os.environ.get("BYTEWAX_PROCESS_ID", "0")))
+    parser.add_argument("-r", "--recovery-directory", type=Path)
+    known, _ = parser.parse_known_args(arguments)
+    recovery = known.recovery_directory or os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
+    return known.process_id or 0, None if recovery is None else Path(recovery)
