@@ -20,6 +20,7 @@ user_click_features = WindowedView(
     slide=timedelta(minutes=10),
     allowed_lateness=timedelta(minutes=2),
     ttl=timedelta(hours=24),
+    deduplicate=True,
     features={
         "click_count": Count(where=field("event_type") == "click"),
         "view_count": Count(where=field("event_type") == "view"),

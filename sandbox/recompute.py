@@ -89,11 +89,13 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
         select *,
             max({events.time}) over before - {lateness} as watermark_before,
             max({events.time}) over upto - {lateness} as watermark_after,
-            max(kafka_timestamp) over upto as latest_arrival
+            max(kafka_timestamp) over upto as latest_arrival,
+            row_number() over copies = 1 as is_first
         from log
         window before as (partition by "partition" order by "offset"
                           rows between unbounded preceding and 1 preceding),
-               upto as (partition by "partition" order by "offset")
+               upto as (partition by "partition" order by "offset"),
+               copies as (partition by "partition", {events.event_id}, {events.time} order by "offset")
     ), reached as (
         select "partition", max(watermark_after) as final_watermark from seen group by "partition"
     ), counted as (
@@ -101,7 +103,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
         from (
             select seen.*, unnest(generate_series(1, {view.panes_per_window})) * {slide}
                 + {events.time} // {slide} * {slide} as window_end
-            from seen where {events.kind} <> '{events.heartbeat}'
+            from seen where {events.kind} <> '{events.heartbeat}'{" and is_first" if view.deduplicate else ""}
         ) join reached using ("partition")
         where (watermark_before is null or window_end > watermark_before) and window_end <= final_watermark
         group by all

@@ -10,6 +10,8 @@ Pure and columnar: it knows neither Bytewax nor Kafka nor Feast, so it can be te
 State is kept in panes (user x slide), and a window is merged from its panes when it closes: the panes of Li et al., "No
 Pane, No Gain" (SIGMOD Record 34(1), 2005). This gives the exact rule because of one invariant: a record is added to its
 pane only while its last window is open, and then it counts in exactly those of its windows that close later.
+
+Where the declaration asks for `deduplicate`, a record whose event came before counts nowhere (`seen_ids.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from feast_repo.events import UTC_MICROSECONDS
+from stream.seen_ids import HASHING, SeenIds, ids_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     Int64Array = NDArray[np.int64]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 CHECKSUM_BYTES, VERSION_BYTES = 16, 2
 NOTHING_CLOSED = -(2**62)
 """Index of the last closed window before the first record: below every real one, and safe to subtract from."""
@@ -64,8 +67,8 @@ class Processed:
     """What a batch led to.
 
     `records` is the input with `watermark` (Int64, ms; the one that the record saw, so null for the very first) and
-    `missed_windows` (Int32; how many of its windows had closed before it came, 0 for heartbeats). `windows` are the
-    closed windows that have rows, in order of their ends.
+    `missed_windows` (Int32; how many of its windows had closed before it came, 0 for heartbeats and duplicates).
+    `windows` are the closed windows that have rows, in order of their ends.
     """
 
     records: pl.DataFrame
@@ -77,6 +80,8 @@ class _Snapshot(msgspec.Struct):
     max_event_ms: int | None
     max_kafka_ms: int | None
     panes: bytes
+    hashing: str
+    seen: bytes
 
 
 class WindowEngine:
@@ -94,6 +99,7 @@ class WindowEngine:
         self._max_event_ms: int | None = None
         self._max_kafka_ms: int | None = None
         self._panes = _Panes(view)
+        self._seen = SeenIds()
 
     @property
     def watermark_ms(self) -> int | None:
@@ -115,7 +121,6 @@ class WindowEngine:
         view = self._view
         event = records[view.events.time].to_numpy()
         kafka = records["kafka_timestamp"].to_numpy()
-        is_heartbeat = (records[view.events.kind] == view.events.heartbeat).to_numpy()
 
         max_event = _running_max(event, self._max_event_ms)
         max_kafka = _running_max(kafka, self._max_kafka_ms)
@@ -124,21 +129,13 @@ class WindowEngine:
         closed_before[1:] = closed_after[:-1]
         closed_before[:1] = self._closed_index
         pane = event // view.slide_ms
-        missed = np.where(is_heartbeat, 0, np.clip(closed_before - pane, 0, view.panes_per_window)).astype(np.int32)
-
-        columns = dict.fromkeys((view.entity.join_key, *view.input_columns))
-        counts = pl.Series(~is_heartbeat & (missed < view.panes_per_window))
-        inputs = records.select(
-            *columns,
-            pl.Series(PANE, pane),
-            # No window up to this one counts the record: it had closed, or it ends before the record's pane does.
-            pl.Series(AFTER, np.maximum(closed_before, pane)),
-        ).filter(counts)
+        inputs, missed = self._inputs(records, pane, closed_before)
         windows: list[ClosedWindow] = []
         if len(records) and closed_after[-1] > closed_before[0]:
             for index, rows in self._panes.close(inputs, int(closed_before[0]), int(closed_after[-1])):
                 closing = np.searchsorted(closed_after, index)  # the first record whose watermark reaches the end
                 windows.append(self._closed(index, rows, int(max_kafka[closing])))
+            self._seen.forget(int(closed_after[-1]) - view.panes_per_window)
         else:
             self._panes.add(inputs)
 
@@ -147,6 +144,27 @@ class WindowEngine:
             watermark[0] = self.watermark_ms
             self._max_event_ms, self._max_kafka_ms = int(max_event[-1]), int(max_kafka[-1])
         return Processed(records.with_columns(watermark, pl.Series("missed_windows", missed, dtype=pl.Int32)), windows)
+
+    def _inputs(
+        self, records: pl.DataFrame, pane: Int64Array, closed_before: Int64Array
+    ) -> tuple[pl.DataFrame, NDArray[np.int32]]:
+        """The records that count somewhere, for the panes; and how many windows each record missed."""
+        view = self._view
+        missed = np.clip(closed_before - pane, 0, view.panes_per_window).astype(np.int32)
+        counts = missed < view.panes_per_window
+        no_click = (records[view.events.kind] == view.events.heartbeat).to_numpy()
+        if view.deduplicate:
+            at = np.flatnonzero(counts)
+            events = records[view.events.event_id].gather(at), records[view.events.time].gather(at).to_numpy()
+            no_click[at] |= self._seen.add(pane[at], ids_of(*events))
+        missed[no_click] = 0
+        inputs = records.select(
+            *dict.fromkeys((view.entity.join_key, *view.input_columns)),
+            pl.Series(PANE, pane),
+            # No window up to this one counts the record: it had closed, or it ends before the record's pane does.
+            pl.Series(AFTER, np.maximum(closed_before, pane)),
+        ).filter(pl.Series(counts & ~no_click))
+        return inputs, missed
 
     def _closed(self, index: int, rows: pl.DataFrame, created_ms: int) -> ClosedWindow:
         """The merged aggregates of a window as its rows."""
@@ -172,6 +190,8 @@ class WindowEngine:
                 max_event_ms=self._max_event_ms,
                 max_kafka_ms=self._max_kafka_ms,
                 panes=self._panes.to_bytes(),
+                hashing=HASHING,
+                seen=self._seen.to_bytes(),
             )
         )
         content = STATE_VERSION.to_bytes(VERSION_BYTES) + state
@@ -199,9 +219,13 @@ class WindowEngine:
                 "differ): go back to that declaration, or rebuild the recovery state for this one"
             )
             raise SnapshotError(message)
+        if view.deduplicate and state.hashing != HASHING:
+            message = "window state knows its events by another hash than this version of Polars computes; rebuild it"
+            raise SnapshotError(message)
         engine = cls(view)
         engine._max_event_ms, engine._max_kafka_ms = state.max_event_ms, state.max_kafka_ms
         engine._panes.load(state.panes)
+        engine._seen.load(state.seen)
         return engine
 
 

@@ -97,6 +97,8 @@ class ReferenceWindows:
         self.open: dict[int, dict[str, list[Record]]] = {}
         self.counted: dict[int, set[str]] = {}
         """By closed end, the users with a counted row, until the next window has said who of them expired."""
+        self.events: set[tuple[str, int]] = set()
+        """Id and time of all accepted records."""
 
     @property
     def last_closed_end_ms(self) -> int | None:
@@ -107,7 +109,12 @@ class ReferenceWindows:
         """Take one record: the watermark it saw, how many windows it missed, and the windows that it closed."""
         view, events = self.view, self.view.events
         seen, missed, time = self.watermark_ms, 0, record[events.time]
-        if record[events.kind] != events.heartbeat:
+        event = record[events.event_id], time
+        last_window = (time // view.slide_ms + view.panes_per_window) * view.slide_ms
+        # Of an event that no window can need any more it is not known whether it came before: it is late.
+        is_copy = view.deduplicate and event in self.events and (seen is None or last_window > seen)
+        self.events.add(event)
+        if record[events.kind] != events.heartbeat and not is_copy:
             first = time // view.slide_ms * view.slide_ms + view.slide_ms
             for end in range(first, first + view.window_ms, view.slide_ms):
                 if seen is not None and end <= seen:

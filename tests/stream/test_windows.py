@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ PRICES = replace(
 def at(minute: float, who: str = "u1", kind: str = "view", *, price: int | None = None, kafka: float = 0) -> Record:
     """Make a record at a minute of the timeline; `kafka` is the minute at which the broker took it."""
     return {
-        "event_id": "e",
+        "event_id": uuid.uuid4().hex,
         "user_id": who,
         "event_type": kind,
         "event_timestamp": NOON + round(minute * MINUTE),
@@ -272,6 +273,61 @@ def test_heartbeats_alone_close_nothing_that_has_rows() -> None:
     engine = WindowEngine(VIEW)
     assert feed(engine, beat(1), beat(500)).windows == []
     assert closing_times(engine) == (498, 490)
+
+
+DEDUPLICATED = replace(VIEW, deduplicate=True)
+
+
+def test_a_copy_of_an_event_counts_nowhere_and_is_not_late() -> None:
+    """Put a click at 5, its copy at once, and another copy when one of its windows has closed.
+
+    |5 5 . . . |12 . . . 5 |     W: 10 when the last copy comes
+    """
+    engine = WindowEngine(DEDUPLICATED)
+    click = at(5)
+    first = feed(engine, click, click, at(12), click)
+    assert missed(first) == [0, 0, 0, 0]
+    assert table(first, feed(engine, beat(73)))[:2] == [(10, "u1", 1), (20, "u1", 2)]
+
+
+def test_a_copy_of_an_event_whose_windows_have_all_closed_is_late() -> None:
+    engine = WindowEngine(DEDUPLICATED)
+    click = at(5)
+    assert missed(feed(engine, click, beat(62), click)) == [0, 0, 6]
+
+
+def test_same_id_at_another_time_is_another_event() -> None:
+    engine = WindowEngine(DEDUPLICATED)
+    click = at(5)
+    assert table(feed(engine, click, {**at(6), "event_id": click["event_id"]}, beat(12))) == [(10, "u1", 2)]
+
+
+def test_copies_are_found_after_a_restart() -> None:
+    engine = WindowEngine(DEDUPLICATED)
+    click, other = at(5), at(15)
+    feed(engine, click, other)
+    engine = WindowEngine.restore(DEDUPLICATED, engine.snapshot())
+    assert table(feed(engine, other, click, beat(22))) == [(20, "u1", 2)]
+
+
+def test_without_deduplicate_copies_count() -> None:
+    click = at(5)
+    assert table(feed(WindowEngine(VIEW), click, click, beat(12))) == [(10, "u1", 2)]
+
+
+def test_ids_of_dead_panes_are_let_go() -> None:
+    engine = WindowEngine(DEDUPLICATED)
+    feed(engine, *(at(minute) for minute in range(60)))
+    full = len(engine.snapshot())
+    feed(engine, beat(600))
+    assert len(engine.snapshot()) < full
+
+
+def test_ids_that_were_hashed_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = WindowEngine(DEDUPLICATED).snapshot()
+    monkeypatch.setattr(windows, "HASHING", "of another version of Polars")
+    with pytest.raises(SnapshotError, match="Polars"):
+        WindowEngine.restore(DEDUPLICATED, snapshot)
 
 
 def test_created_is_the_greatest_kafka_time_up_to_the_closing_record() -> None:

@@ -150,6 +150,7 @@ def views(draw: DrawFn, events: EventDeclaration | None = None) -> WindowedView:
         allowed_lateness=draw(st.sampled_from([timedelta(0), slide / 10, slide, slide * 3])),
         ttl=timedelta(days=1),
         features={name: features[name] for name in draw(st.permutations(sorted(features)))},
+        deduplicate=draw(st.booleans()),
     )
 
 
@@ -170,13 +171,17 @@ def logs(draw: DrawFn, view: WindowedView) -> list[Record]:
     users = st.sampled_from(["a", "b", "ü", "aa"])
     numbers = st.none() | st.integers(-5, 5) | st.sampled_from([INT64_MIN, INT64_MAX])
     integers = [item.name for item in events.fields if isinstance(item, Integer)]
-    log = []
+    log: list[Record] = []
     for _ in range(draw(st.integers(0, 25))):
+        if log and draw(st.integers(0, 4)) == 0:  # delivered again, perhaps with another content
+            copy = draw(st.sampled_from(log))
+            log.append(copy if draw(st.booleans()) or copy[events.key] is None else {**copy, events.key: draw(users)})
+            continue
         now += draw(steps)
         edge = draw(st.sampled_from([0, 0, view.lateness_ms]))
         record: Record = {"kafka_timestamp": max(0, 1_000_000 + draw(st.integers(-50, 50)))}
         record |= dict.fromkeys(events.schema)
-        record |= {events.time: now + edge, events.kind: draw(kinds), events.event_id: "e"}
+        record |= {events.time: now + edge, events.kind: draw(kinds), events.event_id: draw(st.sampled_from("efgh"))}
         if record[events.kind] != events.heartbeat:
             record[events.key] = draw(users)
             record |= {name: draw(numbers) for name in integers}
@@ -258,7 +263,7 @@ def test_a_large_log_equals_the_reference() -> None:
     number = pl.col("n")
     frame = pl.DataFrame({"n": range(count)}).select(
         kafka_timestamp=noon + number * 7 - number * 7919 % 5000,
-        event_id=pl.lit("e"),
+        event_id=pl.format("e{}", number),
         user_id=pl.format("u{}", number * 31 % 40),
         event_type=pl.when(number % 3 == 0).then(pl.lit("purchase")).otherwise(pl.lit("view")),
         event_timestamp=noon + number * 7 - number * 104_729 % 400_000,
@@ -266,6 +271,9 @@ def test_a_large_log_equals_the_reference() -> None:
         session_id=pl.lit(None, pl.String),
         price_cents=number % 1000,
     )
+    # Each fiftieth record is the copy of one before it, some of them of one whose windows have closed.
+    source = [max(0, n - n * 13 % 60_000 - 1) if n % 50 == 49 else n for n in range(count)]
+    frame = frame[source]
     end = {"event_type": "heartbeat", "event_timestamp": noon + view.window_ms * 3, "kafka_timestamp": noon}
     records: list[Record] = [*frame.to_dicts(), {**dict.fromkeys(frame.columns), **end}]
     outcome = expected(view, records)

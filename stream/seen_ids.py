@@ -1,0 +1,157 @@
+"""Which events a partition has had, pane by pane: what finds duplicate deliveries.
+
+An event is known by 128 bits that follow from its id and its time, 16 bytes each, and only while its pane lives: a copy
+that comes later is late in all of its windows, so it counts nowhere anyway. That two different events of one pane are
+taken for one has a probability of n^2 / 2^129 for n events, below 1 in 10^22 for a hundred million.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    BoolArray = NDArray[np.bool_]
+    Int64Array = NDArray[np.int64]
+    UInt64Array = NDArray[np.uint64]
+
+FIRST_SEED, SECOND_SEED = 0x5EED_0001, 0x5EED_0002
+FIRST_FACTOR, SECOND_FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xC2B2_AE3D_27D4_EB4F)
+"""Odd numbers, so that multiplying by them keeps different times different."""
+
+SAMPLE = pl.Series(["", "event-1", "an id that is longer than thirty-two characters"])
+HASHING = (SAMPLE.hash(FIRST_SEED) ^ SAMPLE.hash(SECOND_SEED)).to_numpy().tobytes().hex()
+"""What tells whether stored ids were hashed as this program hashes them: Polars may change its hash in any release."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Two independent 64-bit hashes of each event."""
+
+    first: UInt64Array
+    second: UInt64Array
+
+    def take(self, at: Int64Array | BoolArray) -> Ids:
+        """Some of them, by index or by mask."""
+        return Ids(self.first[at], self.second[at])
+
+    def sorted(self) -> Ids:
+        """In order of the first hash."""
+        return self.take(np.argsort(self.first, kind="stable"))
+
+
+def ids_of(event_ids: pl.Series, times_ms: Int64Array) -> Ids:
+    """What identifies each event."""
+    times = times_ms.view(np.uint64)
+    return Ids(
+        event_ids.hash(FIRST_SEED).to_numpy() + times * FIRST_FACTOR,
+        event_ids.hash(SECOND_SEED).to_numpy() ^ times * SECOND_FACTOR,
+    )
+
+
+class SeenIds:
+    """The events of the panes that live.
+
+        is_copy = seen.add(panes, ids)     # in offset order
+        seen.forget(upto=pane)
+
+    Each pane has sorted runs; as in a log-structured merge tree, a run is merged into the one before it once it is at
+    least half its size, so that an id is merged, and looked for, O(log n) times.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[int, list[Ids]] = {}
+
+    def __len__(self) -> int:
+        """How many events are known."""
+        return sum(len(run.first) for runs in self._runs.values() for run in runs)
+
+    def add(self, panes: Int64Array, ids: Ids) -> BoolArray:
+        """Take the next events; gives which of them were there before, in earlier calls or in this one.
+
+        `panes`: index of each event's pane, which its time decides, so that equal ids have equal panes.
+        """
+        copies = _repeated(ids)
+        for pane in np.unique(panes):
+            at = np.flatnonzero((panes == pane) & ~copies)
+            runs = self._runs.setdefault(int(pane), [])
+            added = ids.take(at)
+            order = np.argsort(added.first, kind="stable")  # in order, lookups walk through a run instead of jumping
+            at, added = at[order], added.take(order)
+            known = np.zeros(len(at), dtype=bool)
+            for run in runs:
+                known |= _contains(run, added)
+            copies[at[known]] = True
+            _append(runs, added.take(~known))
+        return copies
+
+    def forget(self, upto: int) -> None:
+        """Drop the panes with an index up to this one."""
+        for pane in [pane for pane in self._runs if pane <= upto]:
+            del self._runs[pane]
+
+    def to_bytes(self) -> bytes:
+        """All ids as one Arrow IPC file, a row a pane; hashes don't compress."""
+        merged = {pane: _merged(runs) for pane, runs in sorted(self._runs.items()) if runs}
+        frame = pl.DataFrame(
+            {
+                "pane": list(merged),
+                "first": [pl.Series(run.first) for run in merged.values()],
+                "second": [pl.Series(run.second) for run in merged.values()],
+            },
+            schema={"pane": pl.Int64, "first": pl.List(pl.UInt64), "second": pl.List(pl.UInt64)},
+        )
+        buffer = io.BytesIO()
+        frame.write_ipc(buffer)
+        return buffer.getvalue()
+
+    def load(self, data: bytes) -> None:
+        """Take over what `to_bytes` gave."""
+        frame = pl.read_ipc(io.BytesIO(data))
+        self._runs = {
+            pane: [Ids(frame["first"][row].to_numpy(), frame["second"][row].to_numpy())]
+            for row, pane in enumerate(frame["pane"])
+        }
+
+
+def _repeated(ids: Ids) -> BoolArray:
+    """Which ids occur earlier in the same array."""
+    series = pl.Series(ids.first)
+    if series.n_unique() == len(series):  # nearly always
+        return np.zeros(len(series), dtype=bool)
+    both = pl.DataFrame({"first": ids.first, "second": ids.second})
+    return ~both.select(pl.struct("first", "second").is_first_distinct()).to_series().to_numpy()
+
+
+def _contains(run: Ids, wanted: Ids) -> BoolArray:
+    """Which ids are in a sorted run."""
+    low = np.searchsorted(run.first, wanted.first)
+    inside = np.flatnonzero(low < len(run.first))
+    low = low[inside]
+    inside, low = (of[run.first[low] == wanted.first[inside]] for of in (inside, low))
+    found = np.zeros(len(wanted.first), dtype=bool)
+    found[inside] = run.second[low] == wanted.second[inside]
+    for one, at in zip(inside[~found[inside]], low[~found[inside]], strict=True):  # events that share the first half
+        same = run.second[at : np.searchsorted(run.first, wanted.first[one], side="right")]
+        found[one] = bool((same == wanted.second[one]).any())
+    return found
+
+
+def _merged(runs: list[Ids]) -> Ids:
+    """Some sorted runs as one."""
+    return Ids(np.concatenate([run.first for run in runs]), np.concatenate([run.second for run in runs])).sorted()
+
+
+def _append(runs: list[Ids], added: Ids) -> None:
+    """Add a sorted run, and merge those that have become too many."""
+    if not len(added.first):
+        return
+    runs.append(added)
+    while len(runs) > 1 and len(runs[-2].first) <= 2 * len(runs[-1].first):
+        runs[-2:] = [_merged(runs[-2:])]
