@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feast_repo.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
 from feast_repo.events import UTC_MICROSECONDS
@@ -157,12 +157,12 @@ class WindowedView:
         return [ratio.final().alias(name) for name, ratio in self.ratios.items()]
 
     @cached_property
-    def fingerprint(self) -> str:
-        """A hash of all that decides the meaning of stored state: times, key, roles of the event and aggregates.
+    def meaning(self) -> dict[str, Any]:
+        """All that decides the meaning of stored state, as JSON has it: times, key, roles of the event and aggregates.
 
         Ratios are left out, since they hold no state.
         """
-        meaning = {
+        return {
             "key": self.entity.join_key,
             "window_ms": self.window_ms,
             "slide_ms": self.slide_ms,
@@ -173,7 +173,11 @@ class WindowedView:
                 name: [type(aggregate).__name__, asdict(aggregate)] for name, aggregate in self.aggregates.items()
             },
         }
-        return hashlib.blake2b(json.dumps(meaning, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the meaning."""
+        return hashlib.blake2b(json.dumps(self.meaning, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The dataflow: clicks in Kafka become features in Redis and Parquet.
 
-python -m bytewax.run stream.dataflow                              # from the beginning
-python -m bytewax.run stream.dataflow -r recovery -s 10 -b 60      # exact resume after any crash
+python -m bytewax.run stream.dataflow -r recovery -s 10 -b 0       # exact resume after any crash
+python -m bytewax.run stream.dataflow                              # from the topic's beginning
 
 Kafka source -> decode -> windows -> stores
 (RawBatch)     (columns)  (panes by   (Redis at once; log tables, feature files
@@ -11,6 +11,7 @@ Kafka source -> decode -> windows -> stores
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import bytewax.operators as op
@@ -20,9 +21,14 @@ from pydantic import ValidationError
 
 from feast_repo.progress import Progress
 from stream.decoding import DecodedBatch, Decoder, RawBatch
+from stream.kafka import KafkaUnavailableError
+from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
+from stream.recovery import prepare
+from stream.recovery_store import RecoveryError
 from stream.routing import key_of
 from stream.settings import StreamSettings
 from stream.source import KafkaSource
+from stream.steps import FLOW, KAFKA, STORES, WINDOWS
 from stream.stopping import refuse, stop_on_signals
 from stream.stores import Outcome, Stores
 from stream.windows import SnapshotError, WindowEngine
@@ -65,18 +71,30 @@ def build(settings: StreamSettings) -> Dataflow:
     def decode(batch: RawBatch) -> tuple[str, DecodedBatch]:
         return key_of(batch.partition), decoder.decode(batch)
 
-    flow = Dataflow("clicks_to_features")
-    batches = op.input("kafka", flow, KafkaSource(settings))
+    flow = Dataflow(FLOW)
+    batches = op.input(KAFKA, flow, KafkaSource(settings))
     decoded = op.map("decode", batches, decode)
-    outcomes = op.stateful_batch("windows", decoded, lambda state: Windows(settings.kafka_topic, view, state))
-    op.output("stores", outcomes, Stores(settings))
+    outcomes = op.stateful_batch(WINDOWS, decoded, lambda state: Windows(settings.kafka_topic, view, state))
+    op.output(STORES, outcomes, Stores(settings))
     return flow
+
+
+def ready() -> StreamSettings:
+    """The settings, with the data folder locked and the recovery state of `-r` ready; or refused with one line."""
+    try:
+        settings = StreamSettings()
+        _, recovery = bytewax_arguments(sys.argv)
+        lock_run(settings.data_root, recovery)
+        if recovery is not None:
+            prepare(settings, recovery)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_input=False)[0]
+        refuse(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")
+    except (AlreadyRunningError, KafkaUnavailableError, RecoveryError, ValueError, OSError) as error:
+        refuse(str(error))
+    return settings
 
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 stop_on_signals()
-try:
-    flow = build(StreamSettings())
-except ValidationError as invalid:
-    first = invalid.errors(include_url=False, include_input=False)[0]
-    refuse(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")
+flow = build(ready())

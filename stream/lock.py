@@ -13,38 +13,43 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-_held: list[TextIO] = []  # an open file keeps its lock
+_held: dict[Path, TextIO] = {}  # an open file keeps its lock
 
 
 class AlreadyRunningError(Exception):
     """Another run holds the folder; the message names it."""
 
 
-def lock_run(data_root: Path) -> None:
-    """Lock the data folder, and the recovery directory that Bytewax was given, until this process ends.
+def lock_run(data_root: Path, recovery: Path | None) -> None:
+    """Lock the data folder and the recovery directory until this process ends; again is no error.
 
     Raises:
         AlreadyRunningError: another run holds one of them.
         OSError: the folder can't be written.
     """
-    process, recovery = _bytewax_arguments(sys.argv[1:])
+    process, _ = bytewax_arguments(sys.argv)
     for folder in [data_root] if recovery is None else [data_root, recovery]:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f".stream-{process}.lock").open("a")
+        path = folder.resolve() / f".stream-{process}.lock"
+        if path in _held:
+            continue
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
             message = f"another run writes to {folder}: stop it first, or use another DATA_ROOT and recovery directory"
             raise AlreadyRunningError(message) from error
-        _held.append(file)
+        _held[path] = file
 
 
-def _bytewax_arguments(arguments: list[str]) -> tuple[int, Path | None]:
-    """The process number and the recovery directory, as `bytewax.run` reads them."""
+def bytewax_arguments(command: list[str]) -> tuple[int, Path | None]:
+    """The process number and the recovery directory, as `bytewax.run` reads them; 0 and None under other commands."""
+    if Path(command[0]).parts[-2:] != ("bytewax", "run.py"):
+        return 0, None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-i", "--process-id", type=int, default=int(os.environ.get("BYTEWAX_PROCESS_ID", "0")))
     parser.add_argument("-r", "--recovery-directory", type=Path)
-    known, _ = parser.parse_known_args(arguments)
+    known, _ = parser.parse_known_args(command[1:])
     recovery = known.recovery_directory or os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
     return known.process_id or 0, None if recovery is None else Path(recovery)

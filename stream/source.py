@@ -8,7 +8,6 @@ only and never read.
 from __future__ import annotations
 
 import logging
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
 from stream.decoding import RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, topic_partitions
-from stream.lock import AlreadyRunningError, lock_run
 from stream.stopping import refuse, stop_requested
 
 if TYPE_CHECKING:
@@ -56,18 +54,12 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._stored: dict[int, Progress] | None = None
-        self._lock = threading.Lock()  # worker threads share this object
-        self._locked = False
 
     def list_parts(self) -> list[str]:
         """One part per Kafka partition."""
         try:
-            with self._lock:
-                if not self._locked:
-                    lock_run(self._settings.data_root)
-                    self._locked = True
             return [f"{partition:05d}" for partition in topic_partitions(self._settings)]
-        except (KafkaUnavailableError, AlreadyRunningError, ValueError, OSError) as error:
+        except (KafkaUnavailableError, ValueError, OSError) as error:
             refuse(str(error))
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
@@ -148,6 +140,12 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 f"{where}: data up to offset {stored.next_offset} is stored, but Kafka has deleted all before "
                 f"{low} (retention), and windows would lack the deleted records: resume with the recovery directory, "
                 "or keep the gap apart by using another DATA_ROOT"
+            )
+        next_stored = low if stored is None else stored.next_offset
+        if resume_offset is not None and resume_offset > next_stored:
+            refuse(
+                f"{where}: the recovery state resumes at offset {resume_offset}, but {settings.data_root} holds the "
+                f"data up to {next_stored} only: correct DATA_ROOT, or use the recovery directory that belongs to it"
             )
         known = max(resume_offset or 0, 0 if stored is None else stored.next_offset)
         if known > high:

@@ -43,6 +43,7 @@ from feast_repo.tables import (
 )
 from stream.log_table import LogTable
 from stream.routing import partition_of
+from stream.steps import parts
 from stream.stopping import refuse, stop_requested
 from stream.tally import Tally
 
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     from stream.windows import ClosedWindow
 
 logger = logging.getLogger(__name__)
-
-PARTS = 4
-"""Sink parts, each with its own files an epoch: few, so that files stay few; enough to spread over some workers."""
 
 WRITER = "stream"
 WRITE_THREADS = 8
@@ -85,7 +83,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
     def list_parts(self) -> list[str]:
         """A fixed number of parts, whatever the number of workers or Kafka partitions."""
-        return [f"stores-{part}" for part in range(PARTS)]
+        return parts()
 
     def part_fn(self, item_key: str) -> int:
         """A Kafka partition always belongs to the same part."""

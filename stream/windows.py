@@ -228,6 +228,36 @@ class WindowEngine:
         engine._seen.load(state.seen)
         return engine
 
+    @classmethod
+    def rebuild(cls, view: WindowedView, tail: pl.DataFrame, max_event_ms: int, max_kafka_ms: int) -> WindowEngine:
+        """The engine that has processed a log, from the log's archived end.
+
+        `tail`: as for `process`, with the archived `watermark` (Int64, ms) that each record saw; in offset order, and
+        at least all records with an event time from `tail_start_ms()` on. The maxima are those of the whole log.
+
+        Raises:
+            SnapshotError: the log was archived under another allowed lateness.
+        """
+        engine = cls(view)
+        engine._max_event_ms, engine._max_kafka_ms = max_event_ms, max_kafka_ms
+        if tail[view.events.time].max() != max_event_ms:
+            message = (
+                f"the archive of {view.events.name!r} was written with another allowed lateness than "
+                f"{view.allowed_lateness}: go back to it, or use another DATA_ROOT"
+            )
+            raise SnapshotError(message)
+        live = tail.filter(pl.col(view.events.time) >= tail_start_ms(view, max_event_ms - view.lateness_ms))
+        closed_before = (live["watermark"] // view.slide_ms).fill_null(NOTHING_CLOSED).to_numpy()
+        inputs, _ = engine._inputs(live, live[view.events.time].to_numpy() // view.slide_ms, closed_before)
+        engine._panes.add(inputs)
+        engine._seen.forget(engine._closed_index - view.panes_per_window)
+        return engine
+
+
+def tail_start_ms(view: WindowedView, watermark_ms: int) -> int:
+    """The event time from which on records can matter to windows that are still open, or to their expiry rows."""
+    return watermark_ms // view.slide_ms * view.slide_ms - view.window_ms
+
 
 class _Panes:
     """Aggregates by pane and user.

@@ -78,7 +78,9 @@ class Stack:
         errors = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
         return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 
-    def produce(self, *, events: int = 20_000, seed: int = 1, hours: float = 2, drain: bool = False) -> int:
+    def produce(
+        self, *, events: int = 20_000, seed: int = 1, hours: float = 2, hours_later: int = 0, drain: bool = False
+    ) -> int:
         """Disorder, late and malformed records, and the heartbeats that close the windows; returns how many."""
         settings = self.settings
         simulation = historical(
@@ -86,7 +88,7 @@ class Stack:
             Traffic(users=300, seed=seed, disorder_ms=60_000, late_share=0.02, malformed_share=0.01),
             events=events,
             hours=hours,
-            now_ms=1_767_225_600_000 + 600_000,
+            now_ms=1_767_225_600_000 + 600_000 + hours_later * 3_600_000,
             start_ms=None,
             drain=drain,
             partitions=tuple(range(PARTITIONS)),

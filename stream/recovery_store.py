@@ -1,0 +1,119 @@
+"""A directory of Bytewax recovery state, and beside it what that state is for: `about.json`.
+
+Bytewax checks that its SQLite files are complete when it starts, and ends with a stack trace if not. Here it is looked
+at before, so that what is wrong can be told in one line with its remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from bytewax.recovery import init_db_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = "part-*.sqlite3*"  # with SQLite's own files beside them
+PART_COUNT = 1
+"""Bytewax writes an epoch's state of all workers; it is small, and one file is complete or not there."""
+
+
+class RecoveryError(Exception):
+    """Recovery state can't be used as it is; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What recovery state is for: the format of the window state, the topic, its partitions, and the declaration."""
+
+    state: str
+    topic: str
+    partitions: int
+    declaration: dict[str, Any]
+
+
+class RecoveryStore:
+    """The recovery state in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._about = directory / "about.json"
+
+    def exists(self) -> bool:
+        """Whether there is any state, readable or not."""
+        return any(self.directory.glob(FILES))
+
+    def about(self) -> About | None:
+        """What the state is for; None if nobody has said it.
+
+        Raises:
+            RecoveryError: it can't be read.
+        """
+        if not self._about.exists():
+            return None
+        try:
+            return About(**json.loads(self._about.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            message = f"can't read {self._about}: {error}"
+            raise RecoveryError(message) from error
+
+    def describe(self, about: About) -> None:
+        """Say what the state is for."""
+        temporary = self._about.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(about), indent=1))
+        temporary.replace(self._about)
+
+    def check(self) -> bool:
+        """Look whether the files can be read and are complete; returns whether a run has used them.
+
+        Raises:
+            RecoveryError: they can't or they are not.
+        """
+        used, count, found = False, 0, set()
+        for path in sorted(self.directory.glob("part-*.sqlite3")):
+            try:
+                with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database:
+                    if (verdict := database.execute("pragma quick_check(1)").fetchone()) != ("ok",):
+                        message = f"{path} is damaged: {verdict[0] if verdict else 'no answer'}"
+                        raise RecoveryError(message)
+                    index, count = database.execute("select part_index, part_count from parts").fetchone()
+                    used = used or database.execute("select count(*) from exs").fetchone() != (0,)
+            except (sqlite3.Error, TypeError) as error:
+                message = f"{path} can't be read: {error}"
+                raise RecoveryError(message) from error
+            found.add(index)
+        if missing := sorted(set(range(count)) - found):
+            message = f"{self.directory} lacks {', '.join(f'part-{index}.sqlite3' for index in missing)} of {count}"
+            raise RecoveryError(message)
+        return used
+
+    def new(self) -> RecoveryStore:
+        """An empty store below this one, to be filled and then installed."""
+        directory = self.directory / f".new-{uuid.uuid4().hex}"
+        directory.mkdir()
+        init_db_dir(directory, PART_COUNT)  # type: ignore[no-untyped-call]
+        return RecoveryStore(directory)
+
+    def install(self, new: RecoveryStore, about: About) -> Path | None:
+        """Put the files of another store in the place of these; returns where the old ones are kept, if there are any.
+
+        The description goes first and comes last, so that files without one are what a crash in between leaves.
+        """
+        kept = None
+        if self.exists():
+            kept = self.directory / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+            kept.mkdir()
+            for path in [self._about, *self.directory.glob(FILES)]:
+                if path.exists():
+                    path.rename(kept / path.name)
+        for path in new.directory.glob(FILES):
+            path.rename(self.directory / path.name)
+        self.describe(about)
+        new.directory.rmdir()
+        return kept

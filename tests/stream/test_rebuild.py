@@ -1,0 +1,105 @@
+"""State that is rebuilt from the archive goes on as the lost one would have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from feast_repo.features import user_click_features
+from feast_repo.progress import Progress
+from feast_repo.tables import event_columns, events_folder
+from stream.log_table import LogTable
+from stream.rebuild import archived_engine
+from stream.windows import SnapshotError, WindowEngine
+from tests.stream.reference import records_frame
+from tests.stream.test_windows_properties import logs, plain, views
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feast_repo.views import WindowedView
+    from tests.stream.reference import Record
+
+PARTITION = 3
+
+
+def archive(folder: Path, view: WindowedView, log: list[Record], upto: int) -> tuple[WindowEngine, Progress]:
+    """Process and archive a log, and give the engine and the progress as of the record before `upto`."""
+    engine = WindowEngine(view)
+    frame = records_frame(view.events, log)
+    table = LogTable(events_folder(folder), event_columns(view.events))
+    table.append(PARTITION, engine.process(frame[:upto]).records)
+    progress = Progress("t", PARTITION, upto, engine.watermark_ms, engine.last_closed_end_ms)
+    # What an uncommitted epoch left behind is beyond the record, and another partition is another log.
+    table.append(PARTITION, WindowEngine.restore(view, engine.snapshot()).process(frame[upto:]).records)
+    table.append(PARTITION + 1, WindowEngine(view).process(frame).records)
+    table.flush()
+    return engine, progress
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_rebuilt_state_goes_on_as_the_lost_one(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    view = data.draw(st.just(user_click_features) | views(user_click_features.events))
+    time = view.events.time
+    # No accepted event is far ahead of its Kafka time.
+    log = [
+        {**record, "kafka_timestamp": max(0, record[time] + record["kafka_timestamp"] - 1_000_000)}
+        for record in data.draw(logs(view))
+    ]
+    upto = data.draw(st.integers(0, len(log)))
+    folder = tmp_path_factory.mktemp("data")
+    lost, progress = archive(folder, view, log, upto)
+    rebuilt = archived_engine(folder, view, progress)
+    assert rebuilt.watermark_ms == lost.watermark_ms
+    rest = records_frame(view.events, log)[upto:]
+    ours, theirs = rebuilt.process(rest), lost.process(rest)
+    assert ours.records.equals(theirs.records)
+    assert list(map(plain, ours.windows)) == list(map(plain, theirs.windows))
+
+
+def record(minute: int) -> Record:
+    at = 1_772_366_400_000 + minute * 60_000
+    return {
+        **dict.fromkeys(user_click_features.events.schema),
+        "event_id": str(minute),
+        "user_id": "a",
+        "event_type": "click",
+        "event_timestamp": at,
+        "kafka_timestamp": at,
+    }
+
+
+def test_archive_of_another_lateness_is_refused(tmp_path: Path) -> None:
+    _, progress = archive(tmp_path, user_click_features, [record(0), record(5)], 2)
+    assert progress.watermark_ms is not None
+    other = Progress("t", PARTITION, 2, progress.watermark_ms + 60_000, progress.last_closed_end_ms)
+    with pytest.raises(SnapshotError, match="lateness"):
+        archived_engine(tmp_path, user_click_features, other)
+
+
+def test_archive_without_the_records_is_refused(tmp_path: Path) -> None:
+    _, progress = archive(tmp_path, user_click_features, [record(0)], 1)
+    for file in events_folder(tmp_path).glob("dt=*/*.parquet"):
+        file.unlink()
+    with pytest.raises(SnapshotError, match="no records of partition 3"):
+        archived_engine(tmp_path, user_click_features, progress)
+
+
+def test_partition_of_dead_letters_only_has_fresh_state(tmp_path: Path) -> None:
+    engine = archived_engine(tmp_path, user_click_features, Progress("t", 0, 7, None, None))
+    assert engine.watermark_ms is None
+
+
+def test_only_the_end_of_a_long_archive_is_read(tmp_path: Path) -> None:
+    log = [record(minute) for minute in (*range(0, 5 * 24 * 60, 30), 5 * 24 * 60)]
+    lost, progress = archive(tmp_path, user_click_features, log, len(log))
+    first = min(events_folder(tmp_path).glob("dt=*"))
+    for file in first.glob("*.parquet"):
+        pl.DataFrame(schema=event_columns(user_click_features.events)).write_parquet(file)
+    rebuilt = archived_engine(tmp_path, user_click_features, progress)
+    rest = records_frame(user_click_features.events, [record(6 * 24 * 60)])
+    assert list(map(plain, rebuilt.process(rest).windows)) == list(map(plain, lost.process(rest).windows)) != []
