@@ -11,12 +11,22 @@ from typing import Any, Literal, Self
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from pydantic import model_validator
 from redis import Redis, asyncio as redis_asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from feast_repo import registry
 from feast_repo.settings import StoreSettings
 
-CONNECTION: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
-"""Without these a server that vanishes or freezes would hold its client for ever; REDIS_URL's query can change them."""
+CONNECTION: dict[str, Any] = {
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "retry": Retry(NoBackoff(), 1),
+}
+"""Without these a server that vanishes or freezes would hold its client for ever; REDIS_URL's query can change them.
+
+One quick retry makes up for a connection that broke while it was idle; longer waiting is for the caller to decide.
+"""
 
 # Feast imports this module while it reads feature_store.yaml, and opens the registry afterwards.
 registry.install()

@@ -6,6 +6,7 @@ was seen survives a crash of the machine. An object store can join here, since n
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from typing import TYPE_CHECKING
@@ -23,10 +24,13 @@ def publish(path: Path, table: pl.DataFrame) -> None:
         OSError: the disk is full or not writable; no temporary file stays behind.
     """
     _make_folder(path.parent)
+    # Through memory, since Polars tells a full disk in words of its own, and callers need the operating system's error.
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression="zstd")
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as file:
-            table.write_parquet(file, compression="zstd")
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -12,6 +12,7 @@ import hiredis
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CHUNK_BYTES = 1 << 18
-ERRORS: dict[str, type[RedisError]] = {"LOADING": BusyLoadingError, "READONLY": ReadOnlyError}
+ERRORS: dict[str, type[RedisError]] = {
+    "LOADING": BusyLoadingError,
+    "READONLY": ReadOnlyError,
+    "OOM": OutOfMemoryError,
+}
 
 
 def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:

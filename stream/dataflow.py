@@ -20,6 +20,7 @@ from bytewax.operators import StatefulBatchLogic
 from pydantic import ValidationError
 
 from feast_repo.progress import Progress
+from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
 from stream.kafka import KafkaUnavailableError
 from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
@@ -83,10 +84,11 @@ def ready() -> StreamSettings:
     """The settings, with the data folder locked and the recovery state of `-r` ready; or refused with one line."""
     try:
         settings = StreamSettings()
-        _, recovery = bytewax_arguments(sys.argv)
+        process, recovery = bytewax_arguments(sys.argv)
         lock_run(settings.data_root, recovery)
         if recovery is not None:
             prepare(settings, recovery)
+        metrics.serve(settings, process)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False)[0]
         refuse(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")

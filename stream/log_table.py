@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 DAY = "#day"
 """Column with a row's day; no event field has such a name."""
-FLUSH_ROWS = 1_000_000
-"""Rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
 
 
 class LogTable:
@@ -31,23 +29,23 @@ class LogTable:
         table.append(partition=3, rows=rows)   # in offset order
         table.flush()                          # durable when it returns
 
-    Exactly one writer may append a partition at a time.
+    Exactly one writer may append a partition at a time. A call that failed can be repeated: no row is taken twice.
     """
 
     def __init__(self, folder: Path, columns: dict[str, pl.DataType]) -> None:
         self._folder = folder
         self._columns = columns
-        self._durable: dict[str, dict[int, int]] = {}
+        self._taken: dict[str, dict[int, int]] = {}
         self._waiting: dict[str, list[pl.DataFrame]] = {}
-        self._waiting_rows = 0
+        self.waiting_rows = 0
 
     def append(self, partition: int, rows: pl.DataFrame) -> None:
         """Take a partition's next rows: `offset`, and `kafka_timestamp` as Int64 ms, beside the table's columns.
 
-        Rows that are durable already are skipped.
+        Rows that are durable or taken already are skipped.
 
         Raises:
-            OSError: the disk is full or not writable.
+            OSError: the disk can't be read.
         """
         if rows.is_empty():
             return
@@ -57,16 +55,15 @@ class LogTable:
         else:
             for part in rows.with_columns(days.alias(DAY)).partition_by(DAY, maintain_order=True):
                 self._append_day(partition, part)
-        if self._waiting_rows >= FLUSH_ROWS:
-            self.flush()
 
     def _append_day(self, partition: int, rows: pl.DataFrame) -> None:
         name = day(rows["kafka_timestamp"][0])
-        durable = self._durable_offsets(name).get(partition, -1)
-        if rows["offset"][0] <= durable:
-            rows = rows.filter(pl.col("offset") > durable)
+        taken = self._taken_offsets(name)
+        if rows["offset"][0] <= taken.get(partition, -1):
+            rows = rows.filter(pl.col("offset") > taken[partition])
         if rows.is_empty():
             return
+        taken[partition] = rows["offset"][-1]
         rows = rows.with_columns(partition=pl.lit(partition, pl.Int32)).select(
             (pl.col(column) * 1000).cast(dtype)
             if isinstance(dtype, pl.Datetime) and rows.schema[column] == pl.Int64
@@ -74,7 +71,7 @@ class LogTable:
             for column, dtype in self._columns.items()
         )
         self._waiting.setdefault(name, []).append(rows)
-        self._waiting_rows += len(rows)
+        self.waiting_rows += len(rows)
 
     def flush(self) -> None:
         """Make all appended rows durable: one file per day, named after the first row in it.
@@ -87,15 +84,13 @@ class LogTable:
             first = table.row(0, named=True)
             path = day_folder(self._folder, name) / f"p{first['partition']:05d}-{first['offset']:020d}.parquet"
             publish(path, table)
-            durable = self._durable[name]
-            durable.update(table.group_by("partition").agg(pl.col("offset").max()).iter_rows())
-            self._waiting_rows -= len(table)
+            self.waiting_rows -= len(table)
             del self._waiting[name]
 
-    def _durable_offsets(self, name: str) -> dict[int, int]:
-        """The highest durable offset of each partition on one day; read from the files once."""
-        if name not in self._durable:
+    def _taken_offsets(self, name: str) -> dict[int, int]:
+        """The highest offset of each partition on one day that is durable or waits; read from the files once."""
+        if name not in self._taken:
             files = sorted(day_folder(self._folder, name).glob("*.parquet"))
             highest = pl.scan_parquet(files).group_by("partition").agg(pl.col("offset").max()) if files else None
-            self._durable[name] = {} if highest is None else dict(highest.collect().iter_rows())
-        return self._durable[name]
+            self._taken[name] = {} if highest is None else dict(highest.collect().iter_rows())
+        return self._taken[name]

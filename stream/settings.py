@@ -28,6 +28,13 @@ class StreamSettings(StoreSettings):
         default=False, description="1: end cleanly at the offsets that were the topic's end when the run started."
     )
 
+    stream_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_000,
+        description="Port on 127.0.0.1 for Prometheus (plus the process number with -i); empty: no metrics.",
+    )
+
     @property
     def view(self) -> WindowedView:
         """The declared view, with the lateness of this deployment if it has one of its own."""

@@ -23,9 +23,10 @@ from confluent_kafka import (
 
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
+from stream import availability
 from stream.decoding import RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, topic_partitions
-from stream.stopping import refuse, stop_requested
+from stream.stopping import fail, refuse, stop_requested
 
 if TYPE_CHECKING:
     from feast_repo.progress import Progress
@@ -71,18 +72,6 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
         return KafkaPartition(self._settings, partition, resume_state, self._stored.get(partition))
 
 
-class KafkaReadError(RuntimeError):
-    """Kafka can't give the next record and won't be able to; everything before it is stored or will be read again."""
-
-    def __init__(self, where: str, offset: int, error: KafkaError) -> None:
-        remedy = "mend that, then resume"
-        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
-            remedy = (
-                "Kafka has deleted it (retention): raise the topic's retention, and start with a new recovery directory"
-            )
-        super().__init__(f"{where}, offset {offset}: {error.str()}; {remedy}")
-
-
 class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     """One partition's records from an offset on."""
 
@@ -109,7 +98,6 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._uncommitted: int | None = None
         self._awake: datetime | None = None
         self._failure: KafkaError | None = None
-        self._broker_away = False
         self._warned_create_time = False
         self._consumer.assign([TopicPartition(self._topic, partition, self._next_offset)])
 
@@ -160,7 +148,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         if stop_requested.is_set() or self._ended:
             raise StopIteration
         if self._failure is not None:
-            raise KafkaReadError(self._where, self._next_offset, self._failure)
+            fail(self._why_it_ends(self._failure))
         messages = self._consumer.consume(MESSAGES_PER_POLL, timeout=0)
         if any(message.error() is not None for message in messages):
             messages = self._without_errors(messages)
@@ -168,7 +156,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             self._awake = datetime.now(UTC) + IDLE
             return []
         self._awake = None
-        self._broker_away = False
+        availability.kafka.is_back(self._partition)
         batch = RawBatch(
             partition=self._partition,
             values=[message.value() or b"" for message in messages],
@@ -178,6 +166,16 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         )
         self._warn_of_create_time(messages[0])
         return self._advance(batch)
+
+    def _why_it_ends(self, error: KafkaError) -> str:
+        """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""
+        remedy = "mend that, then start again"
+        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            remedy = (
+                "Kafka has deleted it (retention): raise the topic's retention, and go on with another DATA_ROOT and a "
+                "new recovery directory"
+            )
+        return f"{self._where}, offset {self._next_offset}: {error.str()}; {remedy}"
 
     def _advance(self, batch: RawBatch) -> list[RawBatch]:
         """Move on past the batch; at the asked-for end, cut off what came after it."""
@@ -208,9 +206,8 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             elif error.fatal() or error.code() in _FINAL:
                 self._failure = error
                 break
-            elif not self._broker_away:
-                self._broker_away = True
-                logger.warning("Kafka is away, waiting for it: %s", error.str())
+            else:
+                availability.kafka.is_away(self._partition, error.str(), "waiting")
         return good
 
     def _warn_of_create_time(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""How a run ends early: cleanly on a signal, or refused with one line."""
+"""How a run ends early: cleanly on a signal, or with one line when it is refused or can't go on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import NoReturn
 
-REFUSED = 2
+FAILED, REFUSED = 1, 2
 
 stop_requested = threading.Event()
 """Set by SIGTERM and SIGINT: sources then end, so that all that was read is stored and the epoch commits."""
@@ -22,10 +22,16 @@ def stop_on_signals() -> None:
 
 
 def refuse(reason: str) -> NoReturn:
-    """End the process with exit code 2 and one line that names the reason and the remedy.
+    """End the process with exit code 2 and one line that names the reason and the remedy; nothing has been written."""
+    _end(reason, REFUSED)
 
-    Bytewax turns exceptions of sources and sinks, even SystemExit, into a stack trace with exit code 1, so the process
-    ends here. It is called before anything was written.
-    """
+
+def fail(reason: str) -> NoReturn:
+    """End the process with exit code 1 and one line, in the middle of an epoch that is then not committed."""
+    _end(reason, FAILED)
+
+
+def _end(reason: str, code: int) -> NoReturn:
+    # Bytewax turns exceptions of sources and sinks, even SystemExit, into a stack trace with exit code 1.
     print(f"stream.dataflow: {reason}", file=sys.stderr, flush=True)  # noqa: T201  (the command's one line)
-    os._exit(REFUSED)
+    os._exit(code)

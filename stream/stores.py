@@ -14,22 +14,13 @@ none between sinks.
 from __future__ import annotations
 
 import logging
-import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError as RedisConnectionError,
-    ReadOnlyError,
-    TimeoutError as RedisTimeoutError,
-)
 
 from feast_repo.progress import Progress, ProgressRecord, announce, progress_key
 from feast_repo.tables import (
@@ -41,15 +32,15 @@ from feast_repo.tables import (
     late_folder,
     progress_folder,
 )
+from stream import metrics
+from stream.availability import hold_for_disk, hold_for_redis
 from stream.log_table import LogTable
 from stream.routing import partition_of
 from stream.steps import parts
-from stream.stopping import refuse, stop_requested
+from stream.stopping import refuse
 from stream.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from feast_repo.push import Pusher
     from stream.settings import StreamSettings
     from stream.windows import ClosedWindow
@@ -58,8 +49,8 @@ logger = logging.getLogger(__name__)
 
 WRITER = "stream"
 WRITE_THREADS = 8
-REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
-LONGEST_WAIT_S = 5.0
+FLUSH_ROWS = 1_000_000
+"""Log rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         view, root = settings.view, settings.data_root
         self._pusher = pusher
         self._tally = tally
-        self._messages = 0
+        self._messages = self._late_rows = self._dead = 0
         tally.open_part()
         self._events = LogTable(events_folder(root), event_columns(view.events))
         self._late = LogTable(late_folder(root, view), late_columns(view.events))
@@ -141,15 +132,39 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         for outcome in values:
             partition = outcome.progress.partition
             self._messages += len(outcome.records) + len(outcome.dead_letters)
-            self._events.append(partition, outcome.records)
-            self._late.append(partition, outcome.records.filter(pl.col("missed_windows") > 0))
-            self._dead_letters.append(partition, outcome.dead_letters)
+            late = outcome.records.filter(pl.col("missed_windows") > 0)
+            self._late_rows += len(late)
+            self._dead += len(outcome.dead_letters)
+            hold_for_disk(lambda: self._log(outcome, late))  # noqa: B023  (called before the next round)
             closed = self._closed_end(partition)
             self._windows += [(partition, window) for window in outcome.windows if window.end_ms > closed]
             self._reached[partition] = outcome.progress
-        if rows := [window.rows for outcome in values for window in outcome.windows]:
+        self._push_online(values)
+
+    def _log(self, outcome: Outcome, late: pl.DataFrame) -> None:
+        partition = outcome.progress.partition
+        self._events.append(partition, outcome.records)
+        self._late.append(partition, late)
+        self._dead_letters.append(partition, outcome.dead_letters)
+        if self._events.waiting_rows + self._dead_letters.waiting_rows >= FLUSH_ROWS:
+            self._flush_logs()
+
+    def _flush_logs(self) -> None:
+        self._events.flush()
+        self._late.flush()
+        self._dead_letters.flush()
+
+    def _push_online(self, values: list[Outcome]) -> None:
+        """Push windows that are not durable yet; those that are have been pushed before they became so."""
+        rows = [
+            window.rows
+            for outcome in values
+            for window in outcome.windows
+            if window.end_ms > self._closed_end(outcome.progress.partition)
+        ]
+        if rows:
             features = pl.concat(rows)
-            _hold_until_done("Redis", lambda: self._pusher.push_online(features))
+            hold_for_redis(lambda: self._pusher.push_online(features))
 
     def _closed_end(self, partition: int) -> int:
         """The last window end whose rows are durable; its file may have been compacted, so it is never rewritten."""
@@ -158,9 +173,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
 
     def snapshot(self) -> None:
         """Make the epoch durable; the progress record comes last."""
-        self._events.flush()
-        self._late.flush()
-        self._dead_letters.flush()
+        hold_for_disk(self._flush_logs)
         list(self._threads.map(self._push_offline, self._windows))
         feature_rows = sum(len(window.rows) for _, window in self._windows)
         self._windows.clear()
@@ -170,14 +183,25 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
             if partition not in self._stored or progress.next_offset > self._stored[partition].next_offset
         }
         for partition, progress in advanced.items():
-            self._record.save(progress)
+            hold_for_disk(lambda: self._record.save(progress))  # noqa: B023  (called before the next round)
             self._stored[partition] = progress
         self._reached.clear()
         redis = self._pusher.redis
         if redis is not None and advanced:
-            _hold_until_done("Redis", lambda: announce(redis, self._progress_key, advanced.values()))
+            hold_for_redis(lambda: announce(redis, self._progress_key, advanced.values()))
+        self._tell(feature_rows, advanced)
+
+    def _tell(self, feature_rows: int, advanced: dict[int, Progress]) -> None:
+        """Count what has become durable."""
         self._tally.stored(self._messages, feature_rows)
-        self._messages = 0
+        metrics.messages.inc(self._messages)
+        metrics.late.inc(self._late_rows)
+        metrics.dead_letters.inc(self._dead)
+        metrics.feature_rows.inc(feature_rows)
+        self._messages = self._late_rows = self._dead = 0
+        for partition, progress in advanced.items():
+            if progress.watermark_ms is not None:
+                metrics.watermark.labels(partition).set(progress.watermark_ms / 1000)
 
     def close(self) -> None:
         """End the writing threads; the last part tells what the run has stored."""
@@ -187,35 +211,8 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
 
     def _push_offline(self, closed: tuple[int, ClosedWindow]) -> None:
         partition, window = closed
-        self._pusher.push_offline(window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms)
-
-
-class StoreAwayError(RuntimeError):
-    """A store did not come back before the run was asked to stop; the epoch is not committed."""
-
-
-def _hold_until_done(store: str, operation: Callable[[], object]) -> None:
-    """Retry with growing, jittered waits while a store is away; this holds the epoch, and with it the source.
-
-    Raises:
-        StoreAwayError: the run was asked to stop meanwhile.
-    """
-    wait_s, away = 0.05, False
-    while True:
-        try:
-            operation()
-        except AuthenticationError:
-            raise  # it is there, and waiting won't help
-        except REDIS_AWAY as error:
-            if not away:
-                logger.warning("%s is away (%s), holding the epoch until it is back", store, error)
-            away = True
-            if stop_requested.is_set():
-                message = f"{store} is away; stopped without committing the epoch, a resume is exact"
-                raise StoreAwayError(message) from error
-            time.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311  (jitter, not a secret)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-        else:
-            if away:
-                logger.warning("%s is back", store)
-            return
+        hold_for_disk(
+            lambda: self._pusher.push_offline(
+                window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms
+            )
+        )

@@ -1,0 +1,105 @@
+"""Waiting for a part that is away: a log line when it goes and when it is back, a metric meanwhile; nothing dropped."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import threading
+from typing import TYPE_CHECKING
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from stream import metrics
+from stream.stopping import fail, stop_requested
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
+REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Availability:
+    """Whether one part is there, as several threads see it: away while any of them misses it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._missed_by: set[object] = set()
+        metrics.away.labels(name).set(0)
+
+    def is_away(self, who: object, reason: object, doing: str) -> None:
+        """Someone misses it."""
+        with self._lock:
+            if not self._missed_by:
+                logger.warning("%s is away (%s), %s until it is back", self.name, reason, doing)
+                metrics.away.labels(self.name).set(1)
+            self._missed_by.add(who)
+
+    def is_back(self, who: object) -> None:
+        """Someone doesn't miss it any more."""
+        with self._lock:
+            if who in self._missed_by:
+                self._missed_by.remove(who)
+                if not self._missed_by:
+                    logger.warning("%s is back", self.name)
+                    metrics.away.labels(self.name).set(0)
+
+
+kafka, redis, disk = (Availability(name) for name in ("Kafka", "Redis", "the disk"))
+
+
+def hold_for_redis(operation: Callable[[], object]) -> None:
+    """Do something with Redis, as often as it takes; this holds the epoch, and with it the source.
+
+    Ends the run (exit 1, the epoch uncommitted) if it was asked to stop meanwhile, or if waiting won't help.
+    """
+    _hold(redis, operation, REDIS_AWAY, _wrong_password)
+
+
+def hold_for_disk(operation: Callable[[], object]) -> None:
+    """Do something below DATA_ROOT, as often as it takes; on a full disk the run ends (exit 1, epoch uncommitted)."""
+    _hold(disk, operation, OSError, _no_room)
+
+
+def _hold(
+    part: Availability,
+    operation: Callable[[], object],
+    away: type[Exception] | tuple[type[Exception], ...],
+    hopeless: Callable[[Exception], str | None],
+) -> None:
+    me, wait_s = threading.get_ident(), FIRST_WAIT_S
+    while True:
+        try:
+            operation()
+        except away as error:
+            if reason := hopeless(error):
+                fail(f"{reason}; the epoch is not committed, so a resume is exact")
+            part.is_away(me, error, "holding the epoch")
+            if stop_requested.wait(wait_s * random.uniform(0.5, 1.5)):  # noqa: S311  (jitter, not a secret)
+                fail(f"stopped while {part.name} is away; the epoch is not committed, so a resume is exact")
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        else:
+            part.is_back(me)
+            return
+
+
+def _wrong_password(error: Exception) -> str | None:
+    return f"Redis refuses us ({error}): correct REDIS_URL" if isinstance(error, AuthenticationError) else None
+
+
+def _no_room(error: Exception) -> str | None:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"no room left for DATA_ROOT ({error.strerror}): make room, then start again"
+    return None

@@ -1,0 +1,28 @@
+"""What a run tells Prometheus, on 127.0.0.1 at `STREAM_METRICS_PORT` plus the process number, if that is set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, start_http_server
+
+if TYPE_CHECKING:
+    from stream.settings import StreamSettings
+
+away = Gauge("stream_away", "1 while Redis, the disk or Kafka is away and the run waits for it", ["part"])
+emptied = Gauge("stream_redis_emptied", "1 while Redis lacks what was stored: run `python -m batch.restore_online`")
+messages = Counter("stream_messages", "Messages whose outcome is durable")
+late = Counter("stream_late_records", "Records that missed windows, durable")
+dead_letters = Counter("stream_dead_letters", "Messages that were not accepted, durable")
+feature_rows = Counter("stream_feature_rows", "Feature rows that are durable")
+watermark = Gauge("stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["partition"])
+
+
+def serve(settings: StreamSettings, process: int) -> None:
+    """Answer Prometheus from a thread, if a port is set.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    if settings.stream_metrics_port is not None:
+        start_http_server(settings.stream_metrics_port + process, addr="127.0.0.1")

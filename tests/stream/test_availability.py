@@ -1,0 +1,88 @@
+"""Waiting for Redis and the disk: what is said, what is counted, and when it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import REGISTRY
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from stream import availability
+from stream.availability import Availability, hold_for_disk, hold_for_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def failing(times: int, error: Exception) -> Callable[[], object]:
+    left = iter(range(times))
+
+    def operation() -> None:
+        if next(left, None) is not None:
+            raise error
+
+    return operation
+
+
+def away(part: str) -> float | None:
+    return REGISTRY.get_sample_value("stream_away", {"part": part})
+
+
+def test_each_change_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "LONGEST_WAIT_S", 0.01)
+    hold_for_redis(failing(4, RedisConnectionError("refused")))
+    assert [record.message for record in caplog.records] == [
+        "Redis is away (refused), holding the epoch until it is back",
+        "Redis is back",
+    ]
+    assert away("Redis") == 0
+
+
+def test_away_while_anyone_misses_it(caplog: pytest.LogCaptureFixture) -> None:
+    part = Availability("the mill")
+    part.is_away(1, "flood", "waiting")
+    part.is_away(2, "flood", "waiting")
+    part.is_back(1)
+    assert away("the mill") == 1
+    part.is_back(3)
+    part.is_back(2)
+    assert away("the mill") == 0
+    assert len(caplog.records) == 2
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        hold_for_disk(failing(1, ZeroDivisionError()))
+
+
+ENDS = """
+import errno, sys
+from stream.availability import hold_for_disk, hold_for_redis
+from stream.stopping import stop_requested
+from redis.exceptions import AuthenticationError, ConnectionError
+def fails(error):
+    def operation():
+        raise error
+    return operation
+if sys.argv[1] == "full":
+    hold_for_disk(fails(OSError(errno.ENOSPC, "No space left on device")))
+elif sys.argv[1] == "password":
+    hold_for_redis(fails(AuthenticationError("invalid password")))
+else:
+    stop_requested.set()
+    hold_for_redis(fails(ConnectionError("refused")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "says"), [("full", "make room"), ("password", "correct REDIS_URL"), ("stopped", "Redis is away")]
+)
+def test_it_ends_in_one_line_where_waiting_does_not_help(case: str, says: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS, case], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1, done.stderr
+    assert says in last
+    assert last.endswith("the epoch is not committed, so a resume is exact")
