@@ -32,9 +32,9 @@ class Check:
 
 
 def rows_of(folder: Path) -> pl.DataFrame:
-    """All rows of a table under DATA_ROOT; an empty frame when there is none."""
-    files = sorted(folder.glob("dt=*/*.parquet"))
-    return pl.read_parquet(files, hive_partitioning=False) if files else pl.DataFrame()
+    """All rows of a table under DATA_ROOT, null where a feature was not declared yet; an empty frame without files."""
+    files = [pl.read_parquet(file, hive_partitioning=False) for file in sorted(folder.glob("dt=*/*.parquet"))]
+    return pl.concat(files, how="diagonal") if files else pl.DataFrame()
 
 
 def newest_rows(data_root: Path, view: WindowedView | BatchView) -> pl.DataFrame:

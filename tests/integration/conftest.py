@@ -72,9 +72,9 @@ class Stack:
         _, errors = process.communicate(timeout=TIMEOUT_S)
         return process.returncode, errors
 
-    def run_processes(self, count: int) -> list[tuple[int, str]]:
+    def run_processes(self, count: int, *arguments: str) -> list[tuple[int, str]]:
         addresses = free_addresses(count)
-        processes = [self.start("-i", str(number), "-a", addresses) for number in range(count)]
+        processes = [self.start("-i", str(number), "-a", addresses, *arguments) for number in range(count)]
         errors = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
         return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 

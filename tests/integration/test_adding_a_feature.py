@@ -1,4 +1,4 @@
-"""Adding a feature is one line in one file: the line appears in the schema, in Redis and in Parquet."""
+"""Adding a feature to a running store is one line in one file: it appears in the schema, in Redis and in Parquet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -16,8 +17,6 @@ from feast_repo.tables import events_folder, features_folder
 from sandbox.checks import rows_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.integration.conftest import Stack
 
 BEFORE = '        "click_count": Count('
@@ -33,6 +32,13 @@ print(json.dumps({"type": {f.name: str(f.dtype) for f in view.features}["dearest
 
 
 def test_one_line_reaches_schema_redis_and_parquet(stack: Stack, tmp_path: Path) -> None:
+    recovery = ["-r", str(tmp_path / "recovery"), "-s", "1", "-b", "0"]
+    stack.produce(events=5_000, hours=1)
+    status, errors = stack.run(*recovery)
+    assert status == 0, errors
+    before = rows_of(features_folder(stack.settings.data_root, "user_click_features"))
+    assert "dearest_view" not in before.columns
+
     copy = tmp_path / "project"
     for package in ("feast_repo", "stream", "batch"):
         shutil.copytree(PROJECT_ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -43,12 +49,22 @@ def test_one_line_reaches_schema_redis_and_parquet(stack: Stack, tmp_path: Path)
     stack.folder = copy
     stack.environment["PYTHONPATH"] = str(copy)
 
-    stack.produce(events=5_000)
-    status, errors = stack.run()
+    stack.produce(events=5_000, seed=2, hours_later=2)
+    status, errors = stack.run(*recovery)
+    assert status == 2, errors
+    assert "feast apply" in errors.splitlines()[-1]
+    environment = {**os.environ, **stack.environment}
+    apply = [str(Path(sys.executable).with_name("feast")), "apply"]
+    done = subprocess.run(apply, cwd=copy / "feast_repo", env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    status, errors = stack.run(*recovery)
     assert status == 0, errors
 
     rows = rows_of(features_folder(stack.settings.data_root, "user_click_features"))
     assert rows.schema["dearest_view"] == pl.Int64
+    kept = rows.join(before.select("user_id", "event_timestamp"), on=["user_id", "event_timestamp"], how="semi")
+    assert kept["dearest_view"].null_count() == len(kept) == len(before), "what is stored stays as it is"
+    assert kept.select(before.columns).equals(before)
     newest = rows.sort("event_timestamp").group_by("user_id").last().filter(pl.col("dearest_view") > 0).head(5)
     # By hand for one of them: the dearest view among the archived events of the window's hour that were in time.
     user, end, dearest = newest.select("user_id", "event_timestamp", "dearest_view").row(0)
@@ -62,7 +78,6 @@ def test_one_line_reaches_schema_redis_and_parquet(stack: Stack, tmp_path: Path)
     assert viewed["price_cents"].max() == dearest
 
     users = newest["user_id"].to_list()
-    environment = {**os.environ, **stack.environment}
     done = subprocess.run(
         [sys.executable, "-c", ASK, *users], cwd=copy, env=environment, capture_output=True, text=True, check=False
     )

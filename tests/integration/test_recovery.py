@@ -62,6 +62,15 @@ def test_a_lost_directory_is_rebuilt_and_a_damaged_one_on_demand(stack: Stack, t
     assert len(list(folder.glob("replaced-*/part-0.sqlite3"))) == 1, "the damaged state is kept"
 
 
+def test_one_process_then_two_then_one(stack: Stack, tmp_path: Path) -> None:
+    recovery = arguments(tmp_path / "recovery")
+    for round_, processes in enumerate((1, 2, 1)):
+        stack.produce(events=4_000, hours=1, seed=round_, hours_later=round_)
+        for status, errors in stack.run_processes(processes, *recovery):
+            assert status == 0, errors
+    assert_exact(stack)
+
+
 class TestRefusals:
     """What the directory is for is compared with what the run is for, before anything is opened."""
 
