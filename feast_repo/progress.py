@@ -58,6 +58,14 @@ class ProgressRecord:
             )
         return progress
 
+    def updated_at_ms(self, partition: int) -> int:
+        """When a partition's position was saved, by the wall clock."""
+        updated_at: datetime = pl.read_parquet(self._path(partition), hive_partitioning=False)["updated_at"][0]
+        return round(updated_at.timestamp() * 1000)
+
+    def _path(self, partition: int) -> Path:
+        return self._folder / f"partition-{partition:05d}.parquet"
+
     def save(self, progress: Progress) -> None:
         """Replace one partition's position.
 
@@ -72,7 +80,7 @@ class ProgressRecord:
             from_milliseconds("last_closed_end_ms").alias("last_closed_end"),
             pl.lit(datetime.now(UTC)).cast(UTC_MICROSECONDS).alias("updated_at"),
         )
-        publish(self._folder / f"partition-{progress.partition:05d}.parquet", row)
+        publish(self._path(progress.partition), row)
 
 
 def progress_key(project: str, view_name: str) -> str:
@@ -87,9 +95,22 @@ def announce(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
         redis.RedisError: the server is away.
     """
     now_ms = round(datetime.now(UTC).timestamp() * 1000)
-    mapping = {str(one.partition): json.dumps({**asdict(one), "updated_at_ms": now_ms}) for one in progress}
-    if mapping:
+    if mapping := {str(one.partition): _announcement(one, now_ms) for one in progress}:
         redis.hset(key, mapping=mapping)
+
+
+def announce_missing(redis: Redis, key: str, record: ProgressRecord) -> None:
+    """Tell again what the record says of partitions that readers can't know of, with the record's times.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    for one in record.load().values():
+        redis.hsetnx(key, str(one.partition), _announcement(one, record.updated_at_ms(one.partition)))
+
+
+def _announcement(progress: Progress, updated_at_ms: int) -> str:
+    return json.dumps({**asdict(progress), "updated_at_ms": updated_at_ms})
 
 
 _SCHEMA = {

@@ -182,14 +182,36 @@ class RowFormat:
 
         `keys`: of the rows, in RESP. `rows`: event_timestamp (Datetime), features.
         """
-        command = b"*%d\r\n$4\r\nHSET\r\n" % (4 + 2 * len(self._features))
+        command = b"*%d\r\n$4\r\nHSET\r\n" % (2 + self._arguments)
         for start in range(0, len(rows), ROWS_PER_PAYLOAD):
             part = rows[start : start + ROWS_PER_PAYLOAD]
-            pieces: list[bytes | list[bytes]] = [command, keys[start : start + ROWS_PER_PAYLOAD]]
-            pieces += [self._time_field, encode_times(part["event_timestamp"])]
-            for field, (name, feature_type) in zip(self._fields, self._features.items(), strict=True):
-                pieces += [field, encode_values(part[name], feature_type)]
+            pieces = [command, keys[start : start + ROWS_PER_PAYLOAD], *self._fields_and_values(part)]
             yield _interleave(pieces, len(part)), len(part)
+
+    def swap_commands(
+        self, keys: list[bytes], stored: list[bytes | None], rows: pl.DataFrame, script: str
+    ) -> Iterator[tuple[bytes, int]]:
+        """Like `write_commands`, as calls of a script with the stored times that the rows may replace.
+
+        The script gets the key, the expected `_ts:<view>` (empty: none), and the arguments of HSET behind its key.
+        """
+        command = b"*%d\r\n$7\r\nEVALSHA\r\n%b$1\r\n1\r\n" % (5 + self._arguments, argument(script.encode()))
+        for start in range(0, len(rows), ROWS_PER_PAYLOAD):
+            part = rows[start : start + ROWS_PER_PAYLOAD]
+            expected = [NULL if time is None else argument(time) for time in stored[start : start + ROWS_PER_PAYLOAD]]
+            pieces = [command, keys[start : start + ROWS_PER_PAYLOAD], expected, *self._fields_and_values(part)]
+            yield _interleave(pieces, len(part)), len(part)
+
+    @property
+    def _arguments(self) -> int:
+        """How many fields and values a row has, its time included."""
+        return 2 + 2 * len(self._features)
+
+    def _fields_and_values(self, rows: pl.DataFrame) -> list[bytes | list[bytes]]:
+        pieces: list[bytes | list[bytes]] = [self._time_field, encode_times(rows["event_timestamp"])]
+        for field, (name, feature_type) in zip(self._fields, self._features.items(), strict=True):
+            pieces += [field, encode_values(rows[name], feature_type)]
+        return pieces
 
     def read_time_commands(self, keys: list[bytes]) -> Iterator[tuple[bytes, int]]:
         """HGET commands in RESP for the stored event times of keys in RESP: payloads, each with their number."""

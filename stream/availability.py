@@ -57,6 +57,26 @@ class Availability:
                     metrics.away.labels(self.name).set(0)
 
 
+class Emptied:
+    """Whether Redis lacks what was stored, told once for each change; several threads may look."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._emptied = False
+
+    def look(self, *, filled: bool) -> None:
+        """Take note of whether the mark is there."""
+        with self._lock:
+            if filled is not self._emptied:
+                return
+            self._emptied = not filled
+            metrics.emptied.set(int(self._emptied))
+            if filled:
+                logger.warning("Redis is filled again")
+            else:
+                logger.error("Redis was emptied: refill it with `python -m batch.restore_online`; the stream goes on")
+
+
 kafka, redis, disk = (Availability(name) for name in ("Kafka", "Redis", "the disk"))
 
 

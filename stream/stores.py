@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from feast_repo.online_marker import is_filled, mark_filled, marker_key
 from feast_repo.progress import Progress, ProgressRecord, announce, progress_key
 from feast_repo.tables import (
     DEAD_LETTER_COLUMNS,
@@ -33,7 +34,7 @@ from feast_repo.tables import (
     progress_folder,
 )
 from stream import metrics
-from stream.availability import hold_for_disk, hold_for_redis
+from stream.availability import Emptied, hold_for_disk, hold_for_redis
 from stream.log_table import LogTable
 from stream.routing import partition_of
 from stream.steps import parts
@@ -71,6 +72,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         self._lock = threading.Lock()
         self._pusher: Pusher | None = None
         self._tally = Tally()
+        self._emptied = Emptied()
 
     def list_parts(self) -> list[str]:
         """A fixed number of parts, whatever the number of workers or Kafka partitions."""
@@ -86,7 +88,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         with self._lock:  # worker threads share this object, and opening Feast takes seconds
             if self._pusher is None:
                 self._pusher = _open_pusher(self._settings)
-        return StorePart(self._settings, self._pusher, self._tally)
+        return StorePart(self._settings, self._pusher, self._tally, self._emptied)
 
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
@@ -109,10 +111,11 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
 class StorePart(StatefulSinkPartition[Outcome, None]):
     """The stores for some Kafka partitions."""
 
-    def __init__(self, settings: StreamSettings, pusher: Pusher, tally: Tally) -> None:
+    def __init__(self, settings: StreamSettings, pusher: Pusher, tally: Tally, emptied: Emptied) -> None:
         view, root = settings.view, settings.data_root
         self._pusher = pusher
         self._tally = tally
+        self._emptied = emptied
         self._messages = self._late_rows = self._dead = 0
         tally.open_part()
         self._events = LogTable(events_folder(root), event_columns(view.events))
@@ -125,6 +128,10 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         # A catch-up closes thousands of small windows in one epoch: their writes and syncs overlap.
         self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="parquet")
         self._progress_key = progress_key(pusher.project, view.name)
+        self._marker_key = marker_key(pusher.project, view.name)
+        redis = pusher.redis
+        if redis is not None and not self._stored:  # the beginning: there is nothing that Redis could lack
+            hold_for_redis(lambda: mark_filled(redis, self._marker_key))
 
     def write_batch(self, values: list[Outcome]) -> None:
         """Buffer what goes to Parquet, and push features online."""
@@ -189,6 +196,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         redis = self._pusher.redis
         if redis is not None and advanced:
             hold_for_redis(lambda: announce(redis, self._progress_key, advanced.values()))
+            hold_for_redis(lambda: self._emptied.look(filled=is_filled(redis, self._marker_key)))
         self._tell(feature_rows, advanced)
 
     def _tell(self, feature_rows: int, advanced: dict[int, Progress]) -> None:

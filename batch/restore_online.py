@@ -1,0 +1,144 @@
+"""Refill Redis from Parquet after it was lost or emptied, while the stream runs on.
+
+    python -m batch.restore_online
+
+Each entity gets its newest offline row, unless Redis has one as new. Every row is compared and written in one step, so
+that a row of the running stream is never replaced by an older one; what the stream writes meanwhile is newer anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import polars as pl
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+
+from feast_repo.commands import Command
+from feast_repo.features import purchase_prediction
+from feast_repo.online_marker import mark_filled, marker_key
+from feast_repo.progress import ProgressRecord, announce_missing, progress_key
+from feast_repo.settings import StoreSettings
+from feast_repo.tables import features_folder, progress_folder
+from feast_repo.views import WindowedView, offline_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from feast_repo.online_view import OnlineView
+    from feast_repo.views import BatchView
+
+HEALED_LATER = pl.duration(microseconds=1)
+"""A healed row stands in Redis by so much later than its window's end, to be newer than the row that it corrects."""
+
+
+def newest_by_day(data_root: Path, view: WindowedView | BatchView) -> Iterator[tuple[int, int, pl.DataFrame]]:
+    """Each entity's newest row, by day from the newest day on: (days done, days in all, rows as they stand online).
+
+    In memory are one day's rows and the entities that have had theirs.
+    """
+    key, columns = view.entity.join_key, offline_columns(view)
+    folders = sorted(features_folder(data_root, view.name).glob("dt=*"), reverse=True)
+    had = pl.DataFrame(schema={key: pl.String})
+    for number, folder in enumerate(folders, start=1):
+        rows = _newest_of(folder, key, columns).join(had, on=key, how="anti")
+        had = pl.concat([had, rows.select(key)])
+        yield number, len(folders), rows
+
+
+def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    healed = pl.col("writer") == "heal"
+    for last_try in (False, True):
+        try:
+            return (
+                pl.scan_parquet(
+                    sorted(folder.glob("*.parquet")),
+                    schema=columns,
+                    missing_columns="insert",
+                    extra_columns="ignore",
+                    hive_partitioning=False,
+                )
+                .sort("event_timestamp", "created_timestamp")
+                .unique(key, keep="last")
+                .with_columns(pl.col("event_timestamp") + pl.when(healed).then(HEALED_LATER).otherwise(pl.duration()))
+                .collect()
+            )
+        except FileNotFoundError:  # compaction has just merged it
+            if last_try:
+                raise
+    raise AssertionError
+
+
+def restore(data_root: Path, view: WindowedView | BatchView, online: OnlineView, project: str, console: Console) -> int:
+    """Refill one view; returns how many rows were written.
+
+    Raises:
+        redis.RedisError: Redis is away.
+        RuntimeError: Redis was emptied again meanwhile.
+    """
+    redis, marker, mine = online.redis, marker_key(project, view.name), f"filling {uuid.uuid4().hex}"
+    redis.set(marker, mine)
+    written = 0
+    with ProgressBar(console=console, transient=True) as bar:
+        task = bar.add_task(view.name, total=None)
+        for done, days, rows in newest_by_day(data_root, view):
+            written += online.write_beside(rows)
+            bar.update(task, completed=done, total=days)
+    if redis.get(marker) != mine.encode():
+        message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"
+        raise RuntimeError(message)
+    if isinstance(view, WindowedView):
+        record = ProgressRecord(progress_folder(data_root))
+        announce_missing(redis, progress_key(project, view.name), record)
+    mark_filled(redis, marker)
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.restore_online", "Refill Redis from Parquet, while the stream runs on.")
+    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = command.parse_args(arguments)
+    settings = command.settings(StoreSettings)
+    console = Console(stderr=True)
+
+    from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
+    from feast_repo.store import (  # noqa: PLC0415
+        RegistryMismatchError,
+        RegistryUnavailableError,
+        ensure_applied,
+        open_store,
+    )
+
+    start, written = time.monotonic(), {}
+    try:
+        store = open_store()
+        ensure_applied(store)
+        for view in purchase_prediction.views:
+            online = OnlineView(store, store.get_feature_view(view.name))
+            written[view.name] = restore(settings.data_root, view, online, store.project, console)
+    except UnsupportedFormatError as error:
+        command.error(f"{error}: this command knows Redis only; use `feast materialize`")
+    except (RegistryMismatchError, RegistryUnavailableError) as error:
+        command.error(str(error))
+    except RedisError as error:
+        command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
+    except RuntimeError as error:
+        command.error(str(error))
+    if options.json:
+        sys.stdout.write(json.dumps({"written": written, "seconds": round(time.monotonic() - start, 3)}) + "\n")
+    else:
+        rows = ", ".join(f"{count:,} rows of {name}" for name, count in written.items())
+        sys.stdout.write(f"restored {rows} in {time.monotonic() - start:.1f} s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

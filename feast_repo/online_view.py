@@ -1,0 +1,126 @@
+"""One feature view in Feast's Redis store: rows as columns, written so that an older one never replaces a newer one."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import polars as pl
+from feast import FeatureView
+
+from feast_repo.feast_bytes import compare_with_feast
+from feast_repo.online_store import RedisUrlOnlineStoreConfig
+from feast_repo.redis_format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
+from feast_repo.redis_pipe import ask
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from redis import Redis
+
+TIME = "event_timestamp"
+
+SWAP = """
+if (redis.call('HGET', KEYS[1], ARGV[2]) or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"""
+SWAP_SHA = hashlib.sha1(SWAP.encode()).hexdigest()  # noqa: S324  (the name that Redis gives to scripts)
+
+
+class OnlineView:
+    """The online rows of a view. Threads may share it.
+
+    Raises:
+        UnsupportedFormatError: the view or the store is not of a kind whose bytes are known here; use Feast's own way.
+    """
+
+    def __init__(self, store: FeatureStore, view: FeatureView) -> None:
+        self._format = _row_format(store, view)
+        # The store's own connection pool.
+        provider = store._get_provider()  # noqa: SLF001
+        self.redis: Redis = provider.online_store._get_client(store.config.online_store)  # noqa: SLF001
+
+    def write_forward(self, rows: pl.DataFrame) -> int:
+        """Write each entity's newest row unless Redis has one as new; returns how many were written.
+
+        For the one writer of a view that moves it forward: the stored times are read, then compared.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        keys, rows = self._keyed(rows)
+        newer = _newer(rows, self._stored_times(keys))
+        written = rows.filter(pl.Series(newer))
+        ask(self.redis, self._format.write_commands(list(compress(keys, newer)), written))
+        return len(written)
+
+    def write_beside(self, rows: pl.DataFrame) -> int:
+        """The same for any other writer: each row is compared and written in one step that nothing can come between.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        keys, rows = self._keyed(rows)
+        self.redis.script_load(SWAP)
+        count = 0
+        while keys:
+            stored = self._stored_times(keys)
+            newer = _newer(rows, stored)
+            keys, stored, rows = list(compress(keys, newer)), list(compress(stored, newer)), rows.filter(newer)
+            done = ask(self.redis, self._format.swap_commands(keys, stored, rows, SWAP_SHA))
+            count += sum(done)
+            # Someone else wrote these in between: look again.
+            again = [not swapped for swapped in done]
+            keys, rows = list(compress(keys, again)), rows.filter(again)
+        return count
+
+    def _keyed(self, rows: pl.DataFrame) -> tuple[list[bytes], pl.DataFrame]:
+        rows = newest_rows(rows, [self._format.join_key])
+        return self._format.keys(rows[self._format.join_key]), rows
+
+    def _stored_times(self, keys: list[bytes]) -> list[bytes | None]:
+        return ask(self.redis, self._format.read_time_commands(keys))
+
+
+def newest_rows(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Each entity's newest row; of rows with one time the first, as in Feast."""
+    by_time = rows.sort(TIME, descending=True, maintain_order=True)
+    return by_time.unique(keys, keep="first", maintain_order=True)
+
+
+def _newer(rows: pl.DataFrame, stored: list[bytes | None]) -> list[bool]:
+    """Which rows are newer than the stored times, or the first of their entity."""
+    known = {data: decode_time(data) for data in set(stored) if data is not None}
+    offered = rows[TIME].dt.epoch("ns").to_list()
+    return [data is None or time > known[data] for data, time in zip(stored, offered, strict=True)]
+
+
+def _row_format(store: FeatureStore, view: FeatureView) -> RowFormat:
+    """How a view's rows look in Redis, compared with what the installed Feast writes."""
+    config, online = store.config, store.config.online_store
+    if not isinstance(online, RedisUrlOnlineStoreConfig):
+        message = f"the online store is {getattr(online, 'type', online)!r}"
+        raise UnsupportedFormatError(message)
+    extras = {
+        "key_ttl_seconds": online.key_ttl_seconds,
+        "enable_online_feature_view_versioning": config.registry.enable_online_feature_view_versioning,
+        "precompute_online": any(service.precompute_online for service in store.list_feature_services()),
+    }
+    if used := [name for name, value in extras.items() if value]:
+        message = f"{', '.join(used)} is set"
+        raise UnsupportedFormatError(message)
+    types = {field.name: str(field.dtype) for field in view.features}
+    if unknown := sorted(set(types.values()) - VALUE_FORMATS.keys()):
+        message = f"view {view.name!r} has features of type {', '.join(unknown)}"
+        raise UnsupportedFormatError(message)
+    source = view.batch_source
+    if type(view) is not FeatureView or source.timestamp_field != TIME or source.field_mapping:
+        message = f"view {view.name!r} is no plain feature view with event time {TIME!r} and unmapped columns"
+        raise UnsupportedFormatError(message)
+    if [str(field.dtype) for field in view.entity_columns] != ["String"]:
+        message = f"view {view.name!r} has join keys {view.join_keys}, not one of type String"
+        raise UnsupportedFormatError(message)
+    row_format = RowFormat(store.project, view.name, view.join_keys[0], types, config.entity_key_serialization_version)
+    compare_with_feast(config, view, row_format)
+    return row_format
