@@ -24,7 +24,7 @@ FIND_PYTHON = set -e; python=; \
 	fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench up down clean lock
+.PHONY: help setup demo test chaos check bench up down clean lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ demo: $(READY) ## run the main job on a sandbox and verify every result
 
 test: $(READY) ## run all tests on the real parts
 	@$(BIN)/python -m pytest
+
+chaos: $(READY) ## break the real parts 50 times, three times over, and count what was lost
+	@$(BIN)/python -m sandbox.chaos --faults 50 --seeds 1,2,3 --to benchmarks/results
 
 check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check .

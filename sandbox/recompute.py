@@ -40,14 +40,17 @@ class Differences:
         )
 
 
-def compare(data_root: Path, view: WindowedView) -> Differences:
-    """Recompute all rows of the stream from `events/` and compare them with `features/<view>/`."""
+def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = None) -> Differences:
+    """Recompute all rows of the stream from `events/` and compare them with `features/<view>/`.
+
+    With `archive_root`, `events/` is taken from there.
+    """
     columns = ["event_timestamp", "created_timestamp", *view.features]
     same = " and ".join(f"s.{name} is not distinct from r.{name}" for name in columns)
     key = view.entity.join_key
     with duckdb.connect() as database:
         database.execute("set timezone = 'UTC'")
-        database.execute(f"create table recomputed as {recomputation(data_root, view)}")
+        database.execute(f"create table recomputed as {recomputation(archive_root or data_root, view)}")
         database.execute(
             f"create table stored as select * from read_parquet({_files(features_folder(data_root, view.name))}, "
             "hive_partitioning = false) where writer = 'stream'"

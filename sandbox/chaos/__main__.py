@@ -1,0 +1,162 @@
+"""Break the real parts again and again while clicks come in, then count what was lost: `make chaos`.
+
+    python -m sandbox.chaos --faults 50 --seeds 1,2,3
+
+Everything runs in a folder of its own. After the last fault the clicks end, the dataflow reads what is left, and
+Parquet and Redis are compared with a recomputation from the archive and from the topic. Exit 0 only if nothing is lost,
+twice, wrong or behind. A seed repeats the clicks and the order of the faults (not the moment at which one hits).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from feast_repo.commands import Command, integer
+from feast_repo.tables import progress_folder
+from sandbox.chaos.faults import FAULTS, Scene, schedule, small_disk
+from sandbox.chaos.results import write
+from sandbox.chaos.runs import DrillError, Runs
+from sandbox.chaos.traffic import ClickTraffic
+from sandbox.chaos.verdict import Verdict, judge, produced
+from sandbox.processes import SandboxError
+from sandbox.stack import Sandbox
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox.settings import KafkaChoice
+
+PARTITIONS = 6
+MESSAGES_BETWEEN = 500
+"""So many more messages must be stored before the next fault: the system has recovered from the one before."""
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What a drill did and found."""
+
+    seed: int
+    broker: str
+    faults: list[tuple[str, str]]
+    copies: int
+    seconds: float
+    verdict: Verdict
+
+
+def drill(folder: Path, seed: int, kinds: Sequence[str] | int, kafka: KafkaChoice) -> Drill:
+    """One drill in an empty folder: with so many random faults, or with these.
+
+    Raises:
+        DrillError: a part did not do what it promises in a fault.
+        SandboxError: a server does not start.
+    """
+    start, chance = time.monotonic(), random.Random(seed)  # noqa: S311  (a drill is repeatable)
+    done = []
+    with small_disk(folder / "data") as mounted, Sandbox(folder / "stack", kafka=kafka, partitions=PARTITIONS) as stack:
+        environment = {**stack.environment, "DATA_ROOT": str(folder / "data")}
+        os.environ.update(environment)  # for what runs in this process
+        settings = StreamSettings()
+        runs = Runs(environment, folder / "recovery", progress_folder(settings.data_root), folder / "dataflow.log")
+        scene = Scene(stack, runs, settings.data_root, environment, chance)
+        with ClickTraffic(settings, seed, PARTITIONS) as traffic:
+            runs.start()
+            try:
+                for number, kind in enumerate(
+                    schedule(kinds, seed, small_disk=mounted) if isinstance(kinds, int) else kinds, start=1
+                ):
+                    runs.wait_for_progress(MESSAGES_BETWEEN)
+                    seen = FAULTS[kind](scene)
+                    done.append((kind, seen))
+                    console.print(f"{time.monotonic() - start:6.0f} s  {number:3}  {kind}: {seen}", highlight=False)
+                runs.wait_for_progress(MESSAGES_BETWEEN)
+                traffic.end()
+                runs.stop()
+                runs.start(stop_at_end=True)
+                if (codes := runs.codes()) != {0}:
+                    message = f"the last run ended with {codes}: {runs.said()[-2000:]}"
+                    raise DrillError(message)
+            finally:
+                runs.kill()
+        log = produced(settings)
+        if len(log) != traffic.sent:
+            message = f"{traffic.sent} messages were sent, and the topic holds {len(log)}"
+            raise DrillError(message)
+        verdict = judge(settings, log, traffic.malformed, folder / "scratch")
+        return Drill(seed, stack.kafka.name, done, traffic.copies, time.monotonic() - start, verdict)
+
+
+def show(drills: list[Drill]) -> Table:
+    """The drills side by side."""
+    table = Table("", *(f"seed {one.seed}" for one in drills), title="Fault drill")
+    table.add_row("faults", *(str(len(one.faults)) for one in drills))
+    table.add_row("minutes", *(f"{one.seconds / 60:.1f}" for one in drills))
+    table.add_row("copies among the messages", *(f"{one.copies:,}" for one in drills))
+    for name in asdict(drills[0].verdict):
+        table.add_row(name.replace("_", " "), *(f"{getattr(one.verdict, name):,}" for one in drills))
+    kinds = [Counter(kind for kind, _ in one.faults) for one in drills]
+    for kind in FAULTS:
+        table.add_row(f"  {kind.replace('_', ' ')}", *(str(counts[kind]) for counts in kinds))
+    return table
+
+
+def seeds(text: str) -> list[int]:
+    """Whole numbers with commas between."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        message = f"{text!r} is no list of seeds; write it like 1,2,3"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m sandbox.chaos", "Break the real parts at random, then count what was lost.")
+    add = command.add_argument
+    add("--faults", type=integer(1, 1_000), default=50, help="faults in each drill (%(default)s)")
+    add("--seeds", type=seeds, default=[1], help="one drill for each, such as 1,2,3 (%(default)s)")
+    add("--broker", choices=["apache", "embedded", "auto"], default="auto", help="auto: Apache Kafka where it can run")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    add("--to", type=Path, help="folder for chaos.json and chaos.md")
+    options = command.parse_args(arguments)
+    drills = []
+    for seed in options.seeds:
+        again = f"python -m sandbox.chaos --faults {options.faults} --seeds {seed} --broker {options.broker}"
+        console.print(f"seed {seed}: {again}", highlight=False)
+        with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+            try:
+                drills.append(drill(Path(folder), seed, options.faults, options.broker))
+            except (DrillError, SandboxError) as error:
+                console.print(f"FAILED with seed {seed}: {error}\nrepeat it with: {again}", style="red", markup=False)
+                return 1
+    if options.to is not None:
+        numbers = ",".join(map(str, options.seeds))
+        again = f"python -m sandbox.chaos --faults {options.faults} --seeds {numbers} --broker {options.broker}"
+        write(options.to, again, drills, show(drills))
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(one) for one in drills]) + "\n")
+    else:
+        Console().print(show(drills))
+    if failed := [one.seed for one in drills if not one.verdict.faultless]:
+        console.print(f"FAILED with seeds {failed}", style="red")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""The faults of the drill. Each one waits until it has taken effect, and leaves the stack whole again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from feast_repo.settings import PROJECT_ROOT
+from sandbox.chaos.runs import PATIENCE_S, DrillError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sandbox.chaos.runs import Runs
+    from sandbox.stack import Sandbox
+
+DISK_MIB = 192
+AWAY, BACK = "{} is away", "{} is back"
+
+
+@dataclass
+class Scene:
+    """What faults are made in."""
+
+    sandbox: Sandbox
+    runs: Runs
+    data_root: Path
+    environment: dict[str, str]
+    chance: random.Random
+
+    def pause(self, longest_s: float) -> None:
+        """A random moment, so that faults hit whatever happens to be going on."""
+        threading.Event().wait(self.chance.uniform(0, longest_s))
+
+    def start(self) -> str:
+        """Start the dataflow again, with one process or two."""
+        processes = self.chance.choice([1, 1, 2])
+        self.runs.start(processes)
+        return f"{processes} process{'es' * (processes > 1)} after it"
+
+    def command(self, *arguments: str) -> str:
+        """Run one of the project's commands; returns what it said.
+
+        Raises:
+            DrillError: it fails.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            message = f"python -m {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
+            raise DrillError(message)
+        return done.stdout.strip()
+
+
+def kill(scene: Scene) -> str:
+    """SIGKILL at a random moment of an epoch."""
+    scene.pause(2)
+    scene.runs.kill()
+    return scene.start()
+
+
+def kill_while_starting(scene: Scene) -> str:
+    """SIGKILL, and again before the next run has come up."""
+    scene.runs.kill()
+    scene.runs.start(scene.chance.choice([1, 2]))
+    scene.pause(8)
+    scene.runs.kill()
+    return scene.start()
+
+
+def terminate(scene: Scene) -> str:
+    """SIGTERM: everything is drained and committed, exit 0."""
+    seconds = scene.runs.stop()
+    return f"exit 0 after {seconds:.1f} s, {scene.start()}"
+
+
+def redis_stops(scene: Scene) -> str:
+    """Redis ends in order, and comes back."""
+    return _without_redis(scene, scene.sandbox.redis.stop)
+
+
+def redis_crashes(scene: Scene) -> str:
+    """Redis is killed, and comes back."""
+    return _without_redis(scene, scene.sandbox.redis.kill)
+
+
+def _without_redis(scene: Scene, end: Callable[[], None]) -> str:
+    before = scene.runs.said().count(AWAY.format("Redis"))
+    end()
+    scene.runs.wait_to_say(AWAY.format("Redis"), more_than=before)
+    scene.pause(2)
+    back = scene.runs.said().count(BACK.format("Redis"))
+    scene.sandbox.redis.start()
+    scene.runs.wait_to_say(BACK.format("Redis"), more_than=back)
+    return "held, and went on by itself"
+
+
+def redis_freezes(scene: Scene) -> str:
+    """Redis keeps its connections and answers nobody."""
+    before = scene.runs.said().count(AWAY.format("Redis"))
+    scene.sandbox.redis.pause()
+    try:
+        scene.runs.wait_to_say(AWAY.format("Redis"), more_than=before)
+        back = scene.runs.said().count(BACK.format("Redis"))
+    finally:
+        scene.sandbox.redis.resume()
+    scene.runs.wait_to_say(BACK.format("Redis"), more_than=back)
+    return "held, and went on by itself"
+
+
+def terminate_without_redis(scene: Scene) -> str:
+    """SIGTERM while Redis is away: exit 1, the epoch uncommitted."""
+    before = scene.runs.said().count(AWAY.format("Redis"))
+    scene.sandbox.redis.stop()
+    scene.runs.wait_to_say(AWAY.format("Redis"), more_than=before)
+    seconds = scene.runs.stop(expected=1)
+    scene.sandbox.redis.start()
+    return f"exit 1 after {seconds:.1f} s, {scene.start()}"
+
+
+def redis_is_emptied(scene: Scene) -> str:
+    """FLUSHALL; the stream notices, and a restore refills it while the stream runs."""
+    before = scene.runs.said().count("Redis was emptied")
+    with Redis.from_url(scene.sandbox.redis_url) as redis:
+        redis.flushall()
+    scene.runs.wait_to_say("Redis was emptied", more_than=before)
+    filled = scene.runs.said().count("filled again")
+    said = scene.command("batch.restore_online")
+    scene.runs.wait_to_say("filled again", more_than=filled)
+    return said
+
+
+def kafka_goes(scene: Scene) -> str:
+    """Kafka ends, and comes back with its log."""
+    scene.sandbox.kafka.stop()
+    scene.pause(4)
+    scene.sandbox.kafka.start()
+    return "waited, and went on by itself"
+
+
+def recovery_is_lost(scene: Scene) -> str:
+    """The recovery directory is deleted after a crash; the next start rebuilds it."""
+    scene.runs.kill()
+    shutil.rmtree(scene.runs.recovery)
+    started = scene.start()
+    scene.runs.wait_to_say("recovery state rebuilt")
+    return f"rebuilt by the next start, {started}"
+
+
+def recovery_is_damaged(scene: Scene) -> str:
+    """The recovery files are cut off after a crash; a start is refused, a command rebuilds them."""
+    scene.runs.kill()
+    for part in scene.runs.recovery.glob("part-*.sqlite3*"):
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    line = scene.runs.refused()
+    if "stream.recovery rebuild" not in line:
+        message = f"the refusal doesn't name the remedy: {line}"
+        raise DrillError(message)
+    scene.command("stream.recovery", "rebuild", str(scene.runs.recovery))
+    return f"refused, rebuilt by command, {scene.start()}"
+
+
+def disk_is_full(scene: Scene) -> str:
+    """No room is left below DATA_ROOT: the run ends with one line, and a new one goes on when there is room."""
+    ballast = scene.data_root / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * (1 << 16))
+    try:
+        codes = scene.runs.codes()
+        said = scene.runs.said()
+    finally:
+        ballast.unlink()
+    if codes != {1} or "make room" not in said:
+        message = f"on a full disk: exit codes {codes}, {said[-2000:]}"
+        raise DrillError(message)
+    return f"exit 1 in one line, {scene.start()}"
+
+
+def second_run(scene: Scene) -> str:
+    """Someone starts a second run on the same data."""
+    line = scene.runs.refused()
+    if "another run writes to" not in line:
+        message = f"a second run was refused for another reason: {line}"
+        raise DrillError(message)
+    return "refused, exit 2"
+
+
+FAULTS: dict[str, Callable[[Scene], str]] = {
+    fault.__name__: fault
+    for fault in (
+        kill,
+        redis_is_emptied,
+        recovery_is_lost,
+        disk_is_full,
+        kafka_goes,
+        terminate,
+        redis_freezes,
+        kill_while_starting,
+        redis_stops,
+        recovery_is_damaged,
+        terminate_without_redis,
+        redis_crashes,
+        second_run,
+    )
+}
+
+
+def schedule(count: int, seed: int, *, small_disk: bool) -> list[str]:
+    """Kinds of faults in random order; each kind comes up before any comes again."""
+    kinds = [kind for kind in FAULTS if small_disk or kind != disk_is_full.__name__]
+    chance = random.Random(seed)  # noqa: S311  (a drill is repeatable)
+    chosen: list[str] = []
+    while len(chosen) < count:
+        chosen += chance.sample(kinds, len(kinds))
+    return chosen[:count]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A disk of its own for a folder, in memory; False where this process may not mount one."""
+    folder.mkdir(parents=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = f"size={DISK_MIB}m".encode()
+    mount = getattr(libc, "mount", None)
+    mounted = (
+        mount is not None and sys.platform == "linux" and (mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, size) == 0)
+    )
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH: readers may still hold files

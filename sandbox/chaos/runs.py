@@ -1,0 +1,148 @@
+"""The dataflow as a user runs it: one process or two, with a recovery directory, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from feast_repo.progress import ProgressRecord
+from feast_repo.settings import PROJECT_ROOT
+from sandbox.processes import LOOPBACK, free_port, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+STOP_WITHIN_S = 10.0
+PATIENCE_S = 120.0
+
+
+class DrillError(Exception):
+    """A part did not do what it promises; the message says which and what it said."""
+
+
+class Runs:
+    """The dataflow's processes, their exit codes and what they say."""
+
+    def __init__(self, environment: dict[str, str], recovery: Path, progress: Path, log: Path) -> None:
+        self.recovery = recovery
+        self._environment = {**os.environ, **environment}
+        self._record = ProgressRecord(progress)
+        self._log = log
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._said_before = 0
+        log.touch()
+
+    def start(self, processes: int = 1, *, stop_at_end: bool = False) -> None:
+        """Start the documented command; several processes form one cluster."""
+        recovery = ["-r", str(self.recovery), "-s", "1", "-b", "0"]
+        self._said_before = self._log.stat().st_size
+        cluster = [f"{LOOPBACK}:{free_port()}" for _ in range(processes)]
+        for number in range(processes):
+            place = ["-i", str(number), "-a", ";".join(cluster)] if processes > 1 else []
+            self._processes.append(self._popen([*recovery, *place], stop_at_end=stop_at_end))
+
+    def _popen(self, arguments: list[str], *, stop_at_end: bool = False) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "bytewax.run", "stream.dataflow", *arguments],
+                cwd=PROJECT_ROOT,
+                env={**self._environment, "STREAM_STOP_AT_END": str(int(stop_at_end))},
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """End every process at once, as a power cut would."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
+
+    def stop(self, expected: int = 0) -> float:
+        """Ask every process to end; returns the seconds that it took.
+
+        Raises:
+            DrillError: one takes more than 10 s or ends with another code.
+        """
+        start = time.monotonic()
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        codes = self.codes(STOP_WITHIN_S)
+        if codes != {expected}:
+            message = f"after SIGTERM exit codes {codes}, not {expected}: {self.said()[-2000:]}"
+            raise DrillError(message)
+        return time.monotonic() - start
+
+    def codes(self, within_s: float = PATIENCE_S) -> set[int]:
+        """The exit codes, once every process has ended.
+
+        Raises:
+            DrillError: one has not within the time.
+        """
+        deadline = time.monotonic() + within_s
+        try:
+            codes = {process.wait(max(0.0, deadline - time.monotonic())) for process in self._processes}
+        except subprocess.TimeoutExpired as error:
+            message = f"a process did not end within {within_s:.0f} s: {self.said()[-2000:]}"
+            raise DrillError(message) from error
+        self._processes.clear()
+        return codes
+
+    def refused(self) -> str:
+        """Start one more run on the same data and recovery directory; returns the line that refuses it.
+
+        Raises:
+            DrillError: it is not refused.
+        """
+        before = self._log.stat().st_size
+        process = self._popen(["-r", str(self.recovery), "-s", "1", "-b", "0"])
+        code = process.wait(PATIENCE_S)
+        said = self._read(before)
+        if code != 2:  # noqa: PLR2004  (refused)
+            message = f"a run that had to be refused ended with {code}: {said[-2000:]}"
+            raise DrillError(message)
+        return said.strip().rpartition("\n")[2]
+
+    def said(self) -> str:
+        """What the current processes have logged."""
+        return self._read(self._said_before)
+
+    def _read(self, start: int) -> str:
+        with self._log.open("rb") as log:
+            log.seek(start)
+            return log.read().decode(errors="replace")
+
+    def wait_to_say(self, text: str, *, more_than: int = 0) -> None:
+        """Wait until the current processes have logged a text so many times and once more.
+
+        Raises:
+            DrillError: they don't, or a process ends.
+        """
+        self._wait(lambda: self.said().count(text) > more_than, f"nobody said {text!r}")
+
+    def position(self) -> int:
+        """How many messages the progress record covers."""
+        return sum(one.next_offset for one in self._record.load().values())
+
+    def wait_for_progress(self, messages: int) -> None:
+        """Wait until so many more messages are stored.
+
+        Raises:
+            DrillError: they aren't, or a process ends.
+        """
+        start = self.position()
+        self._wait(lambda: self.position() >= start + messages, f"{messages} messages were not stored")
+
+    def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
+        def over() -> bool:
+            return condition() or any(process.poll() is not None for process in self._processes)
+
+        if not wait_until(over, PATIENCE_S) or any(process.poll() is not None for process in self._processes):
+            message = f"{complaint}; the dataflow said: {self.said()[-2000:]}"
+            raise DrillError(message)
