@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import polars as pl
@@ -18,11 +18,10 @@ import polars as pl
 from feast_repo.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, EventField, Integer, Text, Timestamp
 from stream import strict_json
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_MALFORMED = ("JSON is malformed", "Input data was truncated")
+"""How msgspec's errors begin where a document is no JSON by any reading; its other errors may be of its own limits."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ class Decoder:
             gc=False,
         )
         self._decode_one = msgspec.json.Decoder(self._struct).decode
+        self._decode_any = msgspec.json.Decoder().decode
         self._attributes = attributes
         self._columns = [(field, attrgetter(attributes[field.name])) for field in declaration.fields]
         self._verdict = _verdict(declaration)
@@ -82,10 +82,9 @@ class Decoder:
     def decode(self, batch: RawBatch) -> DecodedBatch:
         """Decode a batch of any size; never raises on bad input."""
         values = batch.values
-        events = self._decode_each(values)
-        reasons: dict[int, str] = {}
         blank = self._struct()
-        for position in self._doubtful(values, events):
+        events, reasons = self._decode_each(values, blank)
+        for position in self._doubtful(values, events) - reasons.keys():
             outcome = self._look_again(values[position])
             if isinstance(outcome, str):
                 reasons[position] = outcome
@@ -110,45 +109,50 @@ class Decoder:
         dead_letters = self._dead_letters(batch, bad.arg_true().to_list(), verdict.drop_nulls())
         return DecodedBatch(batch.partition, batch.next_offset, columns.filter(~bad), dead_letters)
 
-    def _decode_each(self, values: list[bytes]) -> list[Any]:
-        """One event a message, None where the decoder refused: `map` simply goes on after an exception."""
+    def _decode_each(self, values: list[bytes], blank: Any) -> tuple[list[Any], dict[int, str]]:
+        """One event a message, and the reasons against those that are no JSON for sure, which have a blank event.
+
+        None is in the place of other messages that the decoder refused. `map` simply goes on after an exception.
+        """
         events: list[Any] = []
+        reasons: dict[int, str] = {}
         decoding = map(self._decode_one, values)
         while len(events) < len(values):
             try:
                 events.extend(decoding)
-            except _REFUSED:
-                events.append(None)
-        return events
+            except _REFUSED as error:
+                at = len(events)
+                if type(error) is msgspec.DecodeError and error.args[0].startswith(_MALFORMED):
+                    reasons[at] = "not_json" if values[at] else "empty"
+                    events.append(blank)
+                else:
+                    events.append(None)
+        return events, reasons
 
-    def _doubtful(self, values: list[bytes], events: list[Any]) -> Iterator[int]:
+    def _doubtful(self, values: list[bytes], events: list[Any]) -> set[int]:
         """Positions to look at again: what was refused, and what the decoder doesn't check in fields it skips.
 
         It doesn't validate UTF-8 and surrogates there, and its nesting limit depends on the stack. All three are rare,
         so whole-batch searches come first.
         """
         joined = b"\n".join(values)  # a newline between, so that no sequence can continue in the next message
-        check_utf8 = not joined.isascii()
-        check_escapes = b"\\" in joined
-        check_depth = max(map(len, values), default=0) > strict_json.MAX_DEPTH
-        if not (check_utf8 or check_escapes or check_depth):
-            yield from (position for position, event in enumerate(events) if event is None)
-            return
-        for position, (value, event) in enumerate(zip(values, events, strict=True)):
-            if (
-                event is None
-                or (check_utf8 and not _is_utf8(value))
-                or (check_escapes and strict_json.may_hold_surrogates(value))
-                or (check_depth and strict_json.may_be_too_deep(value))
-            ):
-                yield position
+        doubtful = [position for position, event in enumerate(events) if event is None]
+        if not joined.isascii():
+            doubtful += [p for p, value in enumerate(values) if not value.isascii() and not _is_utf8(value)]
+        if b"\\u" in joined:
+            may_hold = strict_json.may_hold_surrogates
+            doubtful += [p for p, value in enumerate(values) if b"\\u" in value and may_hold(value)]
+        if max(map(len, values), default=0) > strict_json.MAX_DEPTH:
+            long = strict_json.MAX_DEPTH
+            doubtful += [
+                p for p, value in enumerate(values) if len(value) > long and strict_json.may_be_too_deep(value)
+            ]
+        return set(doubtful)
 
     def _look_again(self, value: bytes) -> Any:
         """The event of one message, or the reason why it is none: not JSON, a missing field, a wrong type."""
-        if not value:
-            return "empty"
         try:
-            document = strict_json.parse(value)
+            document = self._parse(value)
         except strict_json.NotJsonError:
             return "not_json"
         if not isinstance(document, dict):
@@ -165,6 +169,19 @@ class Decoder:
             if field.name in present and not _has_type(field, present[field.name]):
                 return f"type:{field.name}"
         return self._struct(**{self._attributes[name]: value for name, value in present.items()})
+
+    def _parse(self, value: bytes) -> Any:
+        """Any document, quickly where msgspec is as strict as `strict_json`.
+
+        Raises:
+            NotJsonError: it is no JSON.
+        """
+        if not (strict_json.may_hold_surrogates(value) or strict_json.may_be_too_deep(value)):
+            try:
+                return self._decode_any(value)
+            except _REFUSED:
+                pass  # its numbers have limits that JSON hasn't
+        return strict_json.parse(value)
 
     @staticmethod
     def _dead_letters(batch: RawBatch, positions: list[int], reasons: pl.Series | None = None) -> pl.DataFrame:

@@ -1,0 +1,131 @@
+"""Dead letters: listed, exported, mended, replayed through a real topic."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from feast_repo.parquet import publish
+from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
+from stream import dead_letters
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW_MS = 1_772_366_400_000
+MISTYPED = b'{"event_id": "1", "user_id": "u1", "event_type": "veiw", "event_timestamp": 1772366400000}'
+NO_TIME = b'{"event_id": "2", "user_id": "u2", "event_type": "view", "event_timestamp": "x"}'
+LETTERS: list[tuple[int, int, bytes | None, bytes, str]] = [
+    (0, 5, b"u1", MISTYPED, "unknown_event_type"),
+    (1, 7, b"u2", NO_TIME, "type:event_timestamp"),
+    (1, 8, None, b"\xff\x1b[31m", "not_json"),
+]
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("KAFKA_TOPIC", "clicks")
+    rows = [(partition, offset, AT, key, value, reason) for partition, offset, key, value, reason in LETTERS]
+    table = pl.DataFrame(rows, schema=DEAD_LETTER_COLUMNS, orient="row")
+    publish(dead_letters_folder(tmp_path / "data") / "dt=2026-03-01" / "p0.parquet", table)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        dead_letters.main(arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("stored")
+def test_list_counts_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dead_letters.main(["list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["reason"]: row["count"] for row in rows} == {reason: 1 for *_, reason in LETTERS}
+    assert dead_letters.main(["list"]) == 0
+    assert "\x1b[31m" not in capsys.readouterr().out, "a letter must not speak to the terminal"
+    assert dead_letters.main(["list", "--reason", "empty"]) == 0
+    assert "no dead letters" in capsys.readouterr().out
+    assert dead_letters.main(["list", "--end", "2026-03-01T12:00:00"]) == 0
+    assert "no dead letters" in capsys.readouterr().out
+
+
+def test_export_keeps_every_byte(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stored / "letters.jsonl"
+    assert dead_letters.main(["export", str(path)]) == 0
+    found = lines_of(path)
+    assert [line["came_from"] for line in found] == ["clicks[0]@5", "clicks[1]@7", "clicks[1]@8"]
+    assert found[0]["value"].encode() == LETTERS[0][3]
+    assert found[2]["value_base64"] == "/xtbMzFt"
+    assert found[2]["key"] is None
+    capsys.readouterr()
+    assert "exists already" in refused(capsys, "export", str(path))
+    assert lines_of(path) == found
+
+
+def test_replay_sends_nothing_unless_all_is_mended(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stored / "letters.jsonl"
+    dead_letters.main(["export", str(path)])
+    capsys.readouterr()
+    said = refused(capsys, "replay", str(path))
+    assert "line 1: unknown_event_type" in said
+    assert "line 2: type:event_timestamp" in said
+    assert "line 3" in said
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", "7", '{"value": 5, "came_from": "a"}', '{"value_base64": "!", "came_from": 1}']
+)
+def test_a_line_that_is_no_letter_is_named(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "letters.jsonl"
+    path.write_text(f"\n{line}\n")
+    assert "line 2" in refused(capsys, "replay", str(path))
+
+
+def test_files_are_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "export takes a FILE" in refused(capsys, "export")
+    assert "list takes no FILE" in refused(capsys, "list", "x")
+    assert "No such file" in refused(capsys, "replay", str(tmp_path / "none"))
+
+
+def test_mended_letters_come_through_the_topic_with_their_origin(
+    stored: Path,
+    kafka_broker: str,
+    fresh_topic: Callable[[int], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = stored / "letters.jsonl"
+    dead_letters.main(["export", str(path), "--reason", "unknown_event_type"])
+    path.write_text(path.read_text().replace("veiw", "view"))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_broker)
+    monkeypatch.setenv("KAFKA_TOPIC", fresh_topic(1))
+    capsys.readouterr()
+    assert dead_letters.main(["replay", str(path)]) == 0
+    assert "1 letters replayed" in capsys.readouterr().out
+
+    consumer = Consumer({"bootstrap.servers": kafka_broker, "group.id": "test"})
+    consumer.assign([TopicPartition(StreamSettings().kafka_topic, 0, 0)])
+    message = consumer.poll(30)
+    assert message is not None
+    assert message.error() is None
+    assert message.headers() == [("replayed-from", b"clicks[0]@5")]
+    assert message.key() == b"u1"
+    assert json.loads(message.value() or b"")["event_type"] == "view"
+    consumer.close()
