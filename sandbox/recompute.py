@@ -133,7 +133,9 @@ def _aggregate(aggregate: Aggregate) -> str:
         return f"count(*) filter ({where})"
     if isinstance(aggregate, Min | Max):
         return f"{type(aggregate).__name__.lower()}({aggregate.column}) filter ({where})"
-    return f"coalesce(sum({aggregate.column}) filter ({where}), 0)::bigint"
+    # The sum as 64 bits hold it, from a wider one.
+    total = f"coalesce(sum({aggregate.column}) filter ({where}), 0)::hugeint"
+    return f"((({total} + {2**63}) % {2**64} + {2**64}) % {2**64} - {2**63})::bigint"
 
 
 def _condition(where: Predicate | None) -> str:
