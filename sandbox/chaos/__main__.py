@@ -144,10 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except (DrillError, SandboxError) as error:
                 console.print(f"FAILED with seed {seed}: {error}\nrepeat it with: {again}", style="red", markup=False)
                 return 1
-    if options.to is not None:
-        numbers = ",".join(map(str, options.seeds))
-        again = f"python -m sandbox.chaos --faults {options.faults} --seeds {numbers} --broker {options.broker}"
-        write(options.to, again, drills, show(drills))
+        verdict = drills[-1].verdict
+        console.print(f"seed {seed}: {'nothing lost, twice, wrong or behind' if verdict.faultless else verdict}")
+        if options.to is not None:
+            numbers = ",".join(str(one.seed) for one in drills)
+            again = f"python -m sandbox.chaos --faults {options.faults} --seeds {numbers} --broker {options.broker}"
+            write(options.to, again, drills, show(drills))
     if options.json:
         sys.stdout.write(json.dumps([asdict(one) for one in drills]) + "\n")
     else:

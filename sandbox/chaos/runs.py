@@ -102,7 +102,13 @@ class Runs:
         """
         before = self._log.stat().st_size
         process = self._popen(["-r", str(self.recovery), "-s", "1", "-b", "0"])
-        code = process.wait(PATIENCE_S)
+        try:
+            code = process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.wait()
+            message = f"a run that had to be refused goes on: {self._read(before)[-2000:]}"
+            raise DrillError(message) from error
         said = self._read(before)
         if code != 2:  # noqa: PLR2004  (refused)
             message = f"a run that had to be refused ended with {code}: {said[-2000:]}"
