@@ -149,7 +149,7 @@ class TestEnvExample:
 
 
 class TestMakefile:
-    TARGETS = ("help", "setup", "demo", "test", "check", "bench", "up", "down", "clean", "lock")
+    TARGETS = ("help", "setup", "demo", "test", "chaos", "check", "bench", "up", "down", "clean", "lock")
 
     def test_help_is_the_default_and_lists_every_target(self) -> None:
         shown = subprocess.run([MAKE], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -177,8 +177,10 @@ class TestMakefile:
 
 
 def test_packages_are_complete() -> None:
-    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
-    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == folders
+    modules = [*ROOT.glob("*/__init__.py"), *ROOT.glob("*/*/__init__.py")]
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
+    installed = {name for name in packages if name.partition(".")[0] not in {"tests", "benchmarks"}}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == installed
 
 
 def test_ci_script_is_executable_bash() -> None:

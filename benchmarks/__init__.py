@@ -1,0 +1,1 @@
+"""Repeatable measurements; results are kept with the hardware they ran on."""
