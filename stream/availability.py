@@ -6,6 +6,7 @@ import errno
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from redis.exceptions import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
+UNDER_WAY_S = 2.0
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -37,6 +39,7 @@ class Availability:
         self.name = name
         self._lock = threading.Lock()
         self._missed_by: set[object] = set()
+        self._missed_s = 0.0
         metrics.away.labels(name).set(0)
 
     def is_away(self, who: object, reason: object, doing: str) -> None:
@@ -46,12 +49,26 @@ class Availability:
                 logger.warning("%s is away (%s), %s until it is back", self.name, reason, doing)
                 metrics.away.labels(self.name).set(1)
             self._missed_by.add(who)
+            self._missed_s = time.monotonic()
+
+    @property
+    def away(self) -> bool:
+        """Whether anyone misses it."""
+        return bool(self._missed_by)
 
     def is_back(self, who: object) -> None:
         """Someone doesn't miss it any more."""
+        self._found({who})
+
+    def is_back_for_all(self) -> None:
+        """Someone has heard from it; what may have been under way when it was last missed is no proof."""
+        if self._missed_by and time.monotonic() - self._missed_s > UNDER_WAY_S:
+            self._found(set(self._missed_by))
+
+    def _found(self, by: set[object]) -> None:
         with self._lock:
-            if who in self._missed_by:
-                self._missed_by.remove(who)
+            if by & self._missed_by:
+                self._missed_by -= by
                 if not self._missed_by:
                     logger.warning("%s is back", self.name)
                     metrics.away.labels(self.name).set(0)

@@ -41,8 +41,11 @@ CONSUMER_DEFAULTS: dict[str, str | int | bool] = {
     "fetch.wait.max.ms": 100,
     "queued.max.messages.kbytes": 16_384,  # per partition: what is read ahead must fit for a hundred of them
     "fetch.message.max.bytes": 1_048_576,
-    "log_level": 3,
+    "log_level": 0,  # what is wrong is told once, by `error_cb` and by the messages' errors
 }
+
+
+_abandoned: list[Consumer] = []
 
 
 class KafkaSource(FixedPartitionedSource[RawBatch, int]):
@@ -90,12 +93,14 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": settings.stream_stop_at_end,
                 "auto.offset.reset": "error",
+                "error_cb": self._on_error,
             }
         )
         self._next_offset, end = self._start_and_end(settings, resume_offset, stored)
         self._end = end if settings.stream_stop_at_end else None
         self._ended = self._end is not None and self._next_offset >= self._end
         self._uncommitted: int | None = None
+        self._committed: int | None = None
         self._awake: datetime | None = None
         self._failure: KafkaError | None = None
         self._warned_create_time = False
@@ -156,7 +161,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             self._awake = datetime.now(UTC) + IDLE
             return []
         self._awake = None
-        availability.kafka.is_back(self._partition)
+        availability.kafka.is_back_for_all()
         batch = RawBatch(
             partition=self._partition,
             values=[message.value() or b"" for message in messages],
@@ -166,6 +171,11 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         )
         self._warn_of_create_time(messages[0])
         return self._advance(batch)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Called while polling. librdkafka connects again by itself, so this is only told."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (librdkafka's public name)
+            availability.kafka.is_away(self._partition, error.str(), "waiting")
 
     def _why_it_ends(self, error: KafkaError) -> str:
         """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""
@@ -232,6 +242,9 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return self._next_offset
 
     def _commit(self, offset: int) -> None:
+        if availability.kafka.away or offset == self._committed:
+            return
+        self._committed = offset
         try:
             self._consumer.commit(offsets=[TopicPartition(self._topic, self._partition, offset)], asynchronous=True)
         except KafkaException as error:
@@ -239,6 +252,9 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
 
     def close(self) -> None:
         """Leave the broker; the last epoch commits as the run ends."""
+        if availability.kafka.away:
+            _abandoned.append(self._consumer)  # closing it would wait for the broker, and nothing depends on that
+            return
         self._commit(self._next_offset)
         self._consumer.close()
 

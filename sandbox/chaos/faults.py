@@ -150,10 +150,24 @@ def redis_is_emptied(scene: Scene) -> str:
 
 def kafka_goes(scene: Scene) -> str:
     """Kafka ends, and comes back with its log."""
+    away = scene.runs.said().count(AWAY.format("Kafka"))
     scene.sandbox.kafka.stop()
-    scene.pause(4)
+    scene.runs.wait_to_say(AWAY.format("Kafka"), more_than=away)
+    back = scene.runs.said().count(BACK.format("Kafka"))
+    scene.pause(2)
     scene.sandbox.kafka.start()
+    scene.runs.wait_to_say(BACK.format("Kafka"), more_than=back)
     return "waited, and went on by itself"
+
+
+def terminate_without_kafka(scene: Scene) -> str:
+    """SIGTERM while Kafka is away: what was read is stored and committed, exit 0."""
+    away = scene.runs.said().count(AWAY.format("Kafka"))
+    scene.sandbox.kafka.stop()
+    scene.runs.wait_to_say(AWAY.format("Kafka"), more_than=away)
+    seconds = scene.runs.stop()
+    scene.sandbox.kafka.start()
+    return f"exit 0 after {seconds:.1f} s, {scene.start()}"
 
 
 def recovery_is_lost(scene: Scene) -> str:
@@ -219,6 +233,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
         redis_stops,
         recovery_is_damaged,
         terminate_without_redis,
+        terminate_without_kafka,
         redis_crashes,
         second_run,
     )

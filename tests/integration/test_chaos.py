@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED = 20_261_124
-KINDS = ["kill", "redis_crashes", "recovery_is_lost", "redis_is_emptied", "disk_is_full", "terminate_without_redis"]
+KINDS = [
+    "kill",
+    "redis_crashes",
+    "recovery_is_lost",
+    "redis_is_emptied",
+    "disk_is_full",
+    "terminate_without_redis",
+    "kafka_goes",
+]
 
 
 @pytest.fixture

@@ -53,6 +53,16 @@ def test_away_while_anyone_misses_it(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == 2
 
 
+def test_what_was_under_way_is_no_proof_that_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Availability("the ferry")
+    part.is_away(1, "fog", "waiting")
+    part.is_back_for_all()
+    assert part.away
+    monkeypatch.setattr(availability, "UNDER_WAY_S", 0.0)
+    part.is_back_for_all()
+    assert not part.away
+
+
 def test_other_errors_are_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
         hold_for_disk(failing(1, ZeroDivisionError()))
