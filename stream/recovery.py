@@ -70,7 +70,7 @@ def prepare(settings: StreamSettings, directory: Path) -> None:
         elif before is None or before.state != now.state:
             message = f"recovery state in {directory} has a format that this program doesn't read{remedy}"
             raise RecoveryError(message)
-        elif changed := _changed_features(before, now, directory):
+        elif changed := changed_features(before, now, directory):
             logger.info("features have changed (%s): rebuilding the recovery state for them", changed)
             rebuild(settings, store)
 
@@ -110,7 +110,7 @@ def _about(settings: StreamSettings) -> About:
     return About(STATE, settings.kafka_topic, partitions, declaration)
 
 
-def _changed_features(before: About, now: About, directory: Path) -> str:
+def changed_features(before: About, now: About, directory: Path) -> str:
     """The features that were added or removed since; empty if none were.
 
     Raises:

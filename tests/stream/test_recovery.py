@@ -1,0 +1,97 @@
+"""What recovery state was made for, against what it is wanted for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from feast_repo.algebra import Count, Max, Ratio, field
+from feast_repo.features import user_click_features as view
+from stream.recovery import changed_features
+from stream.recovery_store import About, RecoveryError, RecoveryStore
+from stream.windows import WindowEngine
+
+if TYPE_CHECKING:
+    from feast_repo.algebra import Feature
+    from feast_repo.views import WindowedView
+
+DIRECTORY = Path("recovery")
+
+
+def about(features: WindowedView = view, *, topic: str = "clicks", partitions: int = 6) -> About:
+    declaration = json.loads(json.dumps(features.meaning))
+    return About("2-x", topic, partitions, declaration)
+
+
+def with_features(**features: Feature | None) -> WindowedView:
+    kept = {name: feature for name, feature in {**view.features, **features}.items() if feature is not None}
+    return replace(view, features=kept)
+
+
+@pytest.mark.parametrize(
+    ("now", "changes"),
+    [
+        (view, ""),
+        (with_features(dearest=Max("price_cents")), "+dearest"),
+        (with_features(click_count=None), "-click_count"),
+        (with_features(click_count=None, clicks=view.features["click_count"]), "+clicks, -click_count"),
+        (with_features(click_rate=Ratio("click_count", "view_count")), ""),
+    ],
+)
+def test_added_removed_and_renamed_features_are_told(now: WindowedView, changes: str) -> None:
+    assert changed_features(about(), about(now), DIRECTORY) == changes
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        (about(with_features(click_count=Count(where=field("event_type") == "view"))), "click_count: give the new"),
+        (about(replace(view, allowed_lateness=timedelta(seconds=1))), "another declaration"),
+        (about(replace(view, slide=timedelta(minutes=5))), "another declaration"),
+        (about(replace(view, deduplicate=False)), "another declaration"),
+        (about(partitions=7), "users have moved"),
+        (about(topic="other"), "KAFKA_TOPIC"),
+    ],
+)
+def test_what_changes_the_meaning_of_rows_is_refused(now: About, says: str) -> None:
+    with pytest.raises(RecoveryError, match=says):
+        changed_features(about(), now, DIRECTORY)
+
+
+def test_a_rename_leaves_the_old_state_unusable_as_it_is() -> None:
+    """So it has to be rebuilt, which the dataflow does: the engine itself would not take it."""
+    renamed = with_features(click_count=None, clicks=view.features["click_count"])
+    with pytest.raises(ValueError, match="another declaration"):
+        WindowEngine.restore(renamed, WindowEngine(view).snapshot())
+
+
+class TestStore:
+    def test_installing_keeps_what_was_there(self, tmp_path: Path) -> None:
+        store = RecoveryStore(tmp_path)
+        assert not store.exists()
+        assert store.install(store.new(), about()) is None
+        assert store.check() is False
+        first = (tmp_path / "part-0.sqlite3").read_bytes()
+        kept = store.install(store.new(), about(partitions=7))
+        assert kept is not None
+        assert (kept / "part-0.sqlite3").read_bytes() == first
+        assert json.loads((kept / "about.json").read_text())["partitions"] == 6
+        found = store.about()
+        assert found is not None
+        assert found.partitions == 7
+        assert not list(tmp_path.glob(".new-*"))
+
+    def test_unreadable_files_are_named(self, tmp_path: Path) -> None:
+        store = RecoveryStore(tmp_path)
+        store.install(store.new(), about())
+        (tmp_path / "part-0.sqlite3").write_bytes(b"x" * 5000)
+        with pytest.raises(RecoveryError, match=r"part-0\.sqlite3"):
+            store.check()
+        (tmp_path / "about.json").write_text("{")
+        with pytest.raises(RecoveryError, match=r"about\.json"):
+            store.about()
