@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -21,7 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from feast_repo.commands import Command
 from feast_repo.features import purchase_prediction
-from feast_repo.online_marker import mark_filled, marker_key
+from feast_repo.online_marker import begin_filling, end_filling, marker_key
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import features_folder, progress_folder
@@ -34,14 +33,15 @@ if TYPE_CHECKING:
     from feast_repo.online_view import OnlineView
     from feast_repo.views import BatchView
 
-HEALED_LATER = pl.duration(microseconds=1)
-"""A healed row stands in Redis by so much later than its window's end, to be newer than the row that it corrects."""
+HEALED = pl.col("writer") == "heal"
+HEALED_LATER = "#healed_later"
+"""The n-th correction of a row stands in Redis n us later than its window's end, to be newer than what it corrects."""
 
 
 def newest_by_day(data_root: Path, view: WindowedView | BatchView) -> Iterator[tuple[int, int, pl.DataFrame]]:
     """Each entity's newest row, by day from the newest day on: (days done, days in all, rows as they stand online).
 
-    In memory are one day's rows and the entities that have had theirs.
+    In memory are the entities: their newest rows of a day, and the names of those that have had theirs.
     """
     key, columns = view.entity.join_key, offline_columns(view)
     folders = sorted(features_folder(data_root, view.name).glob("dt=*"), reverse=True)
@@ -53,21 +53,30 @@ def newest_by_day(data_root: Path, view: WindowedView | BatchView) -> Iterator[t
 
 
 def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
-    healed = pl.col("writer") == "heal"
     for last_try in (False, True):
         try:
+            rows = pl.scan_parquet(
+                sorted(folder.glob("*.parquet")),
+                schema=columns,
+                missing_columns="insert",
+                extra_columns="ignore",
+                hive_partitioning=False,
+            )
+            # Twice over the files, since a sort would hold all rows of the day.
+            newest = rows.group_by(key).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
             return (
-                pl.scan_parquet(
-                    sorted(folder.glob("*.parquet")),
-                    schema=columns,
-                    missing_columns="insert",
-                    extra_columns="ignore",
-                    hive_partitioning=False,
+                rows.join(newest.lazy(), on=[key, "event_timestamp"], how="semi")
+                .collect(engine="streaming")
+                .with_columns(
+                    pl.col("created_timestamp").filter(HEALED).n_unique().over(key).cast(pl.Int64).alias(HEALED_LATER)
                 )
-                .sort("event_timestamp", "created_timestamp")
+                .sort("created_timestamp")
                 .unique(key, keep="last")
-                .with_columns(pl.col("event_timestamp") + pl.when(healed).then(HEALED_LATER).otherwise(pl.duration()))
-                .collect()
+                .with_columns(
+                    pl.col("event_timestamp")
+                    + pl.duration(microseconds=pl.when(HEALED).then(HEALED_LATER).otherwise(0))
+                )
+                .drop(HEALED_LATER)
             )
         except FileNotFoundError:  # compaction has just merged it
             if last_try:
@@ -82,21 +91,19 @@ def restore(data_root: Path, view: WindowedView | BatchView, online: OnlineView,
         redis.RedisError: Redis is away.
         RuntimeError: Redis was emptied again meanwhile.
     """
-    redis, marker, mine = online.redis, marker_key(project, view.name), f"filling {uuid.uuid4().hex}"
-    redis.set(marker, mine)
-    written = 0
+    redis, marker = online.redis, marker_key(project, view.name)
+    mine, written = begin_filling(redis, marker), 0
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view):
             written += online.write_beside(rows)
             bar.update(task, completed=done, total=days)
-    if redis.get(marker) != mine.encode():
-        message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"
-        raise RuntimeError(message)
     if isinstance(view, WindowedView):
         record = ProgressRecord(progress_folder(data_root))
         announce_missing(redis, progress_key(project, view.name), record)
-    mark_filled(redis, marker)
+    if not end_filling(redis, marker, mine):
+        message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"
+        raise RuntimeError(message)
     return written
 
 

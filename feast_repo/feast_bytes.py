@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.provider import get_provider
 from redis.connection import Connection
 
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.online_store import RedisUrlOnlineStore
+from feast_repo.online_store import Recorder
 from feast_repo.redis_format import UnsupportedFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from feast import FeatureView
     from feast.repo_config import RepoConfig
 
@@ -34,40 +33,13 @@ SAMPLES: dict[str, list[Any]] = {
 }
 
 
-class _Recorder:
-    """Stands where Redis would: knows no stored time, and keeps what is set."""
-
-    def __init__(self) -> None:
-        self.commands: list[list[Any]] = []
-        self._asked = 0
-
-    def pipeline(self, *, transaction: bool) -> Self:
-        del transaction
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def hmget(self, *_: object) -> None:
-        self._asked += 1
-
-    def hset(self, key: bytes, mapping: Mapping[Any, bytes]) -> None:
-        self.commands.append(["HSET", key, *(part for item in mapping.items() for part in item)])
-
-    def execute(self) -> list[list[None]]:
-        return [[None]] * self._asked
-
-
 def feast_commands(config: RepoConfig, view: FeatureView, rows: pl.DataFrame) -> bytes:
     """The write commands of `FeatureStore.push`, as they go over the wire; no server is needed."""
-    recorder, provider, online_store = _Recorder(), get_provider(config), RedisUrlOnlineStore()
-    online_store._client = recorder  # type: ignore[assignment]  # noqa: SLF001  (where Feast asks for its client)
+    recorder, provider, online_store = Recorder(), get_provider(config), RedisOnlineStore()
+    online_store._client = recorder  # noqa: SLF001  (where Feast asks for its client)
     provider._online_store = online_store  # noqa: SLF001  (where Feast asks for its store)
     provider.ingest_df(view, rows.to_pandas())
-    return b"".join(Connection().pack_commands(recorder.commands))
+    return b"".join(Connection().pack_commands(recorder.commands()))
 
 
 def compare_with_feast(config: RepoConfig, view: FeatureView, row_format: RowFormat) -> None:

@@ -1,21 +1,38 @@
 """Feast's Redis store, reached by `REDIS_URL`.
 
-Only the connection is ours: keys, values and reads are Feast's. Feast's own connection string can hold neither a URL
-nor a password with a comma.
+Keys, values and reads are Feast's. The connection is ours, since Feast's own connection string can hold neither a URL
+nor a password with a comma; and so is the comparison of event times when rows are written, since Feast reads first and
+writes later, so that a newer row that comes in between would be lost.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from pydantic import model_validator
 from redis import Redis, asyncio as redis_asyncio
 from redis.backoff import NoBackoff
+from redis.connection import Connection
 from redis.retry import Retry
 
 from feast_repo import registry
+from feast_repo.redis_format import decode_time
+from feast_repo.redis_guard import SWAP_SHA, swap_until_settled
+from feast_repo.redis_pipe import ask
 from feast_repo.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from feast import FeatureView
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+    from feast.repo_config import RepoConfig
+
+COMMANDS_PER_PAYLOAD = 2_000
 
 CONNECTION: dict[str, Any] = {
     "socket_timeout": 5,
@@ -50,6 +67,42 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
         return self
 
 
+class Recorder:
+    """Stands where Redis would while Feast writes: knows no stored time, and keeps what is set."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[bytes, dict[str | bytes, bytes]]] = []
+        self._asked = 0
+
+    def pipeline(self, *, transaction: bool) -> Self:
+        """Everything is one pipeline."""
+        del transaction
+        return self
+
+    def __enter__(self) -> Self:
+        """It is its own context."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to close."""
+
+    def hmget(self, *_: object) -> None:
+        """Take note of a question for the stored time."""
+        self._asked += 1
+
+    def hset(self, key: bytes, mapping: Mapping[str | bytes, bytes]) -> None:
+        """Keep a row."""
+        self.rows.append((key, dict(mapping)))
+
+    def execute(self) -> list[list[None]]:
+        """Nothing is stored."""
+        return [[None]] * self._asked
+
+    def commands(self) -> list[list[str | bytes]]:
+        """What would have been sent."""
+        return [["HSET", key, *arguments(row)] for key, row in self.rows]
+
+
 class RedisUrlOnlineStore(RedisOnlineStore):
     """Feast's Redis store at `StoreSettings().redis_url` (redis:// or rediss://)."""
 
@@ -62,8 +115,59 @@ class RedisUrlOnlineStore(RedisOnlineStore):
             self._client = Redis.from_url(StoreSettings().redis_url, **CONNECTION)
         return self._client
 
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write each entity's newest row unless Redis has one as new, compared and set in one step.
+
+        `feast materialize` and `FeatureStore.push` write with this. Feast's own method makes the bytes. With options
+        that forgo the comparison or limit a key's life, it also sends them.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        online = cast("RedisOnlineStoreConfig", config.online_store)
+        if online.skip_dedup or online.key_ttl_seconds:
+            super().online_write_batch(config, table, data, progress)
+            return
+        feast, recorder = RedisOnlineStore(), Recorder()
+        feast._client = recorder  # noqa: SLF001  (where Feast asks for its client)
+        feast.online_write_batch(config, table, data, progress)
+        _write_newer(self._get_client(online), dict(recorder.rows))  # an entity's later rows are newer
+
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> redis_asyncio.Redis:
         del online_store_config
         if self._client_async is None:
             self._client_async = redis_asyncio.Redis.from_url(StoreSettings().redis_url, **CONNECTION)
         return self._client_async
+
+
+def arguments(row: Mapping[str | bytes, bytes]) -> list[str | bytes]:
+    """Fields and values, as HSET takes them."""
+    return [part for item in row.items() for part in item]
+
+
+def _write_newer(redis: Redis, rows: Mapping[bytes, Mapping[str | bytes, bytes]]) -> None:
+    """Set the rows that are newer than the stored ones; each begins with its time, as Feast has it."""
+    keys, fields = list(rows), [arguments(row) for row in rows.values()]
+    times = [decode_time(cast("bytes", row[1])) for row in fields]
+    connection: Any = Connection()
+
+    def read(numbers: list[int]) -> list[bytes | None]:
+        return ask(redis, payloads(("HGET", keys[number], fields[number][0]) for number in numbers))
+
+    def swaps(numbers: list[int], stored: list[bytes | None]) -> Iterator[tuple[bytes, int]]:
+        pairs = zip(numbers, stored, strict=True)
+        return payloads(("EVALSHA", SWAP_SHA, 1, keys[number], time or b"", *fields[number]) for number, time in pairs)
+
+    def payloads(commands: Iterator[tuple[Any, ...]]) -> Iterator[tuple[bytes, int]]:
+        while part := list(islice(commands, COMMANDS_PER_PAYLOAD)):
+            yield b"".join(connection.pack_commands(part)), len(part)
+
+    swap_until_settled(
+        redis, len(keys), read, lambda number, stored: not stored or times[number] > decode_time(stored), swaps
+    )

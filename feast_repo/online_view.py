@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -12,20 +11,16 @@ from feast import FeatureView
 from feast_repo.feast_bytes import compare_with_feast
 from feast_repo.online_store import RedisUrlOnlineStoreConfig
 from feast_repo.redis_format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
+from feast_repo.redis_guard import SWAP_SHA, swap_until_settled
 from feast_repo.redis_pipe import ask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from feast import FeatureStore
     from redis import Redis
 
 TIME = "event_timestamp"
-
-SWAP = """
-if (redis.call('HGET', KEYS[1], ARGV[2]) or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-return 1
-"""
-SWAP_SHA = hashlib.sha1(SWAP.encode()).hexdigest()  # noqa: S324  (the name that Redis gives to scripts)
 
 
 class OnlineView:
@@ -62,18 +57,18 @@ class OnlineView:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
         """
         keys, rows = self._keyed(rows)
-        self.redis.script_load(SWAP)
-        count = 0
-        while keys:
-            stored = self._stored_times(keys)
-            newer = _newer(rows, stored)
-            keys, stored, rows = list(compress(keys, newer)), list(compress(stored, newer)), rows.filter(newer)
-            done = ask(self.redis, self._format.swap_commands(keys, stored, rows, SWAP_SHA))
-            count += sum(done)
-            # Someone else wrote these in between: look again.
-            again = [not swapped for swapped in done]
-            keys, rows = list(compress(keys, again)), rows.filter(again)
-        return count
+        offered = rows[TIME].dt.epoch("ns").to_list()
+
+        def swaps(numbers: list[int], stored: list[bytes | None]) -> Iterator[tuple[bytes, int]]:
+            return self._format.swap_commands([keys[number] for number in numbers], stored, rows[numbers], SWAP_SHA)
+
+        return swap_until_settled(
+            self.redis,
+            len(rows),
+            lambda numbers: self._stored_times([keys[number] for number in numbers]),
+            lambda number, stored: stored is None or offered[number] > decode_time(stored),
+            swaps,
+        )
 
     def _keyed(self, rows: pl.DataFrame) -> tuple[list[bytes], pl.DataFrame]:
         rows = newest_rows(rows, [self._format.join_key])

@@ -12,6 +12,7 @@ import hiredis
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 18
 ERRORS: dict[str, type[RedisError]] = {
     "LOADING": BusyLoadingError,
+    "NOSCRIPT": NoScriptError,
     "READONLY": ReadOnlyError,
     "OOM": OutOfMemoryError,
 }

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from feast_repo.online_marker import is_filled, mark_filled, marker_key
+from feast_repo.online_marker import is_filled, mark_filled, marker_key, read_mark
 from feast_repo.progress import Progress, ProgressRecord, announce, progress_key
 from feast_repo.tables import (
     DEAD_LETTER_COLUMNS,
@@ -42,6 +42,8 @@ from stream.stopping import refuse
 from stream.tally import Tally
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from feast_repo.push import Pusher
     from stream.settings import StreamSettings
     from stream.windows import ClosedWindow
@@ -132,6 +134,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         redis = pusher.redis
         if redis is not None and not self._stored:  # the beginning: there is nothing that Redis could lack
             hold_for_redis(lambda: mark_filled(redis, self._marker_key))
+        self._mark: bytes | None = None  # unknown, so that the first epoch is pushed twice rather than not at all
 
     def write_batch(self, values: list[Outcome]) -> None:
         """Buffer what goes to Parquet, and push features online."""
@@ -182,6 +185,8 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         """Make the epoch durable; the progress record comes last."""
         hold_for_disk(self._flush_logs)
         list(self._threads.map(self._push_offline, self._windows))
+        if (redis := self._pusher.redis) is not None and self._reached:
+            hold_for_redis(lambda: self._push_what_a_restore_missed(redis))
         feature_rows = sum(len(window.rows) for _, window in self._windows)
         self._windows.clear()
         advanced = {
@@ -193,11 +198,21 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
             hold_for_disk(lambda: self._record.save(progress))  # noqa: B023  (called before the next round)
             self._stored[partition] = progress
         self._reached.clear()
-        redis = self._pusher.redis
         if redis is not None and advanced:
             hold_for_redis(lambda: announce(redis, self._progress_key, advanced.values()))
-            hold_for_redis(lambda: self._emptied.look(filled=is_filled(redis, self._marker_key)))
         self._tell(feature_rows, advanced)
+
+    def _push_what_a_restore_missed(self, redis: Redis) -> None:
+        """Push the epoch's windows again unless the mark says that Redis has lost nothing since the last epoch.
+
+        A restore that ran meanwhile could not read them: their files are here only now. It comes before the progress
+        record is saved, since windows that the record has passed are not pushed any more.
+        """
+        mark = read_mark(redis, self._marker_key)
+        if self._windows and (mark != self._mark or not is_filled(mark)):
+            self._pusher.push_online(pl.concat([window.rows for _, window in self._windows]))
+        self._mark = mark
+        self._emptied.look(filled=is_filled(mark))
 
     def _tell(self, feature_rows: int, advanced: dict[int, Progress]) -> None:
         """Count what has become durable."""

@@ -1,0 +1,61 @@
+"""Redis is emptied and restored between a push and the epoch's end, when Parquet doesn't have the pushed rows yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from batch import restore_online
+from feast_repo.features import user_click_features as view
+from feast_repo.progress import Progress
+from feast_repo.push import Pusher
+from feast_repo.tables import DEAD_LETTER_COLUMNS, event_columns
+from sandbox.checks import online_equals_offline
+from stream.availability import Emptied
+from stream.settings import StreamSettings
+from stream.stores import Outcome, StorePart
+from stream.tally import Tally
+from stream.windows import ClosedWindow
+from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
+from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, milliseconds
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+RECORDS = pl.DataFrame(schema={**event_columns(view.events), "missed_windows": pl.Int32})
+DEAD = pl.DataFrame(schema=DEAD_LETTER_COLUMNS)
+
+
+def closed(number: int) -> Outcome:
+    """Window `number` of partition 0 closes with a row of one user of its own, and of one who is in all."""
+    end = NEW_YEAR + number * view.slide
+    rows = clicks(["everywhere", f"only in {number}"], end)
+    window = ClosedWindow(milliseconds(end), rows)
+    return Outcome(
+        Progress("clickstream", 0, number + 1, milliseconds(end), milliseconds(end)), RECORDS, DEAD, [window]
+    )
+
+
+@pytest.mark.parametrize("restore", ["in the same epoch", "over two epochs"])
+def test_rows_of_the_open_epoch_are_online_in_the_end(
+    store: FeatureStore,  # noqa: F811
+    restore: str,
+) -> None:
+    settings = StreamSettings()
+    part = StorePart(settings, pusher := Pusher(store, PUSH_SOURCE), Tally(), Emptied())
+    part.write_batch([closed(0)])
+    part.snapshot()
+    part.write_batch([closed(1)])
+    assert pusher.redis is not None
+    pusher.redis.flushall()
+    if restore == "over two epochs":
+        part.snapshot()
+        part.write_batch([closed(2)])
+        pusher.redis.flushall()
+    assert restore_online.main([]) == 0
+    part.snapshot()
+    part.close()
+    check = online_equals_offline(store, settings.data_root, view)
+    assert check.holds, check.figures
