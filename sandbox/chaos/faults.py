@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
+from rich.console import Console
 
+from feast_repo import features
 from feast_repo.settings import PROJECT_ROOT
 from sandbox.chaos.runs import PATIENCE_S, DrillError
+from sandbox.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +151,29 @@ def redis_is_emptied(scene: Scene) -> str:
     return said
 
 
+def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
+    """FLUSHALL and a restore right after a push, when Parquet doesn't have the pushed rows yet."""
+    from batch.restore_online import restore  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.online_view import OnlineView  # noqa: PLC0415
+    from feast_repo.store import open_store  # noqa: PLC0415
+
+    store = open_store()
+    online = OnlineView(store, store.get_feature_view(features.user_click_features.name))
+    before = _writes(online.redis)
+    if not wait_until(lambda: _writes(online.redis) > before, PATIENCE_S):
+        message = f"no row was pushed within {PATIENCE_S:.0f} s"
+        raise DrillError(message)
+    online.redis.flushall()
+    written = restore(scene.data_root, features.user_click_features, online, store.project, Console(quiet=True))
+    return f"restored {written} rows at once"
+
+
+def _writes(redis: Redis) -> int:
+    """How many rows were written."""
+    statistics: Any = redis.info("commandstats")
+    return int(statistics.get("cmdstat_hset", {}).get("calls", 0))
+
+
 def kafka_goes(scene: Scene) -> str:
     """Kafka ends, and comes back with its log."""
     away = scene.runs.said().count(AWAY.format("Kafka"))
@@ -224,6 +250,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
     for fault in (
         kill,
         redis_is_emptied,
+        redis_is_emptied_in_an_epoch,
         recovery_is_lost,
         disk_is_full,
         kafka_goes,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from stream.settings import StreamSettings
 
 START_MS = 1_772_323_200_000  # 2026-03-01
-USERS = 400
+USERS = 8_000
+"""So many that most are quiet at the end: nothing repairs online what the faults left them."""
 RECORDS_PER_SECOND = 1_000
 SECONDS_PER_SECOND = 60
 """A window closes every ten real seconds."""

@@ -20,6 +20,7 @@ KINDS = [
     "redis_crashes",
     "recovery_is_lost",
     "redis_is_emptied",
+    "redis_is_emptied_in_an_epoch",
     "disk_is_full",
     "terminate_without_redis",
     "kafka_goes",
