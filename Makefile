@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# One resolution holds every extra (all.lock); what is installed is a part of it, pin by pin the same. So Spark, Great
-# Expectations and Prefect are known to fit beside the core, and nobody downloads them before a command needs them.
+# One resolution holds every extra (all.lock); what is installed is a part of it, pin by pin the same. So Prefect is known
+# to fit beside the rest, and nobody downloads it before a command needs it.
 #   requirements/core.lock  what the services' image installs
-#   requirements/dev.lock   core, sandbox, tests and checks: what `make setup` installs
+#   requirements/dev.lock   all but Prefect, with tests and checks: what `make setup` installs
 #   requirements/all.lock   every extra
 LOCKED := requirements/dev.lock
 
@@ -70,7 +70,7 @@ lock: ## resolve the dependencies into requirements/*.lock (delete these first t
 	    --custom-compile-command "make lock" --output-file "$$out" pyproject.toml "$$@"; \
 	}; \
 	compile all.lock requirements/tools.in --all-extras; \
-	compile dev.lock requirements/tools.in --extra sandbox --extra dev --constraint requirements/all.lock; \
+	compile dev.lock requirements/tools.in --extra sandbox --extra spark --extra quality --extra train --extra dev --constraint requirements/all.lock; \
 	compile core.lock --constraint requirements/all.lock
 
 # The mark is made last, so an interrupted set-up is done again and a finished one is not.

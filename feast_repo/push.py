@@ -7,7 +7,6 @@ from the registry. Stores that are not ours get Feast's own push.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,7 +22,7 @@ from feast_repo.offline_store import (
 from feast_repo.online_view import TIME, OnlineView, newest_rows
 from feast_repo.parquet import day_folder, publish
 from feast_repo.redis_format import UnsupportedFormatError
-from feast_repo.tables import day
+from feast_repo.tables import day, window_file
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -105,9 +104,3 @@ class Pusher:
             folder = day_folder(source_folder(view.batch_source, self._store.config.repo_path), day(window_end_ms))
             columns = stored_columns(view.batch_source)
             publish(folder / window_file(writer, partition, window_end_ms), rows.select(columns.keys()).cast(columns))
-
-
-def window_file(writer: str, partition: int, window_end_ms: int) -> str:
-    """The file name of one writer's rows of one window and partition."""
-    end = datetime.fromtimestamp(window_end_ms / 1000, tz=UTC)
-    return f"{writer}-p{partition:05d}-{end:%Y%m%dT%H%M%SZ}.parquet"

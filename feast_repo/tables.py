@@ -77,3 +77,9 @@ def day(milliseconds: int) -> str:
 def from_milliseconds(column: str) -> pl.Expr:
     """A column of epoch milliseconds as UTC time with microseconds."""
     return (pl.col(column) * 1000).cast(UTC_MICROSECONDS)
+
+
+def window_file(writer: str, partition: int, window_end_ms: int) -> str:
+    """The file name of one writer's rows of one window and partition."""
+    end = datetime.fromtimestamp(window_end_ms / 1000, tz=UTC)
+    return f"{writer}-p{partition:05d}-{end:%Y%m%dT%H%M%SZ}.parquet"

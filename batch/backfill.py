@@ -1,0 +1,224 @@
+"""Features from the archive: what is not stored is computed and added.
+
+    python -m batch.backfill --start 2026-01-01 --end 2026-02-01 --engine spark
+    python -m batch.backfill --mode complete --heal           # also corrects what late events change, Redis included
+    python -m batch.backfill --from events.jsonl --end 2026-01-01T12:10   # from events that were never streamed
+
+Stored rows are never changed, and nothing is computed beyond the progress record. It may be stopped at any time and run
+again: it then goes on with what is lacking, and when nothing is, it writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from batch.archive import ArchiveError
+from batch.heal import Healing
+from batch.history import bring_in, reach_with
+from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
+from batch.rows import add_rows, beside_stored, in_two_partitions, lacking, overruling
+from batch.stored import stored_rows
+from feast_repo.commands import Command, integer
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from batch.archive import Engine, Scope
+    from batch.recompute import Recomputation
+    from feast_repo.online_view import OnlineView
+
+WRITER = "backfill"
+MOST_PARTITIONS = 100_000
+
+
+@dataclass
+class Summary:
+    """What a backfill did."""
+
+    engine: str
+    mode: str
+    windows: int = 0
+    rows: int = 0
+    added: int = 0
+    healed: int = 0
+    healed_online: int = 0
+    history_events: int = 0
+    history_refused: int = 0
+    in_two_partitions: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def backfill(recomputation: Recomputation, data_root: Path, summary: Summary, history_end: datetime | None) -> None:
+    """Add the rows that are lacking; with history, also those of windows that the stream saw in part.
+
+    Raises:
+        OSError: the disk is full or not writable; what was added before stays, and a new run goes on.
+    """
+    view = recomputation.scope.view
+    for chunk in track(recomputation, "backfill"):
+        rows = recomputation.rows(chunk, "complete" if summary.mode == "complete" else "as-seen")
+        beside = beside_stored(view, rows, stored_rows(data_root, view, chunk.first, chunk.last))
+        added = lacking(view, beside)
+        if history_end is not None:
+            added = pl.concat([added, overruling(view, beside, history_end)]).unique()
+        summary.added += add_rows(data_root, view, WRITER, added)
+        _count(summary, recomputation, rows, chunk.last - chunk.first + 1)
+
+
+def heal(recomputation: Recomputation, data_root: Path, summary: Summary, online: OnlineView | None) -> None:
+    """Correct the rows that differ from the truth, offline chunk by chunk, then online.
+
+    Raises:
+        OSError: the disk is full or not writable; what was healed before stays, and a new run goes on.
+        redis.RedisError: Redis is away; what was healed offline stays, and a new run goes on.
+    """
+    healing = Healing(data_root, recomputation.scope.view, datetime.now(UTC))
+    for chunk in track(recomputation, "heal"):
+        rows = recomputation.rows(chunk, "complete")
+        summary.healed += healing.heal(chunk.first, chunk.last, rows)
+        _count(summary, recomputation, rows, chunk.last - chunk.first + 1)
+    if online is not None:
+        summary.healed_online = healing.heal_online(online)
+
+
+def _count(summary: Summary, recomputation: Recomputation, rows: pl.DataFrame, windows: int) -> None:
+    summary.rows += len(rows)
+    summary.windows += windows
+    users = in_two_partitions(recomputation.scope.view, rows)
+    summary.in_two_partitions = sorted({*summary.in_two_partitions, *users})
+
+
+def _open_online(command: Command, name: str) -> OnlineView | None:
+    """The view in Redis, or None where the online store is another one."""
+    from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
+    from feast_repo.store import (  # noqa: PLC0415
+        RegistryMismatchError,
+        RegistryUnavailableError,
+        ensure_applied,
+        open_store,
+    )
+
+    try:
+        store = open_store()
+        ensure_applied(store)
+        online = OnlineView(store, store.get_feature_view(name))
+        online.redis.ping()
+    except UnsupportedFormatError as error:
+        sys.stderr.write(f"batch.backfill: healing offline only: {error}\n")
+        return None
+    except (RegistryMismatchError, RegistryUnavailableError) as error:
+        command.error(str(error))
+    return online
+
+
+def _run(options: argparse.Namespace, command: Command, settings: StreamSettings, summary: Summary) -> int:
+    view, root = settings.view, settings.data_root
+    scope = scope_of(settings, options.start, options.end)
+    online = _open_online(command, view.name) if options.heal else None
+    with ExitStack() as stack:
+        history_end = None
+        if options.source is not None:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".history-", dir=root))
+            scope, history_end = _with_history(options, scope, Path(folder), summary)
+        elif scope.reach.is_empty():
+            command.error(f"{root} has no progress record: run the stream first, or name events with --from")
+        engine: Engine = stack.enter_context(
+            opened(options.engine, settings, master=options.master, archive=options.archive)
+        )
+        recomputation = recompute(engine, scope)
+        if recomputation.timeline.mismatched:
+            sys.stderr.write(f"batch.backfill: {complaint(recomputation.timeline)}\n")
+            return 1
+        if options.heal:
+            heal(recomputation, root, summary, online)
+        else:
+            backfill(recomputation, root, summary, history_end)
+    return 0
+
+
+def _with_history(options: argparse.Namespace, scope: Scope, folder: Path, summary: Summary) -> tuple[Scope, datetime]:
+    partitions = options.partitions or max(scope.reach["partition"].to_list(), default=-1) + 1
+    if not partitions:
+        message = "the stream has not run here yet: name the number of the topic's partitions with --partitions"
+        raise ArchiveError(message)
+    history = bring_in(scope.view, options.source, partitions, folder)
+    summary.history_events, summary.history_refused = history.events, history.refused
+    reach = reach_with(scope.view, scope.reach, partitions, history)
+    end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=history.last_ms + 1)
+    # Windows that history doesn't reach into are left to a backfill from the archive.
+    last = history.last_ms // scope.view.slide_ms + scope.view.panes_per_window + 1
+    return replace(scope, reach=reach, last=min(last, scope.last or last), history=folder), end
+
+
+def _table(summary: Summary) -> Table:
+    table = Table(title=f"backfill with {summary.engine}, {summary.mode}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name in ("windows", "rows", "added", "healed", "healed_online", "history_events", "history_refused"):
+        value = getattr(summary, name)
+        if value or name in {"windows", "rows", "added"}:
+            table.add_row(name.replace("_", " "), f"{value:,}")
+    if summary.in_two_partitions:
+        table.add_row("users in two partitions", str(len(summary.in_two_partitions)))
+    table.add_row("seconds", f"{summary.seconds:.1f}")
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.backfill", "Compute features from the archive and add those that are lacking.")
+    add_arguments(command)
+    command.add_argument("--heal", action="store_true", help="correct stored rows, Redis too; needs --mode complete")
+    command.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="add events of JSON lines or Parquet (file or folder)"
+    )
+    command.add_argument(
+        "--partitions", type=integer(1, MOST_PARTITIONS), help="of the topic, for --from (default: as the stream knows)"
+    )
+    options = parsed(command, arguments)
+    mode = options.mode or ("as-seen" if options.source is None else "complete")
+    if options.heal and (mode != "complete" or options.source is not None):
+        command.error("--heal corrects by the archive's complete truth: use --mode complete, without --from")
+    if options.source is not None and mode != "complete":
+        command.error("--from brings events that no stream has seen: use --mode complete, or leave --mode out")
+    settings = command.settings(StreamSettings)
+    summary, start = Summary(options.engine, mode), time.monotonic()
+    try:
+        status = _run(options, command, settings, summary)
+    except RedisError as error:
+        command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
+    except (ArchiveError, OSError) as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    if status:
+        return status
+    summary.seconds = round(time.monotonic() - start, 3)
+    if options.json:
+        sys.stdout.write(json.dumps(asdict(summary)) + "\n")
+    else:
+        Console().print(_table(summary))
+        for user in summary.in_two_partitions[:10]:
+            sys.stderr.write(f"batch.backfill: {user} has events in two partitions: use one partitioner\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

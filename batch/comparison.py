@@ -1,0 +1,195 @@
+"""Stored rows against recomputed ones, window by window: what is equal, what is not, and what late events explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batch.archive import LATE, PARTITION
+from batch.rows import STORED, in_two_partitions
+from batch.stored import CREATED, TIME, bits, effective
+from feast_repo.views import offline_columns
+
+if TYPE_CHECKING:
+    from batch.archive import Mode
+    from feast_repo.views import WindowedView
+
+NTH, IN_STORE, IN_BATCH, OWN, WHOLE, COPY = "#nth", "#in_store", "#in_batch", "#own", "#whole", "#copy"
+"""NTH tells rows of one user and window apart; OWN: the stored row is the stream's; WHOLE: so are others of the window;
+COPY: the same row is stored once more, as it is for a moment while files are compacted, which harms no reader."""
+DEFAULT_EXAMPLES = 20
+
+
+@dataclass
+class FeatureCount:
+    """One column's comparison. `undeclared`: stored before the feature was declared, so there is nothing to compare."""
+
+    compared: int = 0
+    equal: int = 0
+    different: int = 0
+    explained: int = 0
+    undeclared: int = 0
+    largest_difference: float = 0.0
+
+
+@dataclass
+class Comparison:
+    """Sums over all windows. Rows are explained where late events make the difference, and nowhere in `as-seen`."""
+
+    view: WindowedView
+    mode: Mode
+    most_examples: int = DEFAULT_EXAMPLES
+    recomputed: int = 0
+    equal: int = 0
+    different: int = 0
+    only_in_stream: int = 0
+    only_in_batch: int = 0
+    explained: int = 0
+    backfilled: int = 0
+    features: dict[str, FeatureCount] = field(default_factory=dict)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    in_two_partitions: list[str] = field(default_factory=list)
+    series: list[pl.DataFrame] = field(default_factory=list)
+
+    @property
+    def unexplained(self) -> int:
+        """Rows that differ, or are only on one side, and that no late event explains."""
+        return self.different + self.only_in_stream + self.only_in_batch - self.explained
+
+    def add(self, rows: pl.DataFrame, stored: pl.DataFrame) -> None:
+        """Compare all rows of some windows: recomputed ones (with PARTITION and LATE), and all that are stored."""
+        view, key = self.view, self.view.entity.join_key
+        split = in_two_partitions(view, rows)
+        self.in_two_partitions = sorted({*self.in_two_partitions, *split})
+        if self.mode == "as-seen":
+            rows, stored = self._as_seen(rows, stored)
+        else:
+            # Which of two halves is the truth can't be said.
+            rows, stored = (side.filter(~pl.col(key).is_in(split)) for side in (rows, stored))
+            rows = rows.with_columns(pl.lit(value=True).alias(WHOLE))
+            stored = effective(view, stored).with_columns((pl.col("writer") != "backfill").alias(OWN))
+        self._count(self._paired(rows, stored))
+
+    def _as_seen(self, rows: pl.DataFrame, stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The stream's own rows; where it has none of a whole window and partition, what was backfilled for it."""
+        keys = [self.view.entity.join_key, TIME]
+        own = stored.filter(pl.col("writer") == "stream").with_columns(pl.lit(value=True).alias(OWN))
+        streamed = rows.join(own.select(keys), on=keys, how="semi").select(PARTITION, TIME).unique()
+        rows = rows.join(
+            streamed.with_columns(pl.lit(value=True).alias(WHOLE)), on=[PARTITION, TIME], how="left"
+        ).with_columns(pl.col(WHOLE).fill_null(value=False))
+        filled = effective(self.view, stored.filter(pl.col("writer") == "backfill")).join(
+            rows.filter(~pl.col(WHOLE)).select(keys), on=keys, how="semi"
+        )
+        return rows, pl.concat([own, filled.with_columns(pl.lit(value=False).alias(OWN))])
+
+    def _paired(self, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+        keys = [self.view.entity.join_key, TIME]
+        values = [CREATED, *self.view.features]
+
+        alike = any(side.select(keys).is_duplicated().any() for side in (rows, stored))
+
+        def numbered(side: pl.DataFrame, mark: str) -> pl.DataFrame:
+            nth = pl.int_range(pl.len()).over(keys) if alike else pl.lit(0, pl.Int64)
+            ordered = side.sort(*keys, *values, nulls_last=True) if alike else side
+            return ordered.with_columns(nth.alias(NTH), pl.lit(value=True).alias(mark))
+
+        copies = stored.is_duplicated() if alike else pl.lit(value=False)
+        store = numbered(stored.with_columns(copies.alias(COPY)), IN_STORE)
+        store = store.rename({name: STORED + name for name in values})
+        paired = numbered(rows, IN_BATCH).join(store, on=[*keys, NTH], how="full", coalesce=True)
+        paired = paired.with_columns(pl.col(IN_STORE, IN_BATCH, OWN, WHOLE, COPY, LATE).fill_null(value=False))
+        # Rows that a backfill made from history have no counterpart in the archive.
+        return paired.filter(pl.col(IN_BATCH) | (pl.col(OWN) & ~pl.col(COPY)))
+
+    def _count(self, paired: pl.DataFrame) -> None:
+        view, types = self.view, offline_columns(self.view)
+        in_both = pl.col(IN_STORE) & pl.col(IN_BATCH)
+        explainable = pl.col(LATE) & pl.lit(self.mode == "complete") | (pl.col(LATE) & in_both & ~pl.col(OWN))
+        columns = [*view.features, *([CREATED] if self.mode == "as-seen" else [])]
+        for name in columns:
+            left, right = bits(STORED + name, types[name]), bits(name, types[name])
+            compared = in_both & pl.col(OWN) if name == CREATED else in_both
+            without = pl.col(STORED + name).is_null() & pl.col(name).is_not_null()
+            undeclared = pl.lit(value=False)
+            if paired.select((compared & without).any()).item():
+                undeclared = compared & without & pl.col(STORED + name).is_null().all().over(PARTITION, TIME)
+            paired = paired.with_columns(
+                (compared & ~undeclared).alias(f"#compared:{name}"),
+                undeclared.alias(f"#undeclared:{name}"),
+                (compared & ~undeclared & left.ne_missing(right)).alias(f"#different:{name}"),
+            )
+        different = pl.any_horizontal(pl.lit(value=False), *(pl.col(f"#different:{name}") for name in columns))
+        paired = paired.with_columns(
+            different.alias("#different"), explainable.alias("#explained"), in_both.alias("#both")
+        )
+        wrong = pl.col("#different") | ~pl.col("#both")
+        self.recomputed += int(paired[IN_BATCH].sum())
+        self.different += int(paired["#different"].sum())
+        self.equal += paired.filter(~wrong).height
+        self.only_in_stream += paired.filter(~pl.col(IN_BATCH)).height
+        self.only_in_batch += paired.filter(~pl.col(IN_STORE)).height
+        self.explained += paired.filter(wrong & pl.col("#explained")).height
+        self.backfilled += paired.filter(pl.col("#both") & ~pl.col(OWN)).height
+        for name in columns:
+            self._count_feature(name, paired)
+        self._note(paired.filter(wrong), columns)
+        self._sum_up(paired, wrong)
+
+    def _count_feature(self, name: str, paired: pl.DataFrame) -> None:
+        different = pl.col(f"#different:{name}")
+        both = (STORED + name, name)
+        left, right = (
+            (pl.col(side).dt.epoch("us") / 1_000_000 if name == CREATED else pl.col(side).cast(pl.Float64))
+            for side in both
+        )
+        compared, unequal, explained, undeclared, largest = paired.select(
+            pl.col(f"#compared:{name}").sum(),
+            different.sum().alias("different"),
+            (different & pl.col("#explained")).sum().alias("explained"),
+            pl.col(f"#undeclared:{name}").sum(),
+            (left - right).abs().filter(different).max().fill_null(0.0).alias("largest"),
+        ).row(0)
+        count = self.features.setdefault(name, FeatureCount())
+        count.compared += compared
+        count.equal += compared - unequal
+        count.different += unequal
+        count.explained += explained
+        count.undeclared += undeclared
+        count.largest_difference = max(count.largest_difference, largest)
+
+    def _note(self, wrong: pl.DataFrame, columns: list[str]) -> None:
+        """Keep the first wrong rows, those first that nothing explains."""
+        key = self.view.entity.join_key
+        rows = wrong.sort("#explained", TIME, key).head(self.most_examples)
+        for row in rows.iter_rows(named=True):
+            example = {"user": row[key], "window_end": row[TIME].isoformat(), "explained": row["#explained"]}
+            if not row["#both"]:
+                side = "only in stream" if row[IN_STORE] else "only in batch"
+                self.examples.append({**example, "feature": side, "stream": None, "batch": None})
+                continue
+            self.examples += [
+                {**example, "feature": name, "stream": _plain(row[STORED + name]), "batch": _plain(row[name])}
+                for name in columns
+                if row[f"#different:{name}"]
+            ]
+        self.examples.sort(key=lambda example: bool(example["explained"]))
+        del self.examples[self.most_examples :]
+
+    def _sum_up(self, paired: pl.DataFrame, wrong: pl.Expr) -> None:
+        """Keep sums by window end, for the plots."""
+        features = [
+            pl.col(name).cast(pl.Float64).filter(pl.col("#both")).sum().alias(name)
+            for feature in self.view.features
+            for name in (feature, STORED + feature)
+        ]
+        sums = paired.group_by(TIME).agg(
+            pl.len().cast(pl.Int64).alias("#rows"), wrong.sum().cast(pl.Int64).alias("#wrong"), *features
+        )
+        self.series.append(sums)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -1,0 +1,100 @@
+"""Which rows batch adds to the stored ones, and the files it adds them in."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.archive import LATE, PARTITION
+from batch.stored import CREATED, TIME, bits, effective
+from feast_repo.parquet import day_folder, publish
+from feast_repo.tables import day, features_folder, window_file
+from feast_repo.views import offline_columns
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from feast_repo.views import WindowedView
+
+WRITE_THREADS = 8
+STORED = "#stored:"
+"""Before the names of stored columns beside recomputed ones."""
+LATER = pl.duration(microseconds=1)
+
+
+def beside_stored(view: WindowedView, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """Recomputed rows, each with the stored row that holds for its user and window under names with STORED before."""
+    keys = [view.entity.join_key, TIME]
+    held = effective(view, stored).rename({name: STORED + name for name in stored.columns if name not in keys})
+    return rows.join(held, on=keys, how="left", maintain_order="left")
+
+
+def lacking(view: WindowedView, beside: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are not stored, or stored without a feature that was declared later.
+
+    The latter are `created` 1 us after the stored ones, so that joins take them.
+    """
+    without = pl.any_horizontal(
+        pl.lit(value=False), *(pl.col(STORED + name).is_null() & pl.col(name).is_not_null() for name in view.features)
+    )
+    created = pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER)
+    is_new = pl.col(STORED + CREATED).is_null()
+    return beside.filter(is_new | without).with_columns(pl.when(is_new).then(CREATED).otherwise(created).alias(CREATED))
+
+
+def differing(view: WindowedView, beside: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are not stored, or stored with another value."""
+    return beside.filter(pl.col(STORED + CREATED).is_null() | is_different(view))
+
+
+def is_different(view: WindowedView) -> pl.Expr:
+    """Whether a feature is stored with another value."""
+    types = offline_columns(view)
+    return pl.any_horizontal(
+        pl.lit(value=False),
+        *(bits(name, types[name]).ne_missing(bits(STORED + name, types[name])) for name in view.features),
+    )
+
+
+def overruling(view: WindowedView, beside: pl.DataFrame, reaches_back_to: datetime) -> pl.DataFrame:
+    """The rows of windows that begin before a time, where the stream could not see all events and counted less."""
+    reaches_back = pl.col(TIME) - view.window < pl.lit(reaches_back_to)
+    partial = beside.filter(reaches_back & pl.col(LATE) & pl.col(STORED + CREATED).is_not_null() & is_different(view))
+    return partial.with_columns(pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER).alias(CREATED))
+
+
+def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFrame) -> int:
+    """Add rows (with PARTITION) to the files of a writer, one a window and partition; returns how many.
+
+    What such a file holds stays in it, so rows of earlier runs keep telling what was known when.
+
+    Raises:
+        OSError: the disk is full or not writable; files that were written before stay.
+    """
+    columns = pl.Schema(offline_columns(view))
+    folder = features_folder(data_root, view.name)
+
+    def write(part: tuple[tuple[object, ...], pl.DataFrame]) -> None:
+        (partition, end_ms), added = part
+        path = day_folder(folder, day(int(str(end_ms)))) / window_file(writer, int(str(partition)), int(str(end_ms)))
+        table = added.with_columns(writer=pl.lit(writer)).select(columns.keys()).cast(columns)
+        if path.exists():
+            held = pl.scan_parquet(
+                path, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+            ).collect()
+            table = pl.concat([held, table]).unique()
+        publish(path, table.sort(view.entity.join_key, CREATED))
+
+    parts = rows.with_columns(pl.col(TIME).dt.epoch("ms").alias("#end")).partition_by(PARTITION, "#end", as_dict=True)
+    with ThreadPoolExecutor(WRITE_THREADS) as threads:
+        list(threads.map(write, parts.items()))
+    return len(rows)
+
+
+def in_two_partitions(view: WindowedView, rows: pl.DataFrame) -> list[str]:
+    """Users whose events lie in more than one partition, which breaks the precondition of one partitioner."""
+    key = view.entity.join_key
+    return sorted(rows.group_by(key).agg(pl.col(PARTITION).n_unique()).filter(pl.col(PARTITION) > 1)[key])

@@ -1,0 +1,73 @@
+"""Stored feature rows of a range of windows, and which of them holds."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.archive import PARTITION, days_of, despite_compaction, files_of
+from feast_repo.tables import day, features_folder
+from feast_repo.views import offline_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feast_repo.views import WindowedView
+
+STREAM_FILE = re.compile(r"stream-p(?P<partition>\d+)-(?P<end>\w+)\.parquet")
+TIME, CREATED = "event_timestamp", "created_timestamp"
+
+
+def stored_rows(
+    data_root: Path, view: WindowedView, first: int, last: int, *, reach: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """All rows of windows `first` to `last` (indices), whoever wrote them; null where a feature was not declared yet.
+
+    With `reach` (see `archive.py`), without the stream's files of windows that are beyond it: the stream writes them
+    before it says so, and they keep their own names until then.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    folder, columns = features_folder(data_root, view.name), offline_columns(view)
+    bounds = first * view.slide_ms, last * view.slide_ms
+    days = [one for one in days_of(folder) if day(bounds[0]) <= one <= day(bounds[1])]
+
+    reaches = {} if reach is None else dict(reach.select(PARTITION, "last").iter_rows())
+
+    def read() -> pl.DataFrame:
+        files = [file for file in files_of(folder, days) if reach is None or _is_reached(file, view, reaches)]
+        if not files:
+            return pl.DataFrame(schema=columns)
+        rows = pl.scan_parquet(
+            files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+        )
+        return rows.filter(pl.col(TIME).dt.epoch("ms").is_between(*bounds)).collect()
+
+    return despite_compaction(read)
+
+
+def _is_reached(file: Path, view: WindowedView, reaches: dict[int, int]) -> bool:
+    name = STREAM_FILE.fullmatch(file.name)
+    if name is None:
+        return True
+    end = datetime.strptime(name["end"], "%Y%m%dT%H%M%S%z")
+    return round(end.timestamp() * 1000) <= reaches.get(int(name["partition"]), -1) * view.slide_ms
+
+
+def effective(view: WindowedView, rows: pl.DataFrame) -> pl.DataFrame:
+    """The row that holds for each user and window: the one created last."""
+    return rows.sort(CREATED).unique((view.entity.join_key, TIME), keep="last", maintain_order=True)
+
+
+def bits(column: str, dtype: pl.DataType) -> pl.Expr:
+    """A column that is equal only where all bits are."""
+    return pl.col(column).map_batches(_as_integers, pl.Int64) if dtype.is_float() else pl.col(column)
+
+
+def _as_integers(values: pl.Series) -> pl.Series:
+    integers = pl.Series(values.name, values.fill_null(0.0).to_numpy().view("int64"))
+    return integers.set(values.is_null(), None)
