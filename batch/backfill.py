@@ -107,23 +107,14 @@ def _open_online(command: Command, name: str) -> OnlineView | None:
     """The view in Redis, or None where the online store is another one."""
     from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
     from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
-    from feast_repo.store import (  # noqa: PLC0415
-        RegistryMismatchError,
-        RegistryUnavailableError,
-        ensure_applied,
-        open_store,
-    )
 
+    store = command.feature_store()
     try:
-        store = open_store()
-        ensure_applied(store)
         online = OnlineView(store, store.get_feature_view(name))
         online.redis.ping()
     except UnsupportedFormatError as error:
         sys.stderr.write(f"batch.backfill: healing offline only: {error}\n")
         return None
-    except (RegistryMismatchError, RegistryUnavailableError) as error:
-        command.error(str(error))
     return online
 
 

@@ -60,21 +60,12 @@ def compare(recomputation: Recomputation, settings: StreamSettings, comparison: 
 
 def _compare_online(options: argparse.Namespace, command: Command, settings: StreamSettings) -> OnlineComparison:
     from batch.parity_online import compare_online  # noqa: PLC0415  (Feast takes seconds to import)
-    from feast_repo.store import (  # noqa: PLC0415
-        RegistryMismatchError,
-        RegistryUnavailableError,
-        ensure_applied,
-        open_store,
-    )
 
+    store = command.feature_store()
     try:
-        store = open_store()
-        ensure_applied(store)
         return compare_online(
             store, settings.data_root, settings.view, sample=options.sample, most_examples=options.examples
         )
-    except (RegistryMismatchError, RegistryUnavailableError) as error:
-        command.error(str(error))
     except RedisError as error:
         command.error(f"Redis does not answer ({error}): check REDIS_URL")
 

@@ -117,24 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
     from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
-    from feast_repo.store import (  # noqa: PLC0415
-        RegistryMismatchError,
-        RegistryUnavailableError,
-        ensure_applied,
-        open_store,
-    )
 
     start, written = time.monotonic(), {}
+    store = command.feature_store()
     try:
-        store = open_store()
-        ensure_applied(store)
         for view in purchase_prediction.views:
             online = OnlineView(store, store.get_feature_view(view.name))
             written[view.name] = restore(settings.data_root, view, online, store.project, console)
     except UnsupportedFormatError as error:
         command.error(f"{error}: this command knows Redis only; use `feast materialize`")
-    except (RegistryMismatchError, RegistryUnavailableError) as error:
-        command.error(str(error))
     except RedisError as error:
         command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
     except RuntimeError as error:

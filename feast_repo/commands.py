@@ -16,6 +16,8 @@ from pydantic import ValidationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from feast import FeatureStore
+
     from feast_repo.settings import StoreSettings
 
     Settings = TypeVar("Settings", bound=StoreSettings)
@@ -41,6 +43,22 @@ class Command(argparse.ArgumentParser):
         except ValidationError as invalid:
             first = invalid.errors(include_url=False, include_input=False)[0]
             self.error(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")
+
+    def feature_store(self) -> FeatureStore:
+        """Feast's store, with a registry that describes the views as they are declared; what it lacks is added."""
+        from feast_repo.store import (  # noqa: PLC0415  (Feast takes seconds to import)
+            RegistryMismatchError,
+            RegistryUnavailableError,
+            ensure_applied,
+            open_store,
+        )
+
+        try:
+            store = open_store()
+            ensure_applied(store)
+        except (RegistryMismatchError, RegistryUnavailableError) as error:
+            self.error(str(error))
+        return store
 
 
 def instant(text: str) -> datetime:

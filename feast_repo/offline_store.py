@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,7 +38,7 @@ from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.parquet import day_folder, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pyarrow as pa
     from feast import FeatureView
@@ -203,19 +205,29 @@ class _ReplanningJob(IbisRetrievalJob):
         return self._read(super()._to_arrow_internal, timeout)
 
     def _read(self, read: Callable[[int | None], Any], timeout: int | None) -> Any:
-        try:
-            return read(timeout)
-        except duckdb.IOException:
-            self.table = _twice(self._plan).table
-            return read(timeout)
+        with _quietly():
+            try:
+                return read(timeout)
+            except duckdb.IOException:
+                self.table = _twice(self._plan).table
+                return read(timeout)
 
 
 def _twice(plan: Callable[[], IbisRetrievalJob]) -> IbisRetrievalJob:
     """Planning opens the files for their schemas, so it can miss one, too."""
-    try:
-        return plan()
-    except duckdb.IOException:
-        return plan()
+    with _quietly():
+        try:
+            return plan()
+        except duckdb.IOException:
+            return plan()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warning that Ibis calls DuckDB by an old name, which Feast makes everybody see."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"fetch_arrow_table\(\) is deprecated", DeprecationWarning)
+        yield
 
 
 def stored_columns(source: DataSource) -> pl.Schema:

@@ -1,0 +1,110 @@
+"""Labelled pairs of user and time: what a model that serves at that time has to predict.
+
+A pair is a user's first event of a minute, so that bursts of clicks don't outweigh the rest. Its label tells whether
+the user bought within the next hour. Pairs whose hour the stream has not seen to its end are left out: their label
+could still change.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.archive import PARTITION, Scope, days_of, despite_compaction, files_of
+from feast_repo.algebra import field
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.tables import event_columns, events_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from feast_repo.progress import Progress
+    from feast_repo.views import WindowedView
+
+LABEL = "purchased"
+IS_PURCHASE = field("event_type") == "purchase"
+HORIZON = timedelta(hours=1)
+SPACING = timedelta(minutes=1)
+TIME = "event_timestamp"
+
+
+def labelled_pairs(
+    data_root: Path,
+    view: WindowedView,
+    progress: Mapping[int, Progress],
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> pl.DataFrame:
+    """Pairs with start <= time < end, sorted by time and user: join key, event_timestamp (UTC, us), LABEL (Boolean).
+
+    A purchase at the very time of the pair does not count; copies of events change nothing.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    return despite_compaction(lambda: _labelled_pairs(data_root, view, progress, start, end))
+
+
+def _labelled_pairs(
+    data_root: Path,
+    view: WindowedView,
+    progress: Mapping[int, Progress],
+    start: datetime | None,
+    end: datetime | None,
+) -> pl.DataFrame:
+    events, key = view.events, view.entity.join_key
+    time = pl.col(events.time)
+    log = _scan(data_root, view, start)
+    if start is not None:  # the whole minute: the range must not change which event is its first
+        log = log.filter(time >= pl.lit(start).dt.truncate(SPACING))
+    if end is not None:
+        log = log.filter(time < end + HORIZON)
+    log = log.filter(pl.col(events.kind) != events.heartbeat)
+    seen = pl.LazyFrame(
+        [(one.partition, _utc(one.watermark_ms)) for one in progress.values() if one.watermark_ms is not None],
+        schema={PARTITION: pl.Int32, "#seen": UTC_MICROSECONDS},
+        orient="row",
+    )
+    pairs = log.join(seen, on=PARTITION).filter(time + HORIZON <= pl.col("#seen"))
+    pairs = pairs.group_by(key, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(TIME))
+    if start is not None:
+        pairs = pairs.filter(pl.col(TIME) >= start)
+    if end is not None:
+        pairs = pairs.filter(pl.col(TIME) < end)
+    bought = log.filter(IS_PURCHASE.polars()).select(key, time.alias("#bought")).unique()
+    pair_rows, purchases = pl.collect_all([pairs.select(key, TIME), bought], engine="streaming")
+    return (
+        pair_rows.sort(TIME, key)
+        .join_asof(
+            purchases.sort("#bought"),
+            left_on=TIME,
+            right_on="#bought",
+            by=key,
+            strategy="forward",
+            tolerance=HORIZON,
+            allow_exact_matches=False,
+            check_sortedness=False,
+        )
+        .select(key, TIME, pl.col("#bought").is_not_null().alias(LABEL))
+    )
+
+
+def _scan(data_root: Path, view: WindowedView, start: datetime | None) -> pl.LazyFrame:
+    """The archive from the first day that can matter: events are at most a declared time ahead of their Kafka time."""
+    columns = event_columns(view.events)
+    first = None if start is None else round(start.timestamp() * 1000) // view.slide_ms
+    first_day = Scope(view, pl.DataFrame(), first).first_day
+    folder = events_folder(data_root)
+    files = files_of(folder, days_of(folder, first_day))
+    if not files:
+        return pl.LazyFrame(schema=columns)
+    return pl.scan_parquet(
+        files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+    )
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=milliseconds)
