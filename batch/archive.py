@@ -17,7 +17,7 @@ from feast_repo.events import Timestamp
 from feast_repo.tables import day
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from feast_repo.progress import Progress
@@ -158,17 +158,3 @@ def days_of(folder: Path, first_day: str = "") -> list[str]:
 def files_of(folder: Path, days: tuple[str, ...] | list[str]) -> list[Path]:
     """A table's files of some days, in order."""
     return [file for one in days for file in sorted((folder / f"dt={one}").glob("*.parquet"))]
-
-
-def despite_compaction(read: Callable[[], pl.DataFrame]) -> pl.DataFrame:
-    """Read again if a listed file has just been merged into another.
-
-    Raises:
-        OSError: files keep vanishing, or can't be read.
-    """
-    for _ in range(2):
-        try:
-            return read()
-        except FileNotFoundError:
-            continue
-    return read()

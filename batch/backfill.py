@@ -28,6 +28,7 @@ from rich.table import Table
 from batch.archive import ArchiveError
 from batch.heal import Healing
 from batch.history import bring_in, reach_with
+from batch.lock import BatchRunningError, only_batch_writer
 from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
 from batch.rows import add_rows, beside_stored, in_two_partitions, lacking, overruling
 from batch.stored import stored_rows
@@ -123,9 +124,9 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
     scope = scope_of(settings, options.start, options.end)
     online = _open_online(command, view.name) if options.heal else None
     with ExitStack() as stack:
+        stack.enter_context(only_batch_writer(root))
         history_end = None
         if options.source is not None:
-            root.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".history-", dir=root))
             scope, history_end = _with_history(options, scope, Path(folder), summary)
         elif scope.reach.is_empty():
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(options, command, settings, summary)
     except RedisError as error:
         command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
-    except (ArchiveError, OSError) as error:
+    except (ArchiveError, BatchRunningError, OSError) as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:
         command.error(f"a file below {settings.data_root} can't be read: {error}")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batch.archive import PARTITION, Scope, days_of, despite_compaction, files_of
+from batch.archive import PARTITION, Scope, days_of, files_of
 from feast_repo.algebra import field
 from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.parquet import despite_compaction
 from feast_repo.tables import event_columns, events_folder
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from batch.archive import (
     WINDOW,
     Timeline,
     days_of,
-    despite_compaction,
     files_of,
 )
+from feast_repo.parquet import despite_compaction
 from feast_repo.tables import event_columns
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from rich.progress import Progress as ProgressBar
 from feast_repo.commands import Command
 from feast_repo.features import purchase_prediction
 from feast_repo.online_marker import begin_filling, end_filling, marker_key
+from feast_repo.parquet import despite_compaction
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import features_folder, progress_folder
@@ -53,35 +54,29 @@ def newest_by_day(data_root: Path, view: WindowedView | BatchView) -> Iterator[t
 
 
 def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
-    for last_try in (False, True):
-        try:
-            rows = pl.scan_parquet(
-                sorted(folder.glob("*.parquet")),
-                schema=columns,
-                missing_columns="insert",
-                extra_columns="ignore",
-                hive_partitioning=False,
-            )
-            # Twice over the files, since a sort would hold all rows of the day.
-            newest = rows.group_by(key).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
-            return (
-                rows.join(newest.lazy(), on=[key, "event_timestamp"], how="semi")
-                .collect(engine="streaming")
-                .with_columns(
-                    pl.col("created_timestamp").filter(HEALED).n_unique().over(key).cast(pl.Int64).alias(HEALED_LATER)
-                )
-                .sort("created_timestamp")
-                .unique(key, keep="last")
-                .with_columns(
-                    pl.col("event_timestamp")
-                    + pl.duration(microseconds=pl.when(HEALED).then(HEALED_LATER).otherwise(0))
-                )
-                .drop(HEALED_LATER)
-            )
-        except FileNotFoundError:  # compaction has just merged it
-            if last_try:
-                raise
-    raise AssertionError
+    def read() -> pl.DataFrame:
+        rows = pl.scan_parquet(
+            sorted(folder.glob("*.parquet")),
+            schema=columns,
+            missing_columns="insert",
+            extra_columns="ignore",
+            hive_partitioning=False,
+        )
+        # Twice over the files, since a sort would hold all rows of the day.
+        newest = rows.group_by(key).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
+        return rows.join(newest.lazy(), on=[key, "event_timestamp"], how="semi").collect(engine="streaming")
+
+    later = pl.duration(microseconds=pl.when(HEALED).then(HEALED_LATER).otherwise(0))
+    return (
+        despite_compaction(read)
+        .with_columns(
+            pl.col("created_timestamp").filter(HEALED).n_unique().over(key).cast(pl.Int64).alias(HEALED_LATER)
+        )
+        .sort("created_timestamp")
+        .unique(key, keep="last")
+        .with_columns(pl.col("event_timestamp") + later)
+        .drop(HEALED_LATER)
+    )
 
 
 def restore(data_root: Path, view: WindowedView | BatchView, online: OnlineView, project: str, console: Console) -> int:

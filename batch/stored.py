@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batch.archive import PARTITION, days_of, despite_compaction, files_of
+from batch.archive import PARTITION, days_of, files_of
+from feast_repo.parquet import despite_compaction
 from feast_repo.tables import day, features_folder
 from feast_repo.views import offline_columns
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import io
 import os
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import polars as pl
+
+Result = TypeVar("Result")
 
 
 def publish(path: Path, table: pl.DataFrame) -> None:
@@ -36,7 +39,7 @@ def publish(path: Path, table: pl.DataFrame) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _make_folder(folder: Path) -> None:
@@ -45,16 +48,30 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def despite_compaction(read: Callable[[], Result]) -> Result:
+    """List and read files again if a listed one has just been merged into another.
+
+    Raises:
+        OSError: files keep vanishing, or can't be read.
+    """
+    for _ in range(2):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
 
 
 def day_folder(root: Path, day: str) -> Path:

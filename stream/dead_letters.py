@@ -61,6 +61,7 @@ def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
     """The dead letters that the options select, in the columns of the table."""
     files = sorted(dead_letters_folder(settings.data_root).glob("dt=*/*.parquet"))
     rows = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=DEAD_LETTER_COLUMNS)
+    rows = rows.unique(["partition", "offset"], maintain_order=True)  # a compaction ended half-way leaves copies
     if options.reason is not None:
         rows = rows.filter(reason=options.reason)
     if options.start is not None:

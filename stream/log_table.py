@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.parquet import day_folder, publish
+from feast_repo.parquet import day_folder, despite_compaction, publish
 from feast_repo.tables import day
 
 if TYPE_CHECKING:
@@ -90,7 +90,12 @@ class LogTable:
     def _taken_offsets(self, name: str) -> dict[int, int]:
         """The highest offset of each partition on one day that is durable or waits; read from the files once."""
         if name not in self._taken:
-            files = sorted(day_folder(self._folder, name).glob("*.parquet"))
-            highest = pl.scan_parquet(files).group_by("partition").agg(pl.col("offset").max()) if files else None
-            self._taken[name] = {} if highest is None else dict(highest.collect().iter_rows())
+            folder = day_folder(self._folder, name)
+
+            def read() -> dict[int, int]:
+                files = sorted(folder.glob("*.parquet"))
+                highest = pl.scan_parquet(files).group_by("partition").agg(pl.col("offset").max()) if files else None
+                return {} if highest is None else dict(highest.collect().iter_rows())
+
+            self._taken[name] = despite_compaction(read)
         return self._taken[name]

@@ -18,6 +18,7 @@ from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from feast_repo.events import Timestamp
+from feast_repo.parquet import despite_compaction
 from feast_repo.progress import Progress, ProgressRecord
 from feast_repo.tables import day, event_columns, events_folder, progress_folder
 from stream.routing import key_of
@@ -45,15 +46,22 @@ def archived_engine(data_root: Path, view: WindowedView, progress: Progress) -> 
     start_ms = tail_start_ms(view, progress.watermark_ms)
     # The folder is the day of the Kafka time, and an event is at most so far ahead of that.
     ahead_ms = time.max_ahead_ms if isinstance(time, Timestamp) else 0
-    tail = (
-        _archived(data_root, events, progress, first_day=day(max(0, start_ms - ahead_ms)))
-        .with_columns(pl.col("kafka_timestamp", "watermark", events.time).dt.epoch("ms"))
-        .filter(pl.col(events.time) >= start_ms)
-        .sort("offset")
-        .collect()
+    tail = despite_compaction(
+        lambda: (
+            _archived(data_root, events, progress, first_day=day(max(0, start_ms - ahead_ms)))
+            .with_columns(pl.col("kafka_timestamp", "watermark", events.time).dt.epoch("ms"))
+            .filter(pl.col(events.time) >= start_ms)
+            .sort("offset")
+            .collect()
+        )
     )
-    latest = (
-        _archived(data_root, events, progress).select(pl.col("kafka_timestamp").max().dt.epoch("ms")).collect().item()
+    latest = despite_compaction(
+        lambda: (
+            _archived(data_root, events, progress)
+            .select(pl.col("kafka_timestamp").max().dt.epoch("ms"))
+            .collect()
+            .item()
+        )
     )
     if latest is None:
         message = f"the archive has no records of partition {progress.partition}, whose progress record tells of some"
@@ -67,7 +75,8 @@ def _archived(data_root: Path, events: EventDeclaration, progress: Progress, fir
     files = sorted(file for folder in folders for file in folder.glob("*.parquet"))
     empty = pl.LazyFrame(schema=event_columns(events))
     records = pl.scan_parquet(files, hive_partitioning=False) if files else empty
-    return records.filter(partition=progress.partition).filter(pl.col("offset") < progress.next_offset)
+    records = records.filter(partition=progress.partition).filter(pl.col("offset") < progress.next_offset)
+    return records.unique("offset")  # a compaction that was ended half-way leaves copies
 
 
 class _Positions(FixedPartitionedSource[tuple[str, Progress], int]):

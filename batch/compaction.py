@@ -1,0 +1,221 @@
+"""Many small files of a day become few, while the stream writes and readers read.
+
+    python -m batch.compaction
+
+Only what the progress record covers is merged: files that the stream may write again keep their names. The merged file
+appears before its originals go, so no reader ever lacks a row; for that moment, and after a crash in it, rows are there
+twice with equal content, which readers allow for. A journal beside the files lets the next run finish the work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from batch.lock import BatchRunningError, only_batch_writer
+from feast_repo.commands import Command
+from feast_repo.parquet import publish, sync_folder
+from feast_repo.progress import ProgressRecord
+from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder, progress_folder
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from feast_repo.progress import Progress
+    from feast_repo.views import WindowedView
+
+MERGED, JOURNALS = "compacted-", ".compacted-*.json"
+TARGET_ROWS = 2_000_000
+"""Files with at least half as many rows are left alone; a merged one has at most so many. It bounds memory."""
+LOG_FILE = re.compile(r"p\d{5}-\d{20}\.parquet")
+WINDOW_FILE = re.compile(r"(?P<writer>stream|backfill|heal)-p(?P<partition>\d{5})-(?P<end>\w+)\.parquet")
+LOG_ORDER, FEATURE_ORDER = ("partition", "offset"), ("event_timestamp", "created_timestamp")
+
+
+@dataclass
+class Summary:
+    """Files of a table before and after, over all days."""
+
+    before: int = 0
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class _TableFiles:
+    """A table's folder, the order of its rows, and which of its files nobody will write again."""
+
+    name: str
+    folder: Path
+    order: tuple[str, ...]
+    is_settled: Callable[[Path], bool]
+
+
+def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, Summary]:
+    """Merge what can be merged, by table. To call it again changes nothing.
+
+    Raises:
+        BatchRunningError: a backfill, a heal or another compaction is running.
+        OSError: the disk is full or not writable; all rows are still there, and a new run goes on.
+    """
+    with only_batch_writer(data_root):
+        progress = ProgressRecord(progress_folder(data_root)).load()
+        key = view.entity.join_key
+        folders = {
+            "events": events_folder(data_root),
+            f"late/{view.name}": late_folder(data_root, view),
+            "dead_letters": dead_letters_folder(data_root),
+        }
+        tables = [
+            *(_TableFiles(name, folder, LOG_ORDER, _log_rule(progress)) for name, folder in folders.items()),
+            _TableFiles(
+                f"features/{view.name}",
+                features_folder(data_root, view.name),
+                (*FEATURE_ORDER[:1], key, *FEATURE_ORDER[1:]),
+                _window_rule(progress),
+            ),
+        ]
+        days = [(table, day) for table in tables for day in sorted(table.folder.glob("dt=*"))]
+        done = {table.name: Summary() for table in tables}
+        with ProgressBar(console=console, transient=True) as bar:
+            for table, day in bar.track(days, description="merging files"):
+                finish(day)
+                summary = done[table.name]
+                summary.before += len(list(day.glob("*.parquet")))
+                for group in _groups(table, day):
+                    merge(day, group, table.order)
+                summary.after += len(list(day.glob("*.parquet")))
+        return done
+
+
+def _log_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
+    def is_settled(file: Path) -> bool:
+        if LOG_FILE.fullmatch(file.name) is None:
+            return False
+        last = pl.scan_parquet(file).group_by("partition").agg(pl.col("offset").max()).collect()
+        return all(partition in progress and top < progress[partition].next_offset for partition, top in last.rows())
+
+    return is_settled
+
+
+def _window_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
+    def is_settled(file: Path) -> bool:
+        name = WINDOW_FILE.fullmatch(file.name)
+        if name is None:
+            return False
+        if name["writer"] != "stream":
+            return True
+        one = progress.get(int(name["partition"]))
+        end_ms = round(datetime.strptime(name["end"], "%Y%m%dT%H%M%S%z").timestamp() * 1000)
+        return one is not None and one.last_closed_end_ms is not None and end_ms <= one.last_closed_end_ms
+
+    return is_settled
+
+
+def _groups(table: _TableFiles, day: Path) -> Iterator[list[Path]]:
+    """Files to merge into one each, in order of their names: at least two, and together at most TARGET_ROWS."""
+    group: list[Path] = []
+    held = 0
+    for file in sorted(day.glob("*.parquet")):
+        rows = pq.read_metadata(file).num_rows
+        if rows >= TARGET_ROWS // 2 or not (file.name.startswith(MERGED) or table.is_settled(file)):
+            continue
+        group.append(file)
+        held += rows
+        if held >= TARGET_ROWS // 2:
+            if len(group) > 1:
+                yield group
+            group, held = [], 0
+    if len(group) > 1:
+        yield group
+
+
+def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
+    """Replace files of a folder by one with the same rows.
+
+    Raises:
+        OSError: the disk is full or not writable; call `finish`, then try again.
+    """
+    name = f"{MERGED}{uuid.uuid4().hex}"
+    # All columns, also those of features that are declared no more.
+    parts = [pl.scan_parquet(file, hive_partitioning=False) for file in files]
+    rows = pl.concat(parts, how="diagonal_relaxed").sort(order).collect()
+    _write_journal(folder, name, files)
+    publish(folder / f"{name}.parquet", rows)  # which makes the journal durable, too
+    finish(folder)
+
+
+def _write_journal(folder: Path, name: str, files: Sequence[Path]) -> None:
+    originals = [[file.name, *_identity(file)] for file in files]
+    temporary = folder / f".{name}.tmp"
+    with temporary.open("w") as file:
+        json.dump({"merged": f"{name}.parquet", "originals": originals}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / f".{name}.json")
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """A file of the same name that was written later has another one."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def finish(folder: Path) -> None:
+    """Remove the originals of merged files, then the journals that name them.
+
+    Raises:
+        OSError: the folder is not writable.
+    """
+    for journal in sorted(folder.glob(JOURNALS)):
+        told = json.loads(journal.read_text())
+        if (folder / told["merged"]).exists():
+            for name, *identity in told["originals"]:
+                original = folder / name
+                if original.exists() and list(_identity(original)) == identity:
+                    original.unlink()
+            sync_folder(folder)
+        journal.unlink()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.compaction", "Merge the small files of each day, while the stream runs on.")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = command.parse_args(arguments)
+    settings = command.settings(StreamSettings)
+    start = time.monotonic()
+    try:
+        done = compact(settings.data_root, settings.view, Console(stderr=True))
+    except (BatchRunningError, OSError) as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    seconds = round(time.monotonic() - start, 3)
+    if options.json:
+        tables = {name: asdict(summary) for name, summary in done.items()}
+        sys.stdout.write(json.dumps({"tables": tables, "seconds": seconds}) + "\n")
+        return 0
+    table = Table("table", "files before", "after", title=f"compaction, {seconds:.1f} s")
+    for name, summary in done.items():
+        table.add_row(name, f"{summary.before:,}", f"{summary.after:,}")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

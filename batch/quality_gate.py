@@ -1,0 +1,146 @@
+"""The gate of user profiles: good rows are published, broken ones kept apart, and a doubtful table stops it all."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.profiles import publish_profiles
+from batch.quality_candidate import pandas_frame, spark_frame, typed
+from batch.quality_rules import LEAST_SHARE_OF_PUBLISHED, profile_suite, profile_table_suite
+from batch.quality_validation import ROW, Batch, Finding, validate
+from batch.stored import CREATED, TIME
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.features import user_click_features, user_profile_features
+from feast_repo.parquet import day_folder, publish
+from feast_repo.tables import features_folder
+from feast_repo.views import offline_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch.quality_candidate import Candidate
+
+VIEW = user_profile_features
+KEY = VIEW.entity.join_key
+RULES = "rules"
+
+
+@dataclass(frozen=True)
+class Gated:
+    """What the gate found and did. `quarantined` rows are text, with the names of the RULES that they break."""
+
+    findings: list[Finding]
+    good: pl.DataFrame
+    quarantined: pl.DataFrame
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a table rule failed."""
+        return any(one.rule.scope == "table" and not one.holds for one in self.findings)
+
+
+def check(
+    candidate: Candidate, time: datetime, docs: Path, *, engine: str, least_rows: int, days: float | None
+) -> Gated:
+    """Hold the rows against all rules; nothing is published.
+
+    Raises:
+        QualityError: a rule can't be checked.
+    """
+    frame = (spark_frame if engine == "spark" else pandas_frame)(VIEW, candidate.text)
+    rows = profile_suite(VIEW, user_click_features.events)
+    table = profile_table_suite(VIEW, least_rows=least_rows, most_days_old=days)
+    found = validate([Batch(rows, frame)], docs / "rows")
+    broken = pl.DataFrame(
+        [(row, one.rule.name) for one in found for row in one.broken],
+        schema={ROW: pl.Int64, RULES: pl.String},
+        orient="row",
+    ).group_by(ROW, maintain_order=True).agg(pl.col(RULES).str.join(","))  # fmt: skip
+    quarantined = candidate.text.join(broken, on=ROW, how="inner", maintain_order="left").drop(ROW)
+    good = typed(VIEW, candidate.text.join(broken, on=ROW, how="anti", maintain_order="left")).drop(ROW)
+    figures = {
+        ROW: [0],
+        "good_rows": [len(good)],
+        "broken_share": [len(quarantined) / max(len(candidate.text), 1)],
+        "days_old": [(datetime.now(UTC) - time).total_seconds() / 86_400],
+    }
+    found += validate([Batch(table, pl.DataFrame(figures).to_pandas())], docs / "table")
+    return Gated(found, good, quarantined)
+
+
+def gate(
+    candidate: Candidate, time: datetime, root: Path, docs: Path, *, engine: str, least: int | None, days: float
+) -> Gated:
+    """Check a candidate; unless a table rule fails, publish its good rows and keep the broken ones in quarantine.
+
+    Raises:
+        QualityError: a rule can't be checked; nothing is published.
+        OSError: DATA_ROOT is not writable.
+    """
+    if least is None:
+        least = max(1, int(LEAST_SHARE_OF_PUBLISHED * len(published(root, newest_time(root)))))
+    gated = check(candidate, time, docs, engine=engine, least_rows=least, days=days)
+    if gated.blocked:
+        return gated
+    files = []
+    if len(gated.quarantined):  # first: a crash between the two loses no row
+        files.append(_quarantine(root, time, gated.quarantined))
+    files += publish_profiles(gated.good, time, root)
+    return Gated(gated.findings, gated.good, gated.quarantined, files)
+
+
+def replay(candidate: Candidate, time: datetime, root: Path, docs: Path, *, engine: str) -> Gated:
+    """Add mended rows to what is published at their time, all or none; a user that is there is replaced.
+
+    Raises:
+        QualityError: a rule can't be checked; nothing is published.
+        OSError: DATA_ROOT is not writable.
+    """
+    gated = check(candidate, time, docs, engine=engine, least_rows=1, days=None)
+    if gated.blocked or len(gated.quarantined):
+        return gated
+    held = published(root, time).select(gated.good.columns)
+    rows = pl.concat([held.join(gated.good, on=KEY, how="anti"), gated.good]).sort(KEY)
+    newest = newest_time(root)
+    files = publish_profiles(rows, time, root)
+    if newest is not None and newest > time:  # the CSV shows the newest profiles
+        publish_profiles(published(root, newest).select(gated.good.columns), newest, root)
+    return Gated(gated.findings, gated.good, gated.quarantined, files)
+
+
+def newest_time(root: Path) -> datetime | None:
+    """From when the newest published profiles hold."""
+    days = sorted(features_folder(root, VIEW.name).glob("dt=*/*.parquet"), key=lambda file: file.parent.name)
+    last = [file for file in days if file.parent == days[-1].parent]
+    if not last:
+        return None
+    time = pl.scan_parquet(last, hive_partitioning=False).select(pl.col(TIME).max()).collect().item()
+    return time if isinstance(time, datetime) else None
+
+
+def published(root: Path, time: datetime | None) -> pl.DataFrame:
+    """The published rows of a time, one a user."""
+    folder, columns = features_folder(root, VIEW.name), offline_columns(VIEW)
+    files = [] if time is None else sorted(day_folder(folder, f"{time:%Y-%m-%d}").glob("*.parquet"))
+    if not files:
+        return pl.DataFrame(schema=columns)
+    rows = pl.scan_parquet(
+        files, hive_partitioning=False, missing_columns="insert", extra_columns="ignore", schema=columns
+    )
+    held = rows.filter(pl.col(TIME) == pl.lit(time).cast(UTC_MICROSECONDS)).collect()
+    return held.sort(CREATED, KEY).unique(KEY, keep="last", maintain_order=True)
+
+
+def _quarantine(root: Path, time: datetime, rows: pl.DataFrame) -> Path:
+    """Keep broken rows. The name tells the content apart, so that no run replaces what another one kept."""
+    digest = hashlib.blake2b(rows.write_csv().encode(), digest_size=4).hexdigest()
+    folder = day_folder(root / "quarantine" / VIEW.name, f"{time:%Y-%m-%d}")
+    path = folder / f"{time:%Y%m%dT%H%M%S%fZ}-{digest}.parquet"
+    publish(path, rows.with_columns(pl.lit(time).cast(UTC_MICROSECONDS).alias(TIME)))
+    return path

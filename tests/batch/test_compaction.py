@@ -1,0 +1,278 @@
+"""Few files instead of many: the same rows for every reader, at every moment, whatever ends the compaction."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from rich.console import Console
+
+from batch import compaction
+from batch.backfill import main as backfill
+from batch.compaction import main as compact
+from batch.lock import only_batch_writer
+from batch.parity import main as parity
+from batch.profiles import make_profiles, publish_profiles
+from batch.restore_online import newest_by_day
+from batch.stored import effective, stored_rows
+from batch.training_set import main as training_set
+from feast_repo.features import user_click_features as view
+from feast_repo.tables import event_columns, events_folder
+from sandbox.checks import rows_of
+from sandbox.recompute import compare
+from stream.log_table import LogTable
+from stream.settings import StreamSettings
+from tests.batch.archives import NOW_MS, clicks, stream
+from tests.batch.test_training_set import LONG_BEFORE
+from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
+
+PARTITIONS, USERS = 3, 40
+TABLES = ("events", f"late/{view.name}", f"features/{view.name}")
+
+
+class Ended(BaseException):
+    """What SIGKILL is to a process, as far as files are concerned."""
+
+
+def records(partition: int, first: int, count: int) -> pl.DataFrame:
+    """Archived records as the stream's engine gives them."""
+    schema = event_columns(view.events)
+    times = [NOW_MS + number for number in range(first, first + count)]
+    return pl.DataFrame(
+        {"partition": [partition] * count, "offset": list(range(first, first + count)), "kafka_timestamp": times},
+    ).with_columns(
+        pl.lit(None).cast(dtype).alias(name)
+        for name, dtype in schema.items()
+        if name not in {"partition", "offset", "kafka_timestamp"}
+    )
+
+
+@pytest.fixture
+def root() -> Path:
+    """The data folder of a stream, with an archive in many files."""
+    folder = StreamSettings().data_root
+    stream(folder, view, clicks(hours=5, events=2_500, partitions=PARTITIONS, users=USERS))
+    for day in events_folder(folder).glob("dt=*"):
+        for file in list(day.glob("*.parquet")):
+            rows = pl.read_parquet(file, hive_partitioning=False).sort("partition", "offset")
+            file.unlink()
+            for part in rows.iter_slices(200):
+                first = part.row(0, named=True)
+                part.write_parquet(day / f"p{first['partition']:05d}-{first['offset']:020d}.parquet")
+    return folder
+
+
+def contents(root: Path) -> dict[str, pl.DataFrame]:
+    found = {name: rows_of(root / name) for name in TABLES}
+    return {name: rows.select(sorted(rows.columns)).sort(pl.all()) for name, rows in found.items()}
+
+
+def assert_same(found: dict[str, pl.DataFrame], expected: dict[str, pl.DataFrame]) -> None:
+    for name, rows in expected.items():
+        assert_frame_equal(found[name], rows)
+
+
+def files(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file with its inode and time."""
+    found = (file for name in TABLES for file in (root / name).glob("dt=*/*"))
+    return {f"{file.parent.name}/{file.name}": (file.stat().st_ino, file.stat().st_mtime_ns) for file in found}
+
+
+def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert compact(["--json", *arguments]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)["tables"]
+    return result
+
+
+def test_few_files_with_the_same_rows(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(root)
+    days = {name: len(list((root / name).glob("dt=*"))) for name in TABLES}
+    done = report(capsys)
+    assert {name: done[name]["after"] for name in TABLES} == days
+    assert done["events"]["before"] > 10
+    assert done[f"features/{view.name}"]["before"] > 60
+    assert_same(contents(root), before)
+    for file in (root / f"features/{view.name}").glob("dt=*/*.parquet"):
+        rows = pl.read_parquet(file, hive_partitioning=False)
+        assert_frame_equal(rows, rows.sort("event_timestamp", "user_id"))
+    now = files(root)
+    report(capsys)
+    assert files(root) == now
+    assert parity([]) == 0
+    assert compare(root, view).none
+
+
+def test_a_merged_file_has_a_bounded_size(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "TARGET_ROWS", 900)
+    before = contents(root)
+    done = report(capsys)
+    assert 1 < done["events"]["after"] < done["events"]["before"]
+    assert_same(contents(root), before)
+    assert max(len(pl.read_parquet(file)) for file in (root / "events").glob("dt=*/*.parquet")) <= 900
+    now = files(root)
+    report(capsys)
+    assert files(root) == now
+
+
+def test_what_the_stream_may_write_again_keeps_its_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in root.iterdir():
+        if folder.name != "profiles" and folder.is_dir():
+            for file in sorted(folder.rglob("*.parquet")):
+                file.unlink()
+    log = clicks(hours=5, events=2_500, partitions=PARTITIONS, users=USERS)
+    stream(root, view, log, unread={0: len(log[0]) // 2})
+    for partition in range(PARTITIONS):
+        table = LogTable(events_folder(root), event_columns(view.events))
+        table.append(partition, records(partition, 1_000_000, 5))
+        table.flush()
+    open_files = [name for name in files(root) if "0001000000" in name]
+    assert len(open_files) == PARTITIONS
+    before = contents(root)
+    report(capsys)
+    assert_same(contents(root), before)
+    assert set(open_files) <= files(root).keys()
+
+
+def test_the_stream_goes_on_where_it_was(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(capsys)
+    archived = rows_of(events_folder(root)).filter(partition=0)
+    last = archived["offset"].max()
+    assert isinstance(last, int)
+    again = archived.sort("offset").tail(50).with_columns(pl.col("kafka_timestamp").dt.epoch("ms"))
+    table = LogTable(events_folder(root), event_columns(view.events))
+    table.append(0, again)
+    assert table.waiting_rows == 0
+    table.append(0, again.tail(1).with_columns(offset=pl.lit(last + 1, pl.Int64)))
+    table.flush()
+    assert len(rows_of(events_folder(root)).filter(partition=0)) == len(archived) + 1
+
+
+@pytest.mark.usefixtures("store")
+def test_whatever_step_it_ends_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_profiles(make_profiles(USERS, 1), LONG_BEFORE, root)
+    monkeypatch.setattr(compaction, "TARGET_ROWS", 1_500)
+    before, held, newest, pairs = contents(root), effective_rows(root), newest_rows(root), trained(root)
+    taken = limit = 0
+
+    def counted(real: Any) -> Any:
+        def step(*arguments: Any, **named: Any) -> Any:
+            nonlocal taken
+            if taken >= limit:
+                raise Ended
+            taken += 1
+            return real(*arguments, **named)
+
+        return step
+
+    doubled = 0
+    while True:
+        with monkeypatch.context() as killing:
+            for owner, name in ((compaction, "_write_journal"), (compaction, "publish"), (Path, "unlink")):
+                killing.setattr(owner, name, counted(getattr(owner, name)))
+            try:
+                compaction.compact(root, view, Console(quiet=True))
+            except Ended:
+                pass
+            else:
+                break
+        found = contents(root)
+        assert_same({name: rows.unique().sort(pl.all()) for name, rows in found.items()}, before)
+        assert_frame_equal(effective_rows(root), held)
+        assert_frame_equal(newest_rows(root), newest)
+        if len(found[f"features/{view.name}"]) > len(held):
+            doubled += 1
+            if doubled == 2:
+                assert_frame_equal(trained(root), pairs)
+                assert parity([]) == 0
+        taken, limit = 0, limit + 1
+    print(f"ended {limit} times, {doubled} times with copies of feature rows")  # noqa: T201  (a failure shows it)
+    assert doubled > 2
+    assert_same(contents(root), before)
+    assert not list(root.rglob(".compacted-*"))
+
+
+def effective_rows(root: Path) -> pl.DataFrame:
+    return effective(view, stored_rows(root, view, 0, 2**22)).sort("user_id", "event_timestamp")
+
+
+def newest_rows(root: Path) -> pl.DataFrame:
+    return pl.concat([rows for _, _, rows in newest_by_day(root, view)]).sort("user_id")
+
+
+def trained(root: Path) -> pl.DataFrame:
+    path = root / "pairs.parquet"
+    assert training_set(["--to", str(path)]) == 0
+    return pl.read_parquet(path)
+
+
+def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "TARGET_ROWS", 400)
+    held, newest = effective_rows(root), newest_rows(root)
+    highest = dict(rows_of(events_folder(root)).group_by("partition").agg(pl.col("offset").max()).iter_rows())
+    over, started = threading.Event(), threading.Event()
+    problems: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not over.is_set():
+                assert_frame_equal(effective_rows(root), held)
+                assert_frame_equal(newest_rows(root), newest)
+                table = LogTable(events_folder(root), event_columns(view.events))
+                for partition, offset in highest.items():
+                    table.append(partition, records(partition, offset, 1))
+                assert table.waiting_rows <= 2 * len(highest)
+                started.set()
+        except BaseException as problem:  # noqa: BLE001  (told below)
+            problems.append(problem)
+        finally:
+            started.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert started.wait(60)
+    for target in (400, 1_000, 100_000):
+        monkeypatch.setattr(compaction, "TARGET_ROWS", target)
+        compaction.compact(root, view, Console(quiet=True))
+    over.set()
+    reader.join()
+    assert not problems, problems
+
+
+@pytest.mark.usefixtures("store", "root")
+def test_heal_and_backfill_go_on_with_merged_files(capsys: pytest.CaptureFixture[str]) -> None:
+    heal = ["--json", "--mode", "complete", "--heal"]
+    assert run_heal(heal, capsys) > 10
+    report(capsys)
+    assert run_heal(heal, capsys) == 0
+    assert parity([]) == 0
+    assert parity(["--mode", "complete"]) == 0
+    report(capsys)
+    capsys.readouterr()
+    assert backfill(["--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == 0
+
+
+def run_heal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> int:
+    capsys.readouterr()
+    assert backfill(arguments) == 0
+    healed: int = json.loads(capsys.readouterr().out)["healed"]
+    return healed
+
+
+@pytest.mark.parametrize("command", [compact, backfill])
+def test_one_batch_writer_at_a_time(root: Path, capsys: pytest.CaptureFixture[str], command: Any) -> None:
+    with only_batch_writer(root), pytest.raises(SystemExit) as stopped:
+        command([])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "run this again when it is done" in said
+    assert said.count("\n") == 1
+    assert command([]) == 0
