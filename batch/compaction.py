@@ -96,8 +96,9 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
                 finish(day)
                 summary = done[table.name]
                 summary.before += len(list(day.glob("*.parquet")))
-                for group in _groups(table, day):
+                for group in list(_groups(table, day)):
                     merge(day, group, table.order)
+                finish(day)
                 summary.after += len(list(day.glob("*.parquet")))
         return done
 
@@ -145,7 +146,7 @@ def _groups(table: _TableFiles, day: Path) -> Iterator[list[Path]]:
 
 
 def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
-    """Replace files of a folder by one with the same rows.
+    """Add a file with the rows of others, which `finish` then removes.
 
     Raises:
         OSError: the disk is full or not writable; call `finish`, then try again.
@@ -156,7 +157,6 @@ def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
     rows = pl.concat(parts, how="diagonal_relaxed").sort(order).collect()
     _write_journal(folder, name, files)
     publish(folder / f"{name}.parquet", rows)  # which makes the journal durable, too
-    finish(folder)
 
 
 def _write_journal(folder: Path, name: str, files: Sequence[Path]) -> None:

@@ -31,6 +31,7 @@ from batch.archive import (
     Timeline,
 )
 from feast_repo.algebra import COMPARISONS, POLARS_TYPES, Count, Max, Min
+from feast_repo.parquet import despite_compaction
 from feast_repo.tables import event_columns
 
 try:
@@ -122,13 +123,15 @@ class SparkEngine:
         return rows.select(types.keys()).cast(pl.Schema(types))
 
     def _despite_compaction(self, read: Callable[[], Result]) -> Result:
-        for _ in range(2):
+        def told() -> Result:
             try:
                 return read()
             except Exception as error:  # what Spark raises for it depends on the step that found out
-                if not any(sign in str(error) for sign in FILE_IS_GONE):
-                    raise
-        return read()
+                if any(sign in str(error) for sign in FILE_IS_GONE):
+                    raise FileNotFoundError from error
+                raise
+
+        return despite_compaction(told)
 
     def _timeline(self, scope: Scope) -> Timeline:
         view = scope.view

@@ -35,7 +35,7 @@ from feast.infra.offline_stores.ibis import (
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.parquet import day_folder, publish
+from feast_repo.parquet import day_folder, despite_compaction, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,7 +196,8 @@ class _ReplanningJob(IbisRetrievalJob):
 
     def __init__(self, plan: Callable[[], IbisRetrievalJob]) -> None:
         self._plan = plan
-        self.__dict__.update(_twice(plan).__dict__)
+        with _quietly():  # planning opens the files for their schemas, so it can miss one, too
+            self.__dict__.update(despite_compaction(plan, duckdb.IOException).__dict__)
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._read(super()._to_df_internal, timeout)
@@ -205,21 +206,15 @@ class _ReplanningJob(IbisRetrievalJob):
         return self._read(super()._to_arrow_internal, timeout)
 
     def _read(self, read: Callable[[int | None], Any], timeout: int | None) -> Any:
-        with _quietly():
+        def read_or_plan_again() -> Any:
             try:
                 return read(timeout)
             except duckdb.IOException:
-                self.table = _twice(self._plan).table
-                return read(timeout)
+                self.table = self._plan().table
+                raise
 
-
-def _twice(plan: Callable[[], IbisRetrievalJob]) -> IbisRetrievalJob:
-    """Planning opens the files for their schemas, so it can miss one, too."""
-    with _quietly():
-        try:
-            return plan()
-        except duckdb.IOException:
-            return plan()
+        with _quietly():
+            return despite_compaction(read_or_plan_again, duckdb.IOException)
 
 
 @contextmanager

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+READ_TRIES = 10
+"""A compaction removes the files of a day at once, so this allows for a read over many days."""
+
 
 def publish(path: Path, table: pl.DataFrame) -> None:
     """Write a table to `path` atomically, replacing what is there. Safe to call from several threads at once.
@@ -60,16 +63,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def despite_compaction(read: Callable[[], Result]) -> Result:
-    """List and read files again if a listed one has just been merged into another.
+def despite_compaction(read: Callable[[], Result], gone: type[Exception] = FileNotFoundError) -> Result:
+    """List and read files again if a listed one has just been merged into another, which `gone` tells.
 
     Raises:
         OSError: files keep vanishing, or can't be read.
     """
-    for _ in range(2):
+    for _ in range(READ_TRIES - 1):
         try:
             return read()
-        except FileNotFoundError:
+        except gone:
             continue
     return read()
 

@@ -30,7 +30,8 @@ class Sent(NamedTuple):
 class Corpus:
     """Messages in an endless row; equal seeds give equal messages."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, messages_per_slide: int = 500) -> None:
+        self._messages_per_slide = messages_per_slide
         self._chance = random.Random(seed)
         self._number = 0
 
@@ -54,7 +55,9 @@ class Corpus:
             "user_id": f"user_{self._chance.randrange(50):06d}",
             "event_type": self._chance.choice(["view", "click", "add_to_cart", "purchase"]),
             # Forward in time, and often exactly on a window's edge.
-            "event_timestamp": NOON_MS + (self._number // 500) * SLIDE_MS + self._chance.choice([0, 0, 1, 7_000]),
+            "event_timestamp": NOON_MS
+            + (self._number // self._messages_per_slide) * SLIDE_MS
+            + self._chance.choice([0, 0, 1, 7_000]),
             "price_cents": self._chance.randrange(10_000),
         }
 
