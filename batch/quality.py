@@ -1,0 +1,217 @@
+"""Quality gates: what may be published, and whether what is published can be trusted.
+
+    python -m batch.quality profiles --input new_profiles.csv   # publish the good rows, keep the broken ones apart
+    python -m batch.quality replay mended.parquet               # once more, with what was broken and is mended
+    python -m batch.quality clicks                              # look at the stream's rows, which are published already
+
+Exit 1: `profiles` and `replay` published nothing, or a rule does not hold for `clicks`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from batch.archive import ArchiveError
+from batch.lock import BatchRunningError, only_batch_writer
+from batch.quality_candidate import read_candidate
+from batch.quality_clicks import DAY, row_frame, volume_frame
+from batch.quality_gate import VIEW, Gated, gate, newest_time, replay
+from batch.quality_report import finding_rows, write_report
+from batch.quality_rules import MOST_DAYS_OLD, RATIO, click_suite, volume_suite
+from batch.quality_validation import Batch, QualityError, validate
+from batch.recompute import scope_of
+from batch.stored import TIME, stored_rows
+from feast_repo.commands import Command, instant, integer, number
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from batch.quality_validation import Finding
+    from feast_repo.views import WindowedView
+
+MOST_ROWS = 10**12
+
+
+def _action(actions: Any, name: str, description: str) -> Command:
+    action: Command = actions.add_parser(name, help=description, description=description)
+    action.add_argument("--engine", choices=["pandas", "spark"], default="pandas", help="what checks (%(default)s)")
+    action.add_argument("--master", default="local[*]", help="of Spark (%(default)s)")
+    action.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return action
+
+
+def _parser() -> Command:
+    command = Command("python -m batch.quality", "Check data by rules that follow from the declarations.")
+    actions = command.add_subparsers(dest="action", required=True, metavar="profiles|replay|clicks")
+    profiles = _action(actions, "profiles", "Gate a table of user profiles, and publish its good rows.")
+    profiles.add_argument("--input", type=Path, help=".csv or .parquet (default: profiles/profiles.csv in DATA_ROOT)")
+    profiles.add_argument("--time", type=instant, help="from when they hold, ISO 8601 UTC (default: as the file says)")
+    profiles.add_argument("--least-rows", type=integer(0, MOST_ROWS), help="good rows (default: half of the published)")
+    profiles.add_argument(
+        "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
+    )
+    again = _action(actions, "replay", "Gate mended rows of the quarantine, and publish them if all are good.")
+    again.add_argument("file", type=Path, metavar="FILE", help="a mended copy of a quarantined file, .parquet or .csv")
+    clicks = _action(actions, "clicks", "Look at the click features that the stream has stored.")
+    clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
+    clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
+    return command
+
+
+def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
+    default = root / "profiles" / "profiles.csv"
+    candidate = read_candidate(options.input or default, VIEW)
+    now = datetime.now(UTC)
+    time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
+    time = time or now.replace(hour=0, minute=0, second=0, microsecond=0)
+    with only_batch_writer(root):
+        gated = gate(
+            candidate, time, root, docs, engine=options.engine, least=options.least_rows, days=options.most_days_old
+        )
+    verdict = "Nothing is published: a rule of the table does not hold." if gated.blocked else (
+        f"{len(gated.good):,} rows are published, {len(gated.quarantined):,} are in quarantine."
+    )  # fmt: skip
+    return _gated_report(gated, len(candidate.text), verdict, holds=not gated.blocked)
+
+
+def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
+    candidate = read_candidate(options.file, VIEW)
+    if candidate.time is None:
+        message = f"{options.file} has no rows, or no event_timestamp: mend a copy of the quarantined file"
+        raise QualityError(message)
+    with only_batch_writer(root):
+        gated = replay(candidate, candidate.time, root, docs, engine=options.engine)
+    holds = bool(gated.files)
+    verdict = (
+        f"{len(gated.good):,} mended rows are published."
+        if holds
+        else f"Nothing is published: {len(gated.quarantined):,} of {len(candidate.text):,} rows are still broken."
+    )
+    return _gated_report(gated, len(candidate.text), verdict, holds=holds)
+
+
+def _gated_report(gated: Gated, rows: int, verdict: str, *, holds: bool) -> dict[str, Any]:
+    return {
+        "table": VIEW.name,
+        "rows": rows,
+        "holds": holds,
+        "verdict": verdict,
+        "good": len(gated.good),
+        "quarantined": len(gated.quarantined),
+        "findings": finding_rows(gated.findings),
+        "files": [str(file) for file in gated.files],
+    }
+
+
+def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
+    view, root = settings.view, settings.data_root
+    reach = scope_of(settings, None, None).reach
+    if reach.is_empty():
+        message = f"{root} has no progress record: run the stream first, or correct DATA_ROOT"
+        raise QualityError(message)
+    slide = timedelta(milliseconds=view.slide_ms)
+    end = options.end or datetime.fromtimestamp(0, tz=UTC) + (max(reach["last"].to_list()) + 1) * slide
+    start = options.start or end - DAY
+    stored = stored_rows(root, view, _index(view, start - DAY), _index(view, end) - 1, reach=reach)
+    rows = row_frame(view, stored.filter(pl.col(TIME) >= start))
+    if rows.is_empty():
+        message = f"{view.name} has no rows from {start.isoformat()} to before {end.isoformat()}"
+        raise QualityError(message)
+    findings = validate([Batch(click_suite(view), _frame(rows, options.engine))], docs / "rows")
+    hours = volume_frame(view, stored).filter(pl.col("hour") >= start)
+    if not hours.is_empty():
+        frame = hours.select("row", pl.col("hour").cast(pl.String), RATIO)
+        findings += validate([Batch(volume_suite(view), frame.to_pandas())], docs / "volume")
+    holds = all(one.holds for one in findings)
+    return {
+        "table": view.name,
+        "rows": len(rows),
+        "holds": holds,
+        "verdict": "All rules hold." if holds else f"Rules that do not hold: {', '.join(_failed(findings))}.",
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "hours_compared": len(hours),
+        "findings": finding_rows(findings),
+        "files": [],
+    }
+
+
+def _failed(findings: Sequence[Finding]) -> list[str]:
+    return [one.rule.name for one in findings if not one.holds]
+
+
+def _index(view: WindowedView, time: datetime) -> int:
+    return -(-round(time.timestamp() * 1000) // view.slide_ms)
+
+
+def _frame(rows: pl.DataFrame, engine: str) -> Any:
+    if engine == "pandas":
+        return rows.to_pandas()
+    from pyspark.sql import SparkSession  # noqa: PLC0415  (an extra)
+
+    session = SparkSession.getActiveSession()
+    assert session is not None  # noqa: S101  (opened by the command)
+    return session.createDataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table("rule", "held", "broken", "for example", title=f"{report['table']}: {report['rows']:,} rows")
+    for one in report["findings"]:
+        held = "[green]yes[/]" if one["holds"] else "[red]NO[/]"
+        table.add_row(one["rule"], held, f"{one['broken']:,}", "; ".join(one["examples"][:3]))
+    console = Console()
+    console.print(table)
+    console.print(report["verdict"], style="green" if report["holds"] else "red")
+    for file in report["files"]:
+        console.print(file, soft_wrap=True, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = _parser()
+    options = command.parse_args(arguments)
+    settings = command.settings(StreamSettings)
+    now = datetime.now(UTC)
+    stem = f"{options.action}-{now:%Y%m%dT%H%M%SZ}"
+    folder = settings.data_root / "reports" / "quality"
+    docs = folder / stem
+    try:
+        with ExitStack() as stack:
+            if options.engine == "spark":
+                from batch.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
+
+                stack.callback(SparkEngine("", options.master).close)
+            with Console(stderr=True).status(f"checking {options.action}"):
+                if options.action == "profiles":
+                    report = _gate_profiles(options, settings.data_root, docs)
+                elif options.action == "replay":
+                    report = _replay(options, settings.data_root, docs)
+                else:
+                    report = _monitor(options, settings, docs)
+        report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds"), "stem": stem}
+        report["files"] += [str(file) for file in write_report(folder, report)]
+        report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
+    except (ArchiveError, BatchRunningError, QualityError, OSError) as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    if options.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    else:
+        _print(report)
+    return 0 if report["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

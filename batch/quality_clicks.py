@@ -1,0 +1,61 @@
+"""What the rules see of stored click features: single rows, and how many there are in each hour.
+
+The stream has published these rows already, so this is a monitor and no gate.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO, VERSION
+from batch.quality_validation import ROW
+from batch.stored import CREATED, TIME, effective
+
+if TYPE_CHECKING:
+    from feast_repo.views import WindowedView
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
+    """Stored rows with ROW, OFF_GRID and VERSION; a feature is empty in windows from before it was declared."""
+    time_us = pl.col(TIME).dt.epoch("us")
+    # The stream writes a window once; what backfill and heal write later are versions of it.
+    version = pl.when(pl.col("writer") == "stream").then(0).otherwise(pl.col(CREATED).dt.epoch("us"))
+    known = [
+        pl.when(pl.col(name).is_null().all().over(TIME)).then(feature.empty).otherwise(pl.col(name)).alias(name)
+        for name, feature in view.features.items()
+        if feature.empty is not None
+    ]
+    return (
+        stored.with_columns(known)
+        .with_columns((time_us % (view.slide_ms * 1000)).alias(OFF_GRID), version.alias(VERSION))
+        .drop(CREATED)
+        .with_row_index(ROW)
+        .cast({ROW: pl.Int64})
+    )
+
+
+def volume_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
+    """The hours that can be compared with the day before: ROW, `hour` (UTC), `rows`, RATIO.
+
+    Hours that are not complete, or had few rows the day before, are left out.
+    """
+    hours = (
+        effective(view, stored)
+        .group_by(pl.col(TIME).dt.truncate(HOUR).alias("hour"))
+        .agg(pl.len().alias("rows"), pl.col(TIME).n_unique().alias("windows"))
+        .filter(pl.col("windows") == HOUR // view.slide)
+    )
+    before = hours.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
+    return (
+        hours.join(before, on="hour")
+        .filter(pl.col("before") >= LEAST_ROWS_TO_COMPARE)
+        .sort("hour")
+        .select("hour", "rows", (pl.col("rows") / pl.col("before")).alias(RATIO))
+        .with_row_index(ROW)
+        .cast({ROW: pl.Int64})
+    )

@@ -1,0 +1,240 @@
+"""The gate lets good rows through, keeps broken ones apart by the rule they break, and stops a table it can't trust."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from batch.profiles import make_profiles, publish_profiles
+from batch.quality import main as quality
+from batch.quality_clicks import row_frame, volume_frame
+from batch.quality_gate import published
+from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
+from feast_repo.features import user_click_features as view, user_profile_features as profiles
+from feast_repo.tables import features_folder
+from sandbox.checks import rows_of
+from stream.settings import StreamSettings
+from tests.batch.archives import clicks, store, stream
+from tests.feast_repo.rows import clicks as click_rows
+
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+USERS = 400
+BROKEN: dict[str, dict[str, str | None]] = {
+    "user_id_present": {"user_id": None},
+    "user_id_well_formed": {"user_id": "User 17"},
+    "user_id_length,user_id_well_formed": {"user_id": "x" * 65},
+    "age_present": {"age": None},
+    "age_readable": {"age": "forty"},
+    "age_range": {"age": "17"},
+    "country_known": {"country": "XX"},
+    "country_present": {"country": None},
+    "subscription_tier_known": {"subscription_tier": "Gold"},
+    "activity_weight_range": {"activity_weight": "0"},
+    "activity_weight_readable": {"activity_weight": "1,5"},
+}
+
+
+@pytest.fixture
+def root() -> Path:
+    return StreamSettings().data_root
+
+
+def as_text(users: int = USERS) -> pl.DataFrame:
+    return make_profiles(users, 3).select(pl.all().cast(pl.String))
+
+
+def with_broken(rows: pl.DataFrame) -> pl.DataFrame:
+    """A row for each of BROKEN, in the middle of good ones."""
+    good = rows.to_dicts()
+    bad = [{**good[number], **change} for number, change in enumerate(BROKEN.values())]
+    return pl.DataFrame([*good[len(bad) : 100], *bad, *good[100:]], schema=rows.schema)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    found = quality([*arguments, "--json"])
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found == status, report
+    return report
+
+
+def failed(report: dict[str, Any]) -> dict[str, int]:
+    return {one["rule"]: one["broken"] for one in report["findings"] if not one["holds"]}
+
+
+def held(root: Path) -> pl.DataFrame:
+    return published(root, TODAY).select("user_id", *profiles.features).sort("user_id")
+
+
+def refuse_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX or str(address[0]).startswith("127."), f"connects to {address}"
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+def test_each_broken_row_is_kept_apart_with_its_rule(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_the_network(monkeypatch)
+    file = tmp_path / "new.csv"
+    rows = with_broken(as_text())
+    rows.write_csv(file)
+    report = run(capsys, "profiles", "--input", str(file))
+    assert (report["good"], report["quarantined"]) == (USERS - len(BROKEN), len(BROKEN))
+    quarantined = rows_of(root / "quarantine" / profiles.name)
+    assert sorted(quarantined["rules"].to_list()) == sorted(BROKEN)
+    for row in quarantined.iter_rows(named=True):
+        assert BROKEN[row["rules"]].items() <= row.items()
+    assert set(failed(report)) == {name for rules in BROKEN for name in rules.split(",")}
+    good = make_profiles(USERS, 3)
+    bad = rows.head(0).vstack(good.head(len(BROKEN)).select(pl.all().cast(pl.String)))["user_id"]
+    assert_frame_equal(held(root), good.filter(~pl.col("user_id").is_in(bad.implode())).sort("user_id"))
+    page = next(name for name in report["files"] if name.endswith("Z.html"))
+    text = Path(page).read_text()
+    assert "age_range" in text
+    assert "http" not in text
+
+
+def test_copies_of_a_user_are_all_kept_apart(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new.parquet"
+    rows = make_profiles(USERS, 3)
+    pl.concat([rows, rows.head(3).with_columns(age=pl.lit(50, pl.Int64).cast(rows.schema["age"]))]).write_parquet(file)
+    report = run(capsys, "profiles", "--input", str(file))
+    assert failed(report) == {"user_id_unique": 6}
+    assert len(held(root)) == USERS - 3
+
+
+@pytest.mark.parametrize("why", ["row_count", "broken_share", "freshness"])
+def test_a_table_that_can_not_be_trusted_changes_nothing(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], why: str
+) -> None:
+    publish_profiles(make_profiles(USERS, 1), TODAY, root)
+    before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    file = tmp_path / "new.csv"
+    rows = as_text(USERS if why != "row_count" else USERS // 2 - 1)
+    if why == "broken_share":
+        rows = rows.with_columns(age=pl.when(pl.int_range(pl.len()) % 10 < 6).then(pl.lit("7")).otherwise("age"))
+    rows.write_csv(file)
+    time = TODAY - timedelta(days=9 if why == "freshness" else 0)
+    extra = ["--least-rows", "1"] if why == "broken_share" else []
+    report = run(capsys, "profiles", "--input", str(file), "--time", time.isoformat(), *extra, status=1)
+    assert why in failed(report)
+    assert {file: file.read_bytes() for file in before} == before
+    assert not (root / "quarantine").exists()
+
+
+def test_mended_rows_are_published_once(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new.csv"
+    good = as_text()
+    broken = good.with_columns(age=pl.when(pl.int_range(pl.len()) % 100 == 7).then(pl.lit("7")).otherwise("age"))
+    broken.write_csv(file)
+    run(capsys, "profiles", "--input", str(file), "--time", TODAY.isoformat())
+    (kept,) = (root / "quarantine" / profiles.name).glob("dt=*/*.parquet")
+    report = run(capsys, "replay", str(kept), status=1)
+    assert report["quarantined"] == 4
+    assert len(held(root)) == USERS - 4
+    mended = tmp_path / "mended.parquet"
+    rows = pl.read_parquet(kept, hive_partitioning=False)
+    rows.drop("age").join(good.select("user_id", "age"), on="user_id").write_parquet(mended)
+    run(capsys, "replay", str(mended))
+    assert_frame_equal(held(root), make_profiles(USERS, 3))
+    stored = {file: file.read_bytes() for file in features_folder(root, profiles.name).rglob("*.parquet")}
+    run(capsys, "replay", str(mended))
+    assert {file: file.read_bytes() for file in features_folder(root, profiles.name).rglob("*.parquet")} == stored
+
+
+@pytest.mark.usefixtures("spark_session")
+def test_spark_finds_the_same(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new.csv"
+    with_broken(as_text()).write_csv(file)
+    by_pandas = run(capsys, "profiles", "--input", str(file))
+    first = held(root)
+    by_spark = run(capsys, "profiles", "--input", str(file), "--engine", "spark")
+    assert failed(by_spark) == failed(by_pandas)
+    assert_frame_equal(held(root), first)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), ("user_id,age\nuser_000001,30\n", "lacks the columns country"), ("\x00\x01", "")],
+)
+def test_a_file_that_is_none_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, said: str
+) -> None:
+    file = tmp_path / "new.csv"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        quality(["profiles", "--input", str(file)])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+class TestClicks:
+    def test_what_the_stream_stored_is_sound(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        stream(root, view, clicks(hours=3, events=800, partitions=2))
+        report = run(capsys, "clicks")
+        assert report["rows"] == len(rows_of(features_folder(root, view.name)))
+
+    @pytest.mark.parametrize(
+        ("column", "value", "rule"),
+        [
+            ("click_count", -1, "click_count_range"),
+            ("view_count", None, "view_count_present"),
+            ("cart_rate", float("inf"), "cart_rate_range"),
+            ("event_timestamp", None, "window_end_on_grid"),
+            ("user_id", None, "row_unique"),
+        ],
+    )
+    def test_a_broken_row_is_named(
+        self, root: Path, capsys: pytest.CaptureFixture[str], column: str, value: Any, rule: str
+    ) -> None:
+        rows = stream(root, view, clicks(hours=3, events=800, partitions=2))
+        end = rows["event_timestamp"][len(rows) // 2]
+        window = rows.filter(event_timestamp=end, partition=rows["partition"][len(rows) // 2]).drop("partition")
+        at = pl.int_range(pl.len()) == 1
+        if column == "event_timestamp":
+            change = pl.col(column) + pl.when(at).then(pl.duration(seconds=1)).otherwise(pl.duration())
+        elif column == "user_id":
+            change = pl.when(at).then(pl.col(column).first()).otherwise(column)
+        else:
+            change = pl.when(at).then(pl.lit(value, window.schema[column])).otherwise(column)
+        end_ms = round(end.timestamp() * 1000)
+        store(
+            root, view, window.with_columns(change.alias(column)), "stream", rows["partition"][len(rows) // 2], end_ms
+        )
+        assert rule in failed(run(capsys, "clicks", status=1))
+
+    def test_a_feature_is_empty_before_it_was_declared(self) -> None:
+        stored = pl.concat(
+            [click_rows(["a", "b"], TODAY, view_count=None), click_rows(["a", "b"], TODAY + view.slide)]
+        ).with_columns(writer=pl.lit("stream"))
+        rows = row_frame(view, stored)
+        assert rows["view_count"].to_list() == [0, 0, 0, 0]
+        assert rows[OFF_GRID].to_list() == [0] * 4
+
+    def test_hours_are_compared_with_the_day_before(self) -> None:
+        many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]
+        ends = [TODAY + number * view.slide for number in range(12)]
+        parts = [click_rows(many, end - timedelta(days=1)) for end in ends]
+        parts += [
+            click_rows(many[: len(many) // (1 if number < 6 else 4)], end) for number, end in enumerate(ends[:-1])
+        ]
+        hours = volume_frame(view, pl.concat(parts).with_columns(writer=pl.lit("stream")))
+        assert hours.select("hour", RATIO).rows() == [(TODAY, 1.0)]
+        parts.append(click_rows(many[: len(many) // 4], ends[-1]))
+        hours = volume_frame(view, pl.concat(parts).with_columns(writer=pl.lit("stream")))
+        assert hours[RATIO].to_list() == [1.0, 0.25]
