@@ -22,7 +22,8 @@ WIDTH, HEIGHT, MOST_POINTS = 420, 70, 140
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd }
-td + td, th + th { text-align: right } .bad { color: #b00020; font-weight: 600 } .good { color: #1b6e2e }
+td + td, th + th { text-align: right }
+td { white-space: nowrap } .bad { color: #b00020; font-weight: 600 } .good { color: #1b6e2e }
 figure { display: inline-block; margin: .5rem 1rem .5rem 0 } figcaption { font-size: 13px; color: #555 }
 svg { background: #fafafa; border: 1px solid #eee } .stream { stroke: #1f6feb } .batch { stroke: #e36209 }
 polyline { fill: none; stroke-width: 1.5 } .batch { stroke-dasharray: 4 3 } rect { fill: #b00020 }
@@ -49,7 +50,11 @@ def write_report(data_root: Path, comparison: Comparison, report: dict[str, Any]
 
 def page(comparison: Comparison, report: dict[str, Any]) -> str:
     """The report as one HTML document."""
-    verdict = '<p class="good">Stream and batch agree.</p>' if report["holds"] else '<p class="bad">They differ.</p>'
+    verdict = '<p class="bad">They differ.</p>'
+    if report["holds"]:
+        late = f"They differ in {report['rows']['explained']:,} rows, and late events explain every one."
+        says = late if report["rows"]["explained"] else "Stream and batch agree."
+        verdict = f'<p class="good">{says}</p>'
     title = f"Parity of {report['view']}: {report['mode']}"
     span = f"window ends from {report['start'] or 'the first'} to before {report['end'] or 'the last closed'}"
     columns = ("compared", "equal", "different", "explained", "undeclared", "only_in_stream", "only_in_batch")

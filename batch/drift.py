@@ -1,0 +1,233 @@
+"""Drift of stored features between two periods, with a report for people and an exit code for programs.
+
+    python -m batch.drift                                             # the last day against the day before it
+    python -m batch.drift --reference 2026-01-01 2026-01-08 --current 2026-02-01 2026-02-08
+
+Exit 1 if a feature has drifted as much as `--fail-on` says.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from batch.archive import reach_of
+from batch.drift_samples import Period, sample, stream_health
+from batch.drift_statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, compare, judge
+from feast_repo.commands import Command, instant, number
+from feast_repo.features import purchase_prediction
+from feast_repo.progress import ProgressRecord
+from feast_repo.tables import progress_folder
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    Samples = dict[str, tuple[pl.Series, pl.Series]]
+
+DAY = timedelta(days=1)
+MOST_DAYS = 14
+"""Of the history."""
+
+
+@dataclass(frozen=True)
+class DriftResult:
+    """What `analyze_click_count_drift` found; attributes can also be asked for by name, as in `result["p_value"]`."""
+
+    is_drift_detected: bool
+    p_value: float
+    severity: str
+    effects: dict[str, float]
+    says: str
+
+    def __getitem__(self, name: str) -> Any:
+        """An attribute by its name."""
+        if name not in asdict(self):
+            raise KeyError(name)
+        return getattr(self, name)
+
+
+def analyze_click_count_drift(
+    yesterday_data: Any, today_data: Any, feature_column: str = "click_count", p_threshold: float = DEFAULT_P
+) -> DriftResult:
+    """Compare a column of two frames (Polars, pandas or Arrow), one row a user.
+
+    `click_count_1h` is another name for `click_count`.
+
+    Raises:
+        ValueError: a frame has no such column.
+    """
+    values = []
+    for data in (yesterday_data, today_data):
+        frame = data if isinstance(data, pl.DataFrame) else pl.DataFrame(data)
+        names = [name for name in (feature_column, feature_column.removesuffix("_1h")) if name in frame.columns]
+        if not names:
+            message = f"there is no column {feature_column!r}; the columns are {', '.join(frame.columns)}"
+            raise ValueError(message)
+        values.append(frame[names[0]])
+    (drift,) = judge([compare(feature_column, *values)], p_threshold)
+    return DriftResult(drift.drifted, drift.p_value, drift.severity, drift.effects, drift.says)
+
+
+def samples_of(data_root: Path, reference: Period, current: Period) -> Samples:
+    """Each declared feature's values in both periods.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    samples: Samples = {}
+    for view in purchase_prediction.views:
+        frames = [sample(data_root, view, period) for period in (reference, current)]
+        samples |= {name: (frames[0][name], frames[1][name]) for name in view.features}
+    return samples
+
+
+def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
+    """Each feature's drift."""
+    return judge([compare(name, *pair) for name, pair in samples.items()], p_threshold)
+
+
+def _periods(options: argparse.Namespace, command: Command, settings: StreamSettings) -> tuple[Period, Period]:
+    if options.current is None:
+        reach = reach_of(settings.view, ProgressRecord(progress_folder(settings.data_root)).load())
+        if reach.is_empty():
+            command.error(f"{settings.data_root} has no progress record: run the stream first, or name --current")
+        last_ms = max(reach["last"].to_list()) * settings.view.slide_ms
+        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + settings.view.slide
+        current = Period(end - DAY, end)
+    else:
+        current = Period(*options.current)
+    length = current.end - current.start
+    reference = (
+        Period(current.start - length, current.start) if options.reference is None else Period(*options.reference)
+    )
+    for name, period in (("--current", current), ("--reference", reference)):
+        if period.start >= period.end:
+            command.error(f"{name}: the start must be before the end")
+    return reference, current
+
+
+def _history(
+    data_root: Path, samples: Samples, current: Period, first: datetime, p_threshold: float
+) -> list[dict[str, Any]]:
+    """Each feature's largest effect on each day up to the current end, as a multiple of minor drift's threshold."""
+    days = []
+    ends = [
+        current.end - number * DAY for number in reversed(range(MOST_DAYS)) if current.end - (number + 1) * DAY >= first
+    ]
+    for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
+        day = Period(end - DAY, end)
+        now = {
+            name: rows
+            for view in purchase_prediction.views
+            for name, rows in sample(data_root, view, day).to_dict().items()
+        }
+        drifts = drift_of({name: (pair[0], now[name]) for name, pair in samples.items()}, p_threshold)
+        levels = {
+            one.feature: max(effect / THRESHOLDS[name][0] for name, effect in one.effects.items())
+            for one in drifts
+            if one.effects
+        }
+        days.append({"day": f"{day.start:%m-%d}", "levels": levels})
+    return days
+
+
+def _report(
+    settings: StreamSettings, reference: Period, current: Period, p_threshold: float
+) -> tuple[dict[str, Any], Samples]:
+    root = settings.data_root
+    samples = samples_of(root, reference, current)
+    drifts = drift_of(samples, p_threshold)
+    severity = max((one.severity for one in drifts if one.severity in SEVERITIES), key=SEVERITIES.index, default="none")
+    drifted = [f"{one.feature} ({one.severity})" for one in drifts if one.drifted]
+    unknown = [one.feature for one in drifts if one.severity == "insufficient data"]
+    verdict = f"Drifted: {', '.join(drifted)}." if drifted else "Nothing has drifted."
+    if unknown:
+        verdict += f" Too few users to tell: {', '.join(unknown)}."
+    return {
+        "reference": _period(settings, reference),
+        "current": _period(settings, current),
+        "p_threshold": p_threshold,
+        "severity": severity,
+        "verdict": verdict,
+        "features": [asdict(one) for one in drifts],
+        "history": _history(root, samples, current, reference.start, p_threshold),
+    }, samples
+
+
+def _period(settings: StreamSettings, period: Period) -> dict[str, Any]:
+    return {
+        "start": period.start.isoformat(),
+        "end": period.end.isoformat(),
+        "text": str(period),
+        "stream": stream_health(settings.data_root, settings.view, period),
+    }
+
+
+def _print(report: dict[str, Any], file: Path) -> None:
+    table = Table(
+        "feature",
+        "severity",
+        "what changed",
+        "p",
+        title=f"{report['current']['text']} against {report['reference']['text']}",
+    )
+    colours = {"none": "green", "minor": "yellow", "major": "red"}
+    for one in report["features"]:
+        colour = colours.get(one["severity"], "dim")
+        table.add_row(one["feature"], f"[{colour}]{one['severity']}[/]", one["says"], f"{one['p_adjusted']:.2g}")
+    console = Console()
+    console.print(table)
+    for name in ("reference", "current"):
+        health = ", ".join(f"{key.replace('_', ' ')} {value:,.4g}" for key, value in report[name]["stream"].items())
+        console.print(f"{name}: {health}", highlight=False)
+    console.print(report["verdict"])
+    console.print(str(file), soft_wrap=True, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.drift", "Compare the features of two periods.")
+    bounds: dict[str, Any] = {"nargs": 2, "type": instant, "metavar": ("START", "END")}
+    command.add_argument("--current", **bounds, help="ISO 8601 UTC (default: the last day)")
+    command.add_argument("--reference", **bounds, help="(default: as long, just before the current one)")
+    command.add_argument("--p-threshold", type=number(above=0.0, maximum=1.0), default=DEFAULT_P, help="(%(default)s)")
+    command.add_argument("--fail-on", choices=["minor", "major", "never"], default="major", help="exit 1 (%(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = command.parse_args(arguments)
+    settings = command.settings(StreamSettings)
+    reference, current = _periods(options, command, settings)
+    try:
+        report, samples = _report(settings, reference, current, options.p_threshold)
+        from batch.drift_report import page  # noqa: PLC0415  (plots take a second to import)
+
+        folder = settings.data_root / "reports"
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = f"drift-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        file = folder / f"{stem}.html"
+        (folder / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        file.write_text(page(report, samples), encoding="utf-8")
+    except OSError as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    if options.json:
+        sys.stdout.write(json.dumps({**report, "file": str(file)}) + "\n")
+    else:
+        _print(report, file)
+    order = [*SEVERITIES, "never"]
+    return int(order.index(report["severity"]) >= order.index(options.fail_on))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Drift is found where it is, named as large as it is, and not found where there is none."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from batch.drift import analyze_click_count_drift, main as drift
+from batch.drift_samples import Period, sample, stream_health
+from batch.drift_statistics import LEAST_ROWS, compare, judge
+from batch.profiles import make_profiles, publish_profiles
+from feast_repo.features import user_click_features as view, user_profile_features as profiles
+from stream.settings import StreamSettings
+from tests.batch.archives import NOW_MS, clicks, store, stream
+from tests.feast_repo.rows import clicks as click_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS, SEED = 20_000, 7
+DAY = timedelta(days=1)
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def normal(mean: float = 0.0, rows: int = ROWS, seed: int = SEED) -> pl.Series:
+    return pl.Series(np.random.default_rng(seed).normal(mean, 1.0, rows) + 10)
+
+
+def counts(zeros: float, seed: int = SEED) -> pl.Series:
+    chance = np.random.default_rng(seed)
+    return pl.Series(np.where(chance.random(ROWS) < zeros, 0, chance.poisson(3, ROWS) + 1))
+
+
+def severity(reference: pl.Series, current: pl.Series) -> str:
+    return judge([compare("x", reference, current)])[0].severity
+
+
+class TestKnownAnswers:
+    def test_numbers_are_scipys(self) -> None:
+        a, b = normal(), normal(0.5, seed=8)
+        found = compare("x", a, b)
+        expected = stats.ks_2samp(a.to_numpy(), b.to_numpy(), method="asymp")
+        assert found.p_value == expected.pvalue
+        assert found.effects["ks"] == expected.statistic
+        assert found.effects["wasserstein"] == pytest.approx(0.5, abs=0.05)
+        edges = np.quantile(a, np.linspace(0, 1, 11)[1:-1])
+        share = np.bincount(np.searchsorted(edges, b, side="right"), minlength=10) / len(b)
+        assert found.effects["psi"] == pytest.approx(sum((share - 0.1) * np.log(share / 0.1)), rel=1e-3)
+
+    def test_categories_by_hand(self) -> None:
+        a, b = pl.Series(["x"] * 600 + ["y"] * 400), pl.Series(["x"] * 500 + ["y"] * 500)
+        found = compare("c", a, b)
+        # Both periods expect 550 and 450: four cells that are 50 off.
+        square = 2 * 50**2 / 550 + 2 * 50**2 / 450
+        assert found.effects["cramers_v"] == pytest.approx((square / 2000) ** 0.5)
+        assert found.effects["psi"] == pytest.approx(-0.1 * np.log(5 / 6) + 0.1 * np.log(5 / 4))
+        assert found.p_value == pytest.approx(stats.chi2.sf(square, 1))
+
+    def test_shares_by_hand(self) -> None:
+        found = compare("x", pl.Series([0] * 250 + [5] * 750), pl.Series([0] * 500 + [5] * 500))
+        assert found.effects["zeros"] == pytest.approx(2 * np.arcsin(0.5**0.5) - 2 * np.arcsin(0.25**0.5))
+        assert found.effects["wasserstein"] == 0
+
+    def test_p_values_are_corrected_for_their_number(self) -> None:
+        pairs = [compare(str(number), normal(seed=number), normal(seed=number + 50)) for number in range(10)]
+        judged = judge(pairs)
+        raw = [one.p_value for one in pairs]
+        assert [one.p_adjusted for one in judged] == list(stats.false_discovery_control(raw))
+
+
+class TestPower:
+    @pytest.mark.parametrize(
+        ("reference", "current", "expected"),
+        [
+            (normal(), normal(0.5, seed=8), "major"),
+            (normal(), normal(0.2, seed=8), "minor"),
+            (counts(0.3), counts(0.6, seed=8), "major"),
+            (counts(0.1), counts(0.2, seed=8), "major"),
+            (pl.Series(["a", "b"] * 5_000), pl.Series(["a", "b"] * 4_700 + ["new"] * 600), "major"),
+            (pl.Series(["a", "b"] * 4_700 + ["old"] * 600), pl.Series(["a", "b"] * 5_000), "major"),
+            (normal(), normal(seed=8).extend(pl.Series([None] * ROWS, dtype=pl.Float64)), "major"),
+            (pl.Series([5.0] * 1_000), pl.Series([6.0] * 1_000), "major"),
+        ],
+    )  # fmt: skip
+    def test_drift_is_found_and_as_large_as_it_is(
+        self, reference: pl.Series, current: pl.Series, expected: str
+    ) -> None:
+        assert severity(reference, current) == expected
+
+    def test_new_and_gone_categories_are_named(self) -> None:
+        says = compare("c", pl.Series(["a", "gone"] * 500), pl.Series(["a", "new"] * 500)).says
+        assert "new: new" in says
+        assert "gone: gone" in says
+
+    def test_too_few_rows_tell_nothing(self) -> None:
+        assert severity(normal(rows=LEAST_ROWS - 1), normal(3.0)) == "insufficient data"
+
+    def test_what_is_significant_but_does_not_matter_is_no_drift(self) -> None:
+        one = judge([compare("x", normal(rows=200_000), normal(0.03, rows=200_000, seed=8))])[0]
+        assert one.p_adjusted < 0.001
+        assert one.severity == "none"
+
+
+def test_no_false_alarms() -> None:
+    print(f"seed {SEED}")  # noqa: T201  (a failure shows it)
+    chance = np.random.default_rng(SEED)
+    alarms = 0
+    for _ in range(200):
+        values = [pl.Series(np.where(chance.random(50_000) < 0.4, 0, chance.poisson(2, 50_000) + 1)) for _ in range(2)]
+        texts = [pl.Series(chance.choice(["a", "b", "c"], 50_000, p=[0.5, 0.3, 0.2])) for _ in range(2)]
+        found = judge([compare("n", *values), compare("c", *texts)])
+        alarms += any(one.drifted for one in found)
+    assert alarms <= 10
+
+
+class TestSamples:
+    def test_one_active_window_a_user_that_overlaps_no_other(self) -> None:
+        root = StreamSettings().data_root
+        for number in range(12):
+            end = NOON + number * view.slide
+            rows = click_rows(["a", "b", "quiet"], end, view_count=number).with_columns(
+                pl.when(pl.col("user_id") == "quiet").then(0).otherwise(pl.col(name)).alias(name)
+                for name in ("click_count", "view_count", "revenue_cents")
+            )
+            store(root, view, rows, "stream", 0, round(end.timestamp() * 1000))
+        found = sample(root, view, Period(NOON - DAY, NOON + DAY))
+        assert len(found) == 2
+        assert set(found["view_count"]) <= {0, 6}
+        assert sample(root, view, Period(NOON + timedelta(minutes=1), NOON + timedelta(minutes=55))).is_empty()
+
+    def test_profiles_as_they_held_at_the_end(self) -> None:
+        root = StreamSettings().data_root
+        publish_profiles(make_profiles(30, 1), NOON, root)
+        publish_profiles(make_profiles(30, 2), NOON + 2 * DAY, root)
+        first = sample(root, profiles, Period(NOON, NOON + DAY))
+        assert first.equals(make_profiles(30, 1).select(list(profiles.features)))
+        assert sample(root, profiles, Period(NOON - DAY, NOON)).is_empty()
+
+    def test_health_counts_what_came(self) -> None:
+        root = StreamSettings().data_root
+        log = clicks(hours=3, events=900, partitions=2)
+        stream(root, view, log)
+        arrivals = [record["kafka_timestamp"] for records in log.values() for record in records]
+        end = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC) + DAY
+        found = stream_health(root, view, Period(end - 10 * DAY, end))
+        assert found["events_per_hour"] == len(arrivals) / 240
+        assert 0 < found["late_share"] < 0.2
+        assert found["dead_letter_share"] == 0
+
+
+def days(root: Path, factor: int) -> None:
+    """Two days of 300 users; on the second one they view `factor` times as much."""
+    chance = np.random.default_rng(SEED)
+    users = [f"user_{number:06d}" for number in range(300)]
+    for number in range(2):
+        for hour in range(3):
+            end = NOON + number * DAY + timedelta(hours=hour)
+            views = chance.poisson(8, len(users)) * (factor if number else 1) + 1
+            rows = click_rows(users, end).with_columns(
+                pl.Series("view_count", views), pl.Series("click_count", chance.poisson(3, len(users)))
+            )
+            rows = rows.with_columns(revenue_cents=pl.lit(100), cart_rate=pl.lit(0.5), conversion_rate=pl.lit(0.5))
+            store(root, view, rows, "stream", 0, round(end.timestamp() * 1000))
+    publish_profiles(make_profiles(300, 1), NOON - DAY, root)
+
+
+@pytest.mark.parametrize(("factor", "drifted"), [(1, []), (3, ["view_count"])])
+def test_the_command_names_exactly_what_has_drifted(
+    capsys: pytest.CaptureFixture[str], factor: int, drifted: list[str]
+) -> None:
+    root = StreamSettings().data_root
+    days(root, factor)
+    midnight = NOON.replace(hour=0)
+    current = [(midnight + DAY).isoformat(), (midnight + 2 * DAY).isoformat()]
+    arguments = ["--current", *current]
+    status = drift([*arguments, "--json"])
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert [one["feature"] for one in report["features"] if one["severity"] in {"minor", "major"}] == drifted
+    assert status == (1 if drifted else 0)
+    assert [day["day"] for day in report["history"]] == ["01-05", "01-06"]
+    with open(report["file"], encoding="utf-8") as file:  # noqa: PTH123
+        page = file.read()
+    assert page.count("<img") == len(view.features) + len(profiles.features) + 1
+    assert "http" not in page
+    assert drift([*arguments, "--fail-on", "never"]) == 0
+    assert ("Drifted: view_count (major)." if drifted else "Nothing has drifted.") in capsys.readouterr().out
+
+
+def test_bad_periods_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        ([], "has no progress record"),
+        (["--current", "2026-01-02", "2026-01-01"], "--current: the start must be before the end"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            drift(arguments)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+class TestLibraryUse:
+    def test_result_by_attribute_and_by_key(self) -> None:
+        yesterday, today = counts(0.3).to_frame("click_count"), counts(0.6, seed=8).to_frame("click_count")
+        result = analyze_click_count_drift(yesterday, today, feature_column="click_count", p_threshold=0.05)
+        assert result.is_drift_detected is result["is_drift_detected"] is True
+        assert not analyze_click_count_drift(yesterday, yesterday)["is_drift_detected"]
+        with pytest.raises(KeyError):
+            result["nothing"]
+
+    def test_pandas_and_the_other_name(self) -> None:
+        yesterday, today = (one.to_frame("click_count").to_pandas() for one in (counts(0.3), counts(0.6, seed=8)))
+        assert analyze_click_count_drift(yesterday, today, feature_column="click_count_1h").severity == "major"
+        with pytest.raises(ValueError, match="no column 'clicks'; the columns are click_count"):
+            analyze_click_count_drift(yesterday, today, feature_column="clicks")
