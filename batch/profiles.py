@@ -50,11 +50,16 @@ AGE_KNOTS = (18, 24, 30, 40, 50, 60, 70, 80, 90)
 AGE_WEIGHTS = (0.55, 0.95, 1.0, 0.85, 0.7, 0.5, 0.25, 0.08, 0.01)
 
 
-def make_profiles(users: int, seed: int) -> pl.DataFrame:
+NEW_COUNTRY, OLDER_BY = "MX", 9
+DRIFTS = ("none", "older", "new-country", "no-premium")
+"""Changes of the population: a shifted mean, a new category (a tenth of the users), a category that is gone."""
+
+
+def make_profiles(users: int, seed: int, drift: str = "none") -> pl.DataFrame:
     """One row per user: `user_id, age, country, subscription_tier, activity_weight` (in (0, 1], heavy-tailed).
 
-    A pure function of its arguments. Each user takes one draw per column, so that the first users of a larger
-    population are the same people as in a smaller one. Time and memory are linear in `users`.
+    A pure function of its arguments; `drift` is one of DRIFTS. Each user takes one draw per column, so that the first
+    users of a larger population are the same people as in a smaller one. Time and memory are linear in `users`.
     """
     age_draw, country_draw, tier_draw, activity_draw = (
         np.random.default_rng([seed, column]).random(users) for column in range(4)
@@ -64,7 +69,7 @@ def make_profiles(users: int, seed: int) -> pl.DataFrame:
     # The inverse distribution function of a Pareto law bounded to [LEAST_ACTIVITY, 1].
     tail = np.array(list(TAIL.values()))[tiers]
     activity = LEAST_ACTIVITY * (1 - activity_draw * (1 - LEAST_ACTIVITY**tail)) ** (-1 / tail)
-    return pl.DataFrame(
+    profiles = pl.DataFrame(
         {
             "user_id": user_ids(users),
             "age": ages[_choose(age_draw, np.interp(ages, AGE_KNOTS, AGE_WEIGHTS))],
@@ -73,6 +78,14 @@ def make_profiles(users: int, seed: int) -> pl.DataFrame:
             "activity_weight": np.clip(activity, LEAST_ACTIVITY, 1.0).round(6),
         }
     )
+    if drift == "older":
+        return profiles.with_columns((pl.col("age") + OLDER_BY).clip(upper_bound=AGE_KNOTS[-1]))
+    if drift == "new-country":
+        moved = pl.int_range(pl.len()) % 10 == 0
+        return profiles.with_columns(country=pl.when(moved).then(pl.lit(NEW_COUNTRY)).otherwise("country"))
+    if drift == "no-premium":
+        return profiles.with_columns(pl.col("subscription_tier").replace("premium", "basic"))
+    return profiles
 
 
 def user_ids(users: int) -> pl.Series:
@@ -134,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="how many (%(default)s)")
     command.add_argument("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="same seed, same profiles")
     command.add_argument("--time", type=instant, help="from when they hold, ISO 8601 UTC (default: today, 00:00)")
+    command.add_argument("--drift", choices=DRIFTS, default=DRIFTS[0], help="of whom (%(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(StoreSettings)
@@ -142,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if time > now:
         command.error(f"--time {time.isoformat()} is in the future; name a time up to now")
 
-    profiles = make_profiles(options.users, options.seed)
+    profiles = make_profiles(options.users, options.seed, options.drift)
     try:
         files = publish_profiles(profiles, time, settings.data_root)
     except OSError as error:

@@ -25,6 +25,7 @@ from feast_repo.commands import Command, instant, integer, number, stop_event
 from stream.kafka import KafkaUnavailableError, topic_partitions
 from stream.producing import FileSink, Sink, TopicSink
 from stream.records import EVENT, HEARTBEAT, LATE
+from stream.sessions import DRIFTS, USUAL
 from stream.settings import StreamSettings
 from stream.simulation import BLOCK, Simulation, Traffic, historical, live, simulate
 
@@ -163,6 +164,7 @@ def _command() -> Command:
     )
     add("--late-share", type=number(maximum=1), default=0.0, help="share delayed beyond the allowed lateness")
     add("--malformed-share", type=number(maximum=1), default=0.0, help="share that must become dead letters")
+    add("--drift", choices=list(DRIFTS), default=USUAL, help="shoppers with other habits (%(default)s)")
     add(
         "--to",
         type=Path,
@@ -187,6 +189,7 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
         disorder_ms=round(options.disorder_seconds * 1000),
         late_share=options.late_share,
         malformed_share=options.malformed_share,
+        drift=options.drift,
     )
     if traffic.late_share + traffic.malformed_share > 1:
         message = "--late-share and --malformed-share add up to more than 1; lower one of them"

@@ -41,6 +41,20 @@ LEAST_SESSIONS = 2_000
 
 
 @dataclass(frozen=True)
+class Habits:
+    """How shoppers differ from the usual ones: factors of visits a session, of carts that are bought, of prices."""
+
+    visits: float = 1.0
+    buying: float = 1.0
+    prices: float = 1.0
+
+
+USUAL = "none"
+DRIFTS = {USUAL: Habits(), "visits": Habits(visits=2.5), "buying": Habits(buying=0.3), "prices": Habits(prices=1.8)}
+"""Changes of habit by their names: they are what a drift report has to find."""
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """The shop's products: `popularity` is cumulative and ends at 1, `prices` are in cents; index = product number."""
 
@@ -48,22 +62,24 @@ class Catalogue:
     prices: np.ndarray
 
 
-def make_catalogue(seed: int) -> Catalogue:
+def make_catalogue(seed: int, price_factor: float = 1.0) -> Catalogue:
     """Products with Zipf popularity and log-normal prices."""
     popularity = np.cumsum(np.arange(1, PRODUCTS + 1) ** -ZIPF_EXPONENT)
     prices = MEDIAN_PRICE_CENTS * np.exp(PRICE_SPREAD * np.random.default_rng([seed, 20]).standard_normal(PRODUCTS))
-    return Catalogue(popularity / popularity[-1], np.maximum(prices, LEAST_PRICE_CENTS).astype(np.int64))
+    prices = np.maximum(prices * price_factor, LEAST_PRICE_CENTS)
+    return Catalogue(popularity / popularity[-1], prices.astype(np.int64))
 
 
-def browse(profiles: pl.DataFrame, *, steps_per_second: float, seed: int) -> Iterator[pl.DataFrame]:
+def browse(profiles: pl.DataFrame, *, steps_per_second: float, seed: int, drift: str = USUAL) -> Iterator[pl.DataFrame]:
     """Endless steps in the order in which they happen, as frames of varying length.
 
     Columns: `user` and `product` (numbers from 0, the user's is the row in `profiles`), `step` (index into
     STEP_TYPES), `session` (number from 0) and `price_cents`. `steps_per_second` sets how many sessions go on at once,
-    and with it how their steps interleave. Memory is bounded: some 100 MB at the fastest.
+    and with it how their steps interleave. `drift` is one of DRIFTS. Memory is bounded: some 100 MB at the fastest.
     """
+    habits = DRIFTS[drift]
     rng = np.random.default_rng([seed, 10])
-    catalogue = make_catalogue(seed)
+    catalogue = make_catalogue(seed, habits.prices)
     activity = np.cumsum(profiles["activity_weight"].to_numpy())
     eagerness = _eagerness(profiles, seed)
     sessions_per_second = min(steps_per_second, MOST_STEPS_PER_SECOND) / STEPS_PER_SESSION
@@ -75,7 +91,7 @@ def browse(profiles: pl.DataFrame, *, steps_per_second: float, seed: int) -> Ite
         starts = now_s + np.cumsum(rng.exponential(1 / sessions_per_second, number))
         now_s = float(starts[-1])
         users = np.searchsorted(activity, rng.random(number) * activity[-1], side="right").clip(max=len(activity) - 1)
-        steps = _steps(rng, starts, users, eagerness[users], catalogue)
+        steps = _steps(rng, starts, users, eagerness[users], catalogue, habits)
         ahead = pl.concat([ahead, steps.with_columns(pl.col("session") + begun)], how="vertical")
         begun += number
         happened = ahead["at_s"] <= now_s  # no later session can begin before this
@@ -92,15 +108,20 @@ def _eagerness(profiles: pl.DataFrame, seed: int) -> np.ndarray:
 
 
 def _steps(
-    rng: np.random.Generator, starts: np.ndarray, users: np.ndarray, eagerness: np.ndarray, catalogue: Catalogue
+    rng: np.random.Generator,
+    starts: np.ndarray,
+    users: np.ndarray,
+    eagerness: np.ndarray,
+    catalogue: Catalogue,
+    habits: Habits,
 ) -> pl.DataFrame:
     """All steps of new sessions, session by session, with `at_s`: seconds on the same scale as `starts`."""
-    visits = np.minimum(rng.geometric(1 / MEAN_VISITS, len(starts)), MOST_VISITS)
+    visits = np.minimum(rng.geometric(1 / (MEAN_VISITS * habits.visits), len(starts)), MOST_VISITS)
     mood = eagerness * rng.uniform(0.5, 1.5, len(starts))
     session_of_visit = np.repeat(np.arange(len(starts)), visits)
     reached = np.ones(len(session_of_visit), dtype=bool)
     steps = np.ones(len(session_of_visit), dtype=np.int64)
-    for probability in ADVANCE:
+    for probability in (*ADVANCE[:-1], ADVANCE[-1] * habits.buying):
         chance = np.minimum(probability * mood[session_of_visit], MOST_LIKELY)
         reached &= rng.random(len(reached)) < chance
         steps += reached

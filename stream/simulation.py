@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ import polars as pl
 
 from batch.profiles import DEFAULT_SEED, DEFAULT_USERS, make_profiles
 from stream.records import FIRST_FLAW, FLAWS, Encoder, heartbeats
-from stream.sessions import browse
+from stream.sessions import USUAL, browse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +36,8 @@ BLOCK = 50_000
 class Traffic:
     """Who clicks, and how badly it arrives. Shares are of all records but heartbeats; together they are at most 1.
 
-    A record arrives up to `disorder_ms` after its event, a late one more than the allowed lateness after it.
+    A record arrives up to `disorder_ms` after its event, a late one more than the allowed lateness after it. `drift`
+    names a change of habits (see `sessions.py`).
     """
 
     users: int = DEFAULT_USERS
@@ -44,6 +45,7 @@ class Traffic:
     disorder_ms: int = 5_000
     late_share: float = 0.0
     malformed_share: float = 0.0
+    drift: str = field(default=USUAL, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,8 @@ class Simulation:
     @property
     def run(self) -> str:
         """A tag that keeps the ids of different simulations apart."""
-        return hashlib.blake2b(repr(self).encode(), digest_size=6).hexdigest()
+        told = repr(self) if self.traffic.drift == USUAL else f"{self!r} {self.traffic.drift}"
+        return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
 class FutureError(ValueError):
@@ -138,7 +141,8 @@ def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
     """
     profiles = make_profiles(simulation.traffic.users, simulation.traffic.seed)
     encoder = Encoder(simulation.run, profiles["user_id"])
-    steps = browse(profiles, steps_per_second=1000 / simulation.interval_ms, seed=simulation.traffic.seed)
+    traffic = simulation.traffic
+    steps = browse(profiles, steps_per_second=1000 / simulation.interval_ms, seed=traffic.seed, drift=traffic.drift)
     under_way = pl.DataFrame()
     for events, next_ms in _on_the_clock(_blocks(steps, simulation.block), simulation):
         under_way = pl.concat([under_way, events])

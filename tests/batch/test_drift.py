@@ -15,13 +15,17 @@ from batch.drift import analyze_click_count_drift, main as drift
 from batch.drift_samples import Period, sample, stream_health
 from batch.drift_statistics import LEAST_ROWS, compare, judge
 from batch.profiles import make_profiles, publish_profiles
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
 from stream.settings import StreamSettings
+from stream.simulation import Traffic, historical, simulate
 from tests.batch.archives import NOW_MS, clicks, store, stream
 from tests.feast_repo.rows import clicks as click_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.stream.reference import Record
 
 ROWS, SEED = 20_000, 7
 DAY = timedelta(days=1)
@@ -190,6 +194,51 @@ def test_the_command_names_exactly_what_has_drifted(
     assert "http" not in page
     assert drift([*arguments, "--fail-on", "never"]) == 0
     assert ("Drifted: view_count (major)." if drifted else "Nothing has drifted.") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("habit", "expected"),
+    [
+        ("none", set()),
+        ("prices", {"revenue_cents"}),
+        ("buying", {"purchase_count", "revenue_cents", "conversion_rate"}),
+        ("visits", {"view_count", "click_count", "cart_count"}),
+    ],
+)
+def test_other_habits_of_generated_shoppers_are_found(habit: str, expected: set[str]) -> None:
+    root = StreamSettings().data_root
+    log: list[Record] = []
+    for number, drift_of_day in enumerate(("none", habit)):
+        simulation = historical(
+            view,
+            Traffic(users=3_000, seed=SEED, drift=drift_of_day),
+            events=24_000,
+            hours=3,
+            now_ms=round((NOON + (number + 1) * DAY).timestamp() * 1000),
+            partitions=(0,),
+        )
+        records = pl.concat(list(simulate(simulation)))
+        log += records.select(pl.col("arrival_ms").alias("kafka_timestamp"), *clickstream.schema).to_dicts()
+    stream(root, view, {0: log})
+    frames = [sample(root, view, Period(NOON + number * DAY, NOON + (number + 1) * DAY)) for number in range(2)]
+    assert min(map(len, frames)) > 1_000
+    found = judge([compare(name, frames[0][name], frames[1][name]) for name in view.features])
+    assert {one.feature for one in found if one.drifted} - {"cart_rate"} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("none", {}),
+        ("older", {"age": "major"}),
+        ("new-country", {"country": "major"}),
+        ("no-premium", {"subscription_tier": "major"}),
+    ],
+)
+def test_another_population_is_found(change: str, expected: dict[str, str]) -> None:
+    frames = [make_profiles(5_000, 1), make_profiles(5_000, 2, change)]
+    found = judge([compare(name, frames[0][name], frames[1][name]) for name in profiles.features])
+    assert {one.feature: one.severity for one in found if one.drifted} == expected
 
 
 def test_bad_periods_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
