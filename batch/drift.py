@@ -22,6 +22,7 @@ from rich.table import Table
 from batch.archive import reach_of
 from batch.drift_samples import Period, sample, stream_health
 from batch.drift_statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, compare, judge
+from batch.report_files import write_report
 from feast_repo.commands import Command, instant, number
 from feast_repo.features import purchase_prediction
 from feast_repo.progress import ProgressRecord
@@ -211,12 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report, samples = _report(settings, reference, current, options.p_threshold)
         from batch.drift_report import page  # noqa: PLC0415  (plots take a second to import)
 
-        folder = settings.data_root / "reports"
-        folder.mkdir(parents=True, exist_ok=True)
         stem = f"drift-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        file = folder / f"{stem}.html"
-        (folder / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        file.write_text(page(report, samples), encoding="utf-8")
+        *_, file = write_report(settings.data_root / "reports", stem, report, page(report, samples))
     except OSError as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:

@@ -23,8 +23,9 @@ from rich.table import Table
 
 from batch.archive import ArchiveError
 from batch.comparison import DEFAULT_EXAMPLES, Comparison
-from batch.parity_report import write_report
+from batch.parity_report import page
 from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
+from batch.report_files import write_report
 from batch.stored import stored_rows
 from feast_repo.commands import Command, integer
 from stream.settings import StreamSettings
@@ -177,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compare(recomputation, settings, comparison)
         online = _compare_online(options, command, settings) if options.online else None
         report = as_report(options, recomputation, comparison, online)
-        files = write_report(settings.data_root, comparison, report)
+        stem = f"parity-{report['mode']}-{report['engine']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        files = write_report(settings.data_root / "reports", stem, report, page(comparison, report))
     except (ArchiveError, OSError) as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:

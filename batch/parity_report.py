@@ -1,9 +1,7 @@
-"""The parity report as files: JSON for programs, and one HTML page with plots that needs nothing else."""
+"""The parity report as one HTML page with plots that needs nothing else."""
 
 from __future__ import annotations
 
-import json
-import os
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,6 @@ from batch.stored import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from batch.comparison import Comparison
 
@@ -28,24 +25,6 @@ figure { display: inline-block; margin: .5rem 1rem .5rem 0 } figcaption { font-s
 svg { background: #fafafa; border: 1px solid #eee } .stream { stroke: #1f6feb } .batch { stroke: #e36209 }
 polyline { fill: none; stroke-width: 1.5 } .batch { stroke-dasharray: 4 3 } rect { fill: #b00020 }
 """
-
-
-def write_report(data_root: Path, comparison: Comparison, report: dict[str, Any]) -> list[Path]:
-    """Write `reports/parity-<mode>-<engine>-<time>.json` and `.html`; returns the files.
-
-    Raises:
-        OSError: the folder is not writable.
-    """
-    time = report["made_at"][:19].replace("-", "").replace(":", "")
-    stem = f"parity-{report['mode']}-{report['engine']}-{time}Z"
-    folder = data_root / "reports"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{stem}.json", folder / f"{stem}.html"]
-    for file, text in zip(files, (json.dumps(report, indent=1) + "\n", page(comparison, report)), strict=True):
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    return files
 
 
 def page(comparison: Comparison, report: dict[str, Any]) -> str:

@@ -25,10 +25,11 @@ from batch.lock import BatchRunningError, only_batch_writer
 from batch.quality_candidate import read_candidate
 from batch.quality_clicks import DAY, row_frame, volume_frame
 from batch.quality_gate import VIEW, Gated, gate, newest_time, replay
-from batch.quality_report import finding_rows, write_report
+from batch.quality_report import finding_rows, page
 from batch.quality_rules import MOST_DAYS_OLD, RATIO, click_suite, volume_suite
 from batch.quality_validation import Batch, QualityError, validate
 from batch.recompute import scope_of
+from batch.report_files import write_report
 from batch.stored import TIME, stored_rows
 from feast_repo.commands import Command, instant, integer, number
 from stream.settings import StreamSettings
@@ -199,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     report = _replay(options, settings.data_root, docs)
                 else:
                     report = _monitor(options, settings, docs)
-        report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds"), "stem": stem}
-        report["files"] += [str(file) for file in write_report(folder, report)]
+        report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds")}
+        report["files"] += [str(file) for file in write_report(folder, stem, report, page(report))]
         report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
     except (ArchiveError, BatchRunningError, QualityError, OSError) as error:
         command.error(str(error))

@@ -1,16 +1,13 @@
-"""What a check found, as JSON for programs and one self-contained HTML page for people."""
+"""What a check found, as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
-import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from batch.quality_validation import Finding
 
@@ -56,20 +53,6 @@ def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     ]
 
 
-def write_report(folder: Path, report: dict[str, Any]) -> list[Path]:
-    """Write `<table>-<time>.json` and `.html`; returns the files.
-
-    Raises:
-        OSError: the folder is not writable.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    page = Environment(autoescape=True).from_string(PAGE).render(report=report)
-    texts = {".json": json.dumps(report, indent=1) + "\n", ".html": page}
-    files = []
-    for suffix, text in texts.items():
-        file = folder / f"{report['stem']}{suffix}"
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-        files.append(file)
-    return files
+def page(report: Mapping[str, Any]) -> str:
+    """The report as one HTML document."""
+    return Environment(autoescape=True).from_string(PAGE).render(report=report)
