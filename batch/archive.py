@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import polars as pl
 
 from feast_repo.events import Timestamp
+from feast_repo.files import data_files
 from feast_repo.tables import day
 
 if TYPE_CHECKING:
@@ -157,4 +158,4 @@ def days_of(folder: Path, first_day: str = "") -> list[str]:
 
 def files_of(folder: Path, days: tuple[str, ...] | list[str]) -> list[Path]:
     """A table's files of some days, in order."""
-    return [file for one in days for file in sorted((folder / f"dt={one}").glob("*.parquet"))]
+    return [file for one in days for file in data_files(folder / f"dt={one}")]

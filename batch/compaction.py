@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from feast_repo.progress import Progress
     from feast_repo.views import WindowedView
 
-MERGED, JOURNALS = "compacted-", ".compacted-*.json"
-TARGET_ROWS = 2_000_000
-"""Files with at least half as many rows are left alone; a merged one has at most so many. It bounds memory."""
+MERGED, JOURNALS, UNFINISHED = "compacted-", ".compacted-*.json", ".compacted-*.tmp"
+TARGET_ROWS, TARGET_BYTES = 2_000_000, 256 * 2**20
+"""Files with at least half of either, bytes as they are in memory, are left alone; a merged one has at most so much.
+It bounds memory, also where dead letters are large."""
+HALF = 0.5
 LOG_FILE = re.compile(r"p\d{5}-\d{20}\.parquet")
 WINDOW_FILE = re.compile(r"(?P<writer>stream|backfill|heal)-p(?P<partition>\d{5})-(?P<end>\w+)\.parquet")
 LOG_ORDER, FEATURE_ORDER = ("partition", "offset"), ("event_timestamp", "created_timestamp")
@@ -96,9 +98,10 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
                 finish(day)
                 summary = done[table.name]
                 summary.before += len(list(day.glob("*.parquet")))
-                for group in list(_groups(table, day)):
-                    merge(day, group, table.order)
-                finish(day)
+                while groups := list(_groups(table, day)):  # merged files may be smaller than the sum, and merge again
+                    for group in groups:
+                        merge(day, group, table.order)
+                    finish(day)
                 summary.after += len(list(day.glob("*.parquet")))
         return done
 
@@ -128,21 +131,27 @@ def _window_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
 
 
 def _groups(table: _TableFiles, day: Path) -> Iterator[list[Path]]:
-    """Files to merge into one each, in order of their names: at least two, and together at most TARGET_ROWS."""
+    """Files to merge into one each, in order of their names: at least two, and together at most what is the target."""
     group: list[Path] = []
-    held = 0
+    held = 0.0
     for file in sorted(day.glob("*.parquet")):
-        rows = pq.read_metadata(file).num_rows
-        if rows >= TARGET_ROWS // 2 or not (file.name.startswith(MERGED) or table.is_settled(file)):
+        size = _share_of_target(file)
+        if size >= HALF or not (file.name.startswith(MERGED) or table.is_settled(file)):
             continue
         group.append(file)
-        held += rows
-        if held >= TARGET_ROWS // 2:
+        held += size
+        if held >= HALF:
             if len(group) > 1:
                 yield group
-            group, held = [], 0
+            group, held = [], 0.0
     if len(group) > 1:
         yield group
+
+
+def _share_of_target(file: Path) -> float:
+    told = pq.read_metadata(file)
+    size = sum(told.row_group(number).total_byte_size for number in range(told.num_row_groups))
+    return float(max(told.num_rows / TARGET_ROWS, size / TARGET_BYTES))
 
 
 def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
@@ -156,7 +165,7 @@ def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
     parts = [pl.scan_parquet(file, hive_partitioning=False) for file in files]
     rows = pl.concat(parts, how="diagonal_relaxed").sort(order).collect()
     _write_journal(folder, name, files)
-    publish(folder / f"{name}.parquet", rows)  # which makes the journal durable, too
+    publish(folder / f"{name}.parquet", rows)
 
 
 def _write_journal(folder: Path, name: str, files: Sequence[Path]) -> None:
@@ -167,6 +176,7 @@ def _write_journal(folder: Path, name: str, files: Sequence[Path]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / f".{name}.json")
+    sync_folder(folder)  # before the merged file can be there
 
 
 def _identity(file: Path) -> tuple[int, int]:
@@ -176,7 +186,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 
 def finish(folder: Path) -> None:
-    """Remove the originals of merged files, then the journals that name them.
+    """Remove the originals of merged files, then the journals that name them, and what a killed merge left unfinished.
 
     Raises:
         OSError: the folder is not writable.
@@ -190,6 +200,8 @@ def finish(folder: Path) -> None:
                     original.unlink()
             sync_folder(folder)
         journal.unlink()
+    for temporary in folder.glob(UNFINISHED):
+        temporary.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from feast_repo.commands import Command
 from feast_repo.features import purchase_prediction
+from feast_repo.files import data_files
 from feast_repo.online_marker import begin_filling, end_filling, marker_key
 from feast_repo.parquet import despite_compaction
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
@@ -56,7 +57,7 @@ def newest_by_day(data_root: Path, view: WindowedView | BatchView) -> Iterator[t
 def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
     def read() -> pl.DataFrame:
         rows = pl.scan_parquet(
-            sorted(folder.glob("*.parquet")),
+            data_files(folder),
             schema=columns,
             missing_columns="insert",
             extra_columns="ignore",

@@ -26,6 +26,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from feast_repo.commands import Command, instant
+from feast_repo.files import data_files
 from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
 from stream.decoding import Decoder, RawBatch
 from stream.producing import producer_config
@@ -59,7 +60,8 @@ class Letter:
 
 def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
     """The dead letters that the options select, in the columns of the table."""
-    files = sorted(dead_letters_folder(settings.data_root).glob("dt=*/*.parquet"))
+    folders = sorted(dead_letters_folder(settings.data_root).glob("dt=*"))
+    files = [file for folder in folders for file in data_files(folder)]
     rows = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=DEAD_LETTER_COLUMNS)
     rows = rows.unique(["partition", "offset"], maintain_order=True)  # a compaction ended half-way leaves copies
     if options.reason is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from feast_repo.files import data_files
 from feast_repo.parquet import day_folder, despite_compaction, publish
 from feast_repo.tables import day
 
@@ -93,7 +94,7 @@ class LogTable:
             folder = day_folder(self._folder, name)
 
             def read() -> dict[int, int]:
-                files = sorted(folder.glob("*.parquet"))
+                files = data_files(folder)
                 highest = pl.scan_parquet(files).group_by("partition").agg(pl.col("offset").max()) if files else None
                 return {} if highest is None else dict(highest.collect().iter_rows())
 

@@ -22,7 +22,8 @@ from batch.restore_online import newest_by_day
 from batch.stored import effective, stored_rows
 from batch.training_set import main as training_set
 from feast_repo.features import user_click_features as view
-from feast_repo.tables import event_columns, events_folder
+from feast_repo.progress import Progress, ProgressRecord
+from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, event_columns, events_folder, progress_folder
 from sandbox.checks import rows_of
 from sandbox.recompute import compare
 from stream.log_table import LogTable
@@ -31,7 +32,7 @@ from tests.batch.archives import NOW_MS, clicks, stream
 from tests.batch.test_training_set import LONG_BEFORE
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 
-PARTITIONS, USERS = 3, 40
+PARTITIONS, USERS, APPENDED = 3, 40, 100
 TABLES = ("events", f"late/{view.name}", f"features/{view.name}")
 
 
@@ -122,6 +123,21 @@ def test_a_merged_file_has_a_bounded_size(
     assert files(root) == now
 
 
+def test_large_rows_make_smaller_files(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "TARGET_BYTES", 40_000)
+    table = LogTable(dead_letters_folder(root), DEAD_LETTER_COLUMNS)
+    for offset in range(20):
+        letter = {"value": bytes([offset]) * 10_000, "key": None, "reason": "not_json"}
+        table.append(0, pl.DataFrame([{"offset": offset, "kafka_timestamp": NOW_MS, **letter}]))
+        table.flush()
+    before = rows_of(dead_letters_folder(root))
+    assert report(capsys)["dead_letters"] == {"before": 20, "after": 10}
+    assert_frame_equal(rows_of(dead_letters_folder(root)).sort("offset"), before)
+    assert report(capsys)["dead_letters"] == {"before": 10, "after": 10}
+
+
 def test_what_the_stream_may_write_again_keeps_its_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in root.iterdir():
         if folder.name != "profiles" and folder.is_dir():
@@ -175,7 +191,13 @@ def test_whatever_step_it_ends_at(root: Path, monkeypatch: pytest.MonkeyPatch) -
     doubled = 0
     while True:
         with monkeypatch.context() as killing:
-            for owner, name in ((compaction, "_write_journal"), (compaction, "publish"), (Path, "unlink")):
+            steps = (
+                (compaction, "_write_journal"),
+                (compaction, "publish"),
+                (Path, "replace"),
+                (Path, "unlink"),
+            )
+            for owner, name in steps:
                 killing.setattr(owner, name, counted(getattr(owner, name)))
             try:
                 compaction.compact(root, view, Console(quiet=True))
@@ -216,7 +238,8 @@ def trained(root: Path) -> pl.DataFrame:
 def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "TARGET_ROWS", 400)
     held, newest = effective_rows(root), newest_rows(root)
-    highest = dict(rows_of(events_folder(root)).group_by("partition").agg(pl.col("offset").max()).iter_rows())
+    before = rows_of(events_folder(root))
+    archived = before.with_columns(pl.col("kafka_timestamp").dt.epoch("ms")).sort("offset")
     over, started = threading.Event(), threading.Event()
     problems: list[BaseException] = []
 
@@ -226,24 +249,37 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 assert_frame_equal(effective_rows(root), held)
                 assert_frame_equal(newest_rows(root), newest)
                 table = LogTable(events_folder(root), event_columns(view.events))
-                for partition, offset in highest.items():
-                    table.append(partition, records(partition, offset, 1))
-                assert table.waiting_rows <= 2 * len(highest)
+                for (partition,), rows in archived.partition_by("partition", as_dict=True).items():
+                    table.append(partition, rows)
+                assert table.waiting_rows == 0, "the archive is all there"
                 started.set()
         except BaseException as problem:  # noqa: BLE001  (told below)
             problems.append(problem)
         finally:
             started.set()
 
-    reader = threading.Thread(target=read)
+    def write() -> None:
+        table = LogTable(events_folder(root), event_columns(view.events))
+        for epoch in range(APPENDED):
+            table.append(PARTITIONS, records(PARTITIONS, epoch, 1))
+            table.flush()
+            ProgressRecord(progress_folder(root)).save(Progress("topic", PARTITIONS, epoch + 1, None, None))
+
+    reader, writer = threading.Thread(target=read), threading.Thread(target=write)
     reader.start()
     assert started.wait(60)
+    writer.start()
     for target in (400, 1_000, 100_000):
         monkeypatch.setattr(compaction, "TARGET_ROWS", target)
+        compaction.compact(root, view, Console(quiet=True))
+    while writer.is_alive():
         compaction.compact(root, view, Console(quiet=True))
     over.set()
     reader.join()
     assert not problems, problems
+    found = rows_of(events_folder(root)).sort("partition", "offset")
+    assert_frame_equal(found.filter(pl.col("partition") < PARTITIONS), before.sort("partition", "offset"))
+    assert found.filter(partition=PARTITIONS)["offset"].to_list() == list(range(APPENDED))
 
 
 @pytest.mark.usefixtures("store", "root")
