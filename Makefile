@@ -70,7 +70,7 @@ lock: ## resolve the dependencies into requirements/*.lock (delete these first t
 	    --custom-compile-command "make lock" --output-file "$$out" pyproject.toml "$$@"; \
 	}; \
 	compile all.lock requirements/tools.in --all-extras; \
-	compile dev.lock requirements/tools.in --extra sandbox --extra spark --extra quality --extra train --extra dev --constraint requirements/all.lock; \
+	compile dev.lock requirements/tools.in --extra sandbox --extra spark --extra quality --extra dev --constraint requirements/all.lock; \
 	compile core.lock --constraint requirements/all.lock
 
 # The mark is made last, so an interrupted set-up is done again and a finished one is not.

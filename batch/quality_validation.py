@@ -62,7 +62,7 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
         from great_expectations import expectations  # noqa: PLC0415
         from great_expectations.checkpoint.actions import UpdateDataDocsAction  # noqa: PLC0415
     except ImportError as error:
-        message = "Great Expectations is not installed: pip install 'ml-feature-store[quality]'"
+        message = "Great Expectations is not installed: pip install '.[quality]'"
         raise QualityError(message) from error
 
     context = gx.get_context(mode="ephemeral")

@@ -37,7 +37,7 @@ from feast_repo.tables import event_columns
 try:
     from pyspark.sql import SparkSession, Window, functions as F  # noqa: N812  (as Spark's own documentation has it)
 except ImportError as error:
-    MESSAGE = "Spark is not installed: pip install 'ml-feature-store[spark]', or use --engine polars"
+    MESSAGE = "Spark is not installed: pip install '.[spark]', or use --engine polars"
     raise ArchiveError(MESSAGE) from error
 
 if TYPE_CHECKING:

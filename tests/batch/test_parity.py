@@ -289,7 +289,7 @@ def test_spark_that_is_not_installed_is_told(
     with pytest.raises(SystemExit) as stopped:
         parity(["--engine", "spark"])
     assert stopped.value.code == 2
-    assert "pip install 'ml-feature-store[spark]'" in capsys.readouterr().err
+    assert "pip install '.[spark]'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("root", "spark_session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from polars.testing import assert_frame_equal
@@ -17,6 +16,7 @@ from feast_repo.progress import ProgressRecord
 from feast_repo.store import open_store
 from feast_repo.tables import progress_folder
 from sandbox.checks import contents, online_equals_offline, rows_of
+from sandbox.processes import wait_until
 from tests.integration.conftest import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -95,11 +95,8 @@ def stored(data_root: Path) -> int:
 
 def wait_for(stream: subprocess.Popen[str], log: Path, holds: Callable[[], bool]) -> None:
     """Wait until something holds, as long as the stream runs."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert stream.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    assert wait_until(lambda: holds() or stream.poll() is not None, TIMEOUT_S), log.read_text()
+    assert stream.poll() is None, log.read_text()
 
 
 def test_redis_that_is_away_is_told_in_one_line(stack: Stack) -> None:
