@@ -1,4 +1,4 @@
-# The project's own services (stream, heartbeat, registry): one image, and compose.yaml says which command runs.
+# The project's own services (stream, heartbeat, registry, serving): one image, and compose.yaml says which command runs.
 
 FROM python:3.12.12-slim-bookworm AS build
 COPY requirements/core.lock /tmp/core.lock
@@ -14,6 +14,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app \
 COPY --from=build /opt/venv /opt/venv
 COPY batch /app/batch
 COPY feast_repo /app/feast_repo
+COPY serving /app/serving
 COPY stream /app/stream
 # The code runs where it lies, since `feast apply` works in the folder feast_repo/.
 ENV PATH=/opt/venv/bin:$PATH \

@@ -32,12 +32,12 @@ class UnsupportedFormatError(Exception):
     """The installed Feast writes other bytes than these, or the view has something that isn't known here."""
 
 
-def _tag(field: str, wire_type: int) -> bytes:
+def value_tag(field: str, wire_type: int) -> bytes:
     """What stands before a value in Feast's `Value` message."""
     return bytes([Value.DESCRIPTOR.fields_by_name[field].number << 3 | wire_type])
 
 
-def _varint(number: int) -> bytes:
+def as_varint(number: int) -> bytes:
     """A number as protobuf has it: 7 bits a byte, least significant first; negative ones as 64-bit complement."""
     number &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
@@ -57,12 +57,12 @@ NULL = argument(b"")
 
 
 def _varints(field: str) -> Callable[[pl.Series], list[bytes]]:
-    tag = _tag(field, VARINT)
-    small = [argument(tag + _varint(number)) for number in range(1 << 14)]  # most counts
+    tag = value_tag(field, VARINT)
+    small = [argument(tag + as_varint(number)) for number in range(1 << 14)]  # most counts
 
     def encode(column: pl.Series) -> list[bytes]:
         return [
-            small[value] if 0 <= value < len(small) else argument(tag + _varint(value)) for value in column.to_list()
+            small[value] if 0 <= value < len(small) else argument(tag + as_varint(value)) for value in column.to_list()
         ]
 
     return encode
@@ -70,7 +70,7 @@ def _varints(field: str) -> Callable[[pl.Series], list[bytes]]:
 
 def _fixed(field: str, wire_type: int, numpy_type: str) -> Callable[[pl.Series], list[bytes]]:
     width = np.dtype(numpy_type).itemsize
-    head, tail = b"$%d\r\n%b" % (1 + width, _tag(field, wire_type)), b"\r\n"
+    head, tail = b"$%d\r\n%b" % (1 + width, value_tag(field, wire_type)), b"\r\n"
     record = np.dtype([("head", f"S{len(head)}"), ("value", numpy_type), ("tail", f"S{len(tail)}")])
 
     def encode(column: pl.Series) -> list[bytes]:
@@ -83,10 +83,10 @@ def _fixed(field: str, wire_type: int, numpy_type: str) -> Callable[[pl.Series],
 
 
 def _strings() -> Callable[[pl.Series], list[bytes]]:
-    tag = _tag("string_val", SIZED)
+    tag = value_tag("string_val", SIZED)
 
     def encode(column: pl.Series) -> list[bytes]:
-        return [argument(tag + _varint(len(value)) + value) for value in column.cast(pl.Binary).to_list()]
+        return [argument(tag + as_varint(len(value)) + value) for value in column.cast(pl.Binary).to_list()]
 
     return encode
 

@@ -47,7 +47,7 @@ def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
-        reader = hiredis.Reader(replyError=_error)
+        reader = hiredis.Reader(replyError=reply_error)
         for payload, commands in payloads:
             connection.send_packed_command([payload])
             # The server works on this payload while the replies to the one before are read.
@@ -85,5 +85,6 @@ def _read(connection: Any, reader: hiredis.Reader, count: int) -> list[Any]:
     return replies
 
 
-def _error(text: str) -> RedisError:
+def reply_error(text: str) -> RedisError:
+    """The exception that stands for an error reply, as hiredis asks for it."""
     return ERRORS.get(text.partition(" ")[0], ResponseError)(text)

@@ -50,6 +50,19 @@ def features_folder(data_root: Path, view_name: str) -> Path:
     return data_root / "features" / view_name
 
 
+def predictions_folder(data_root: Path) -> Path:
+    """Scores that the prediction service gave, by the day on which it did."""
+    return data_root / "predictions"
+
+
+PREDICTION_COLUMNS: dict[str, pl.DataType] = {
+    "scored_at": UTC_MICROSECONDS,
+    "user_id": pl.String(),
+    "probability": pl.Float64(),
+    "model_version": pl.String(),
+}
+
+
 def event_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
     """Columns of `events/`: the log key, the watermark that the record saw, and its fields."""
     fields = {name: UTC_MICROSECONDS if name == events.time else dtype for name, dtype in events.schema.items()}

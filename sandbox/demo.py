@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,15 @@ class CommandFailedError(Exception):
     """A command of the demo did not exit with 0."""
 
 
-def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's commands as a user would, and show it with the time that it took."""
+def run(arguments: list[str], *, quiet: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands as a user would, and show it with the time that it took.
+
+    `quiet`: don't show it while it runs, since something else is shown meanwhile.
+    """
     shown = " ".join(["python", *arguments[1:]] if arguments[0] == sys.executable else arguments)
     prefix = "".join(f"{name}={value} " for name, value in environment.items())
     start = time.perf_counter()
-    with console.status(f"{prefix}{shown}"):
+    with contextlib.nullcontext() if quiet else console.status(f"{prefix}{shown}"):
         done = subprocess.run(
             arguments,
             cwd=PROJECT_ROOT,
@@ -83,9 +87,9 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
     return done
 
 
-def python(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(module: str, *arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
     """Run `python -m module`."""
-    return run([sys.executable, "-m", module, *arguments], **environment)
+    return run([sys.executable, "-m", module, *arguments], quiet=quiet)
 
 
 def start_sandbox() -> None:
@@ -205,6 +209,28 @@ def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...],
     return Check("both users have features in both views", holds=seen, figures=", ".join(SHOWN_USERS))
 
 
+def check_gate() -> Check:
+    """The profiles through the quality gate, which publishes what is good."""
+    report = json.loads(python("batch.quality", "profiles", "--json", quiet=True).stdout)
+    return Check(
+        "all profiles pass the quality gate",
+        holds=report["holds"] and report["good"] == USERS and report["quarantined"] == 0,
+        figures=report["verdict"],
+    )
+
+
+def learn() -> Check:
+    """Training set and model, and whether the model is better than always saying the mean."""
+    python("batch.training_set", "--json", quiet=True)
+    trained = json.loads(python("serving.train", "--json", quiet=True).stdout)
+    metrics = trained["metrics"]
+    return Check(
+        "the model is better than its baseline",
+        holds=trained["promoted"] and metrics["the model"]["log_loss"] < metrics["baseline"]["log_loss"],
+        figures=trained["verdict"],
+    )
+
+
 def show_latency(store: FeatureStore) -> None:
     """How long one user's read takes through Feast's SDK."""
     service = store.get_feature_service(purchase_prediction.name)
@@ -244,13 +270,18 @@ def demo() -> list[Check]:
     from feast_repo.store import open_store  # noqa: PLC0415
 
     store = open_store()
+    checks.append(check_gate())
     materialize_profiles(store)
     views = purchase_prediction.views
     checks.append(show_users(store, views, settings.data_root))
-    checks.append(check_recomputation(settings))
-    checks += [online_equals_offline(store, settings.data_root, view) for view in views]
-    checks.append(check_second_run(settings))
+    with ThreadPoolExecutor(1) as beside:  # only reads what the checks look at
+        learning = beside.submit(learn)
+        checks.append(check_recomputation(settings))
+        checks += [online_equals_offline(store, settings.data_root, view) for view in views]
+        checks.append(check_second_run(settings))
+        checks.append(learning.result())
     show_latency(store)
+    console.print(python("serving.predict", "--users", *SHOWN_USERS).stdout.rstrip(), markup=False, highlight=False)
     return checks
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.settings import ServingSettings
 from stream.settings import StreamSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +118,7 @@ def test_volumes_exist_and_all_are_used() -> None:
 
 def test_ports_are_open_to_this_machine_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert [port for port in ports if not re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)] == []
     assert [name for name, service in SERVICES.items() if service.get("network_mode") == "host"] == []
 
@@ -164,7 +165,7 @@ def test_kafka_is_the_version_that_the_sandbox_runs() -> None:
 
 class TestSettings:
     def test_are_settings_that_exist(self) -> None:
-        known = {name.upper() for name in StreamSettings.model_fields}
+        known = {name.upper() for name in ServingSettings.model_fields}
         for name in OWN:
             assert SERVICES[name]["environment"].keys() <= known
 
@@ -208,7 +209,7 @@ class TestCommands:
             modules |= {after for word, after in itertools.pairwise(command) if word == "-m"}
             modules |= {word for word in command if re.fullmatch(r"stream\.\w+", word)}
             programs |= {command[0]} - {"python"}
-        assert modules == {"bytewax.run", "stream.dataflow", "stream.heartbeat"}
+        assert modules == {"bytewax.run", "stream.dataflow", "stream.heartbeat", "serving"}
         assert [module for module in modules if importlib.util.find_spec(module) is None] == []
         assert programs == {"feast"}
         assert (Path(sys.executable).parent / "feast").exists()

@@ -1,0 +1,1 @@
+"""Purchase predictions from online features: reader, model, HTTP service, command."""

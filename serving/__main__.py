@@ -1,0 +1,92 @@
+"""Serve features and predictions over HTTP.
+
+    python -m serving                       # http://127.0.0.1:8000/openapi.json
+
+One process answers with one core; more cores take more processes on other ports, behind a balancer. SIGTERM ends it
+when the requests that it has begun are answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+
+from feast_repo.commands import Command, integer, stop_event
+from serving.app import App
+from serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from serving.service import Service
+
+BACKLOG = 4_096
+SHUTDOWN_S = 20
+
+
+def open_service(command: Command, settings: ServingSettings) -> Service:
+    """The service on the settings' stores."""
+    from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
+    from serving.schema import SchemaError  # noqa: PLC0415
+    from serving.service import Service  # noqa: PLC0415
+
+    store = command.feature_store()
+    try:
+        return Service(store, open_reader(store, settings), settings)
+    except (SchemaError, SQLAlchemyError, OSError, ValueError) as error:
+        command.error(str(error))
+
+
+def server_of(app: App) -> uvicorn.Server:
+    """The HTTP server around the application."""
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        backlog=BACKLOG,
+        http="httptools",
+        lifespan="on",
+        log_level="warning",
+        loop="uvloop",
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        ws="none",
+    )
+    return uvicorn.Server(config)
+
+
+def _allow_connections() -> None:
+    """As many open files as this process may have: the usual 1024 are too few connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m serving", "Serve features and predictions over HTTP.")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    command.add_argument("--port", type=integer(0, 65_535), default=8000, help="0: any free one (%(default)s)")
+    options = command.parse_args(arguments)
+    settings = command.settings(ServingSettings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        listener = socket.create_server((options.host, options.port), backlog=BACKLOG)
+    except OSError as error:
+        command.error(f"can't listen on {options.host}:{options.port}: {error}; name another with --host and --port")
+    _allow_connections()
+    with listener:
+        app = App(open_service(command, settings), concurrency=settings.serving_concurrency)
+        host, port = listener.getsockname()[:2]
+        logging.getLogger("serving").info("listening on http://%s:%d", host, port)
+        with stop_event():  # the server ends by itself on SIGTERM, and then raises it again
+            server_of(app).run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Who may ask: API keys from the environment or a file, two of them while they are changed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.settings import ServingSettings
+
+HEADER = b"x-api-key"
+
+
+class ApiKeys:
+    """The keys that may ask; none: anyone may.
+
+    Raises:
+        OSError: the file of keys can't be read.
+        ValueError: the file of keys holds none, which would open the service to anyone.
+    """
+
+    def __init__(self, settings: ServingSettings) -> None:
+        keys = settings.serving_api_keys.split(",")
+        file = settings.serving_api_keys_file
+        if file is not None:
+            in_file = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            if not in_file:
+                message = f"SERVING_API_KEYS_FILE: {file} holds no key"
+                raise ValueError(message)
+            keys += in_file
+        self._hashes = [_hash(key.strip().encode()) for key in keys if key.strip()]
+
+    @property
+    def required(self) -> bool:
+        """Whether a key is asked for."""
+        return bool(self._hashes)
+
+    def allow(self, key: bytes | None) -> bool:
+        """Whether a request with this key may be answered; takes the same time for every wrong key."""
+        if not self._hashes:
+            return True
+        given = _hash(key or b"")
+        # All are compared, so that the time does not tell which one it is.
+        return max([hmac.compare_digest(given, known) for known in self._hashes])
+
+
+def _hash(key: bytes) -> bytes:
+    """Of equal length for all keys: a comparison would tell the length."""
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,52 @@
+"""A line of JSON on stdout for each request: when, what and how long, and no values."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import msgspec
+
+FLUSH_S = 0.5
+
+
+class _Line(msgspec.Struct):
+    at_ms: int
+    method: str
+    route: str
+    status: int
+    ms: float
+
+
+class AccessLog:
+    """Collects lines and writes them twice a second: a system call for each would cost more than the answer."""
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self._lines = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Take note of an answered request; `route` is the declared path, without what stands in its place."""
+        self._lines += self._encoder.encode(
+            _Line(round(time.time() * 1000), method, route, status, round(seconds * 1000, 3))
+        )
+        self._lines += b"\n"
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._flush()
+        self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.start)
+
+    def stop(self) -> None:
+        """Write what is left, and end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._flush()
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, bytearray()
+        if lines:
+            sys.stdout.write(lines.decode())
+            sys.stdout.flush()

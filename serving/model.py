@@ -1,0 +1,147 @@
+"""Trained models on disk, and one that is loaded.
+
+`DATA_ROOT/models/<feature service>/<version>/` holds `model.onnx` and `model.json`, the card; `current.json` beside
+the versions names the one that is served. A version never changes once it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from serving.features import Encoder, InputFeature
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from serving.messages import UserFeatures
+
+INPUT = "features"
+
+
+class ModelError(Exception):
+    """There is no model, or it can't be used; the message names the remedy."""
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model: what it reads, what it was made from, and how good it is on rows after those."""
+
+    version: str
+    service: str
+    features: tuple[InputFeature, ...]
+    trained_at: str
+    training_rows: int
+    training_start: str
+    training_end: str
+    holdout_rows: int
+    holdout_start: str
+    holdout_end: str
+    data_hash: str
+    seed: int
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+
+
+class _Pointer(msgspec.Struct):
+    version: str
+
+
+class Model:
+    """A model that predicts. Threads may share it."""
+
+    def __init__(self, card: ModelCard, onnx: bytes) -> None:
+        self.card, self.encoder = card, Encoder(card.features)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a row takes microseconds: threads cost more
+        try:
+            self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors share no base class
+            message = f"model {card.version} can't be loaded: {error}; train again: python -m serving.train"
+            raise ModelError(message) from error
+        self._outputs = [self._session.get_outputs()[1].name]
+
+    def probabilities(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The probability of a purchase for each row [n, features] -> [n]."""
+        (both,) = self._session.run(self._outputs, {INPUT: matrix})
+        column: npt.NDArray[np.float32] = np.clip(both[:, 1], 0.0, 1.0)  # a sum in 32 bits may pass 1 by its last bit
+        return column
+
+    def predict(self, rows: Sequence[UserFeatures]) -> list[float]:
+        """The probability for each user, from rows as the reader gives them."""
+        probabilities: list[float] = self.probabilities(self.encoder.served(rows)).tolist()
+        return probabilities
+
+
+class ModelFolder:
+    """The versions of one feature service's model."""
+
+    def __init__(self, data_root: Path, service: str) -> None:
+        self.path = data_root / "models" / service
+
+    @property
+    def current(self) -> str | None:
+        """The version that is served; None if there is none.
+
+        Raises:
+            ModelError: the pointer can't be read.
+        """
+        file = self.path / "current.json"
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=_Pointer).version
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            message = f"{file} can't be read: {error}; write it again: python -m serving.train"
+            raise ModelError(message) from error
+
+    def load(self, version: str | None = None) -> Model:
+        """A version, or the one that is served.
+
+        Raises:
+            ModelError: there is none, or its files can't be read.
+        """
+        version = version or self.current
+        if version is None:
+            message = "no model has been trained: run python -m batch.training_set, then python -m serving.train"
+            raise ModelError(message)
+        folder = self.path / version
+        try:
+            card = msgspec.json.decode((folder / "model.json").read_bytes(), type=ModelCard)
+            return Model(card, (folder / "model.onnx").read_bytes())
+        except (OSError, msgspec.MsgspecError) as error:
+            message = f"model {version} can't be read: {error}; train again: python -m serving.train"
+            raise ModelError(message) from error
+
+    def save(self, card: ModelCard, onnx: bytes) -> Path:
+        """Store a version, whole or not at all; returns its folder.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        folder, temporary = self.path / card.version, self.path / f".{card.version}.{os.getpid()}.tmp"
+        temporary.mkdir(parents=True)
+        try:
+            (temporary / "model.onnx").write_bytes(onnx)
+            (temporary / "model.json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+    def promote(self, version: str) -> None:
+        """Serve a version from now on; services notice when they next look.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        temporary = self.path / f".current.{os.getpid()}.tmp"
+        temporary.write_bytes(msgspec.json.encode(_Pointer(version)) + b"\n")
+        temporary.replace(self.path / "current.json")

@@ -1,0 +1,129 @@
+"""Predictions for a few users, with the features that they come from and what each step takes.
+
+python -m serving.predict --users user_000001 user_000010
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from feast_repo.commands import Command
+from serving.features import misfit
+from serving.messages import MAX_ID_LENGTH, MAX_USERS, Prediction
+from serving.model import Model, ModelError, ModelFolder
+from serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from serving.reader import Reader
+
+REPEATS = 200
+"""So often each step is taken, since one time of well under a millisecond says little."""
+SHOWN_USERS = 8
+
+
+def _timed(reader: Reader, model: Model, users: Sequence[str]) -> tuple[list[Prediction], dict[str, dict[str, float]]]:
+    steps: dict[str, list[float]] = {"read features": [], "features to matrix": [], "model": [], "all": []}
+    for _ in range(REPEATS):
+        times = [time.perf_counter()]
+        rows = reader.read(users)
+        times.append(time.perf_counter())
+        matrix = model.encoder.served(rows)
+        times.append(time.perf_counter())
+        probabilities = model.probabilities(matrix).tolist()
+        times.append(time.perf_counter())
+        spans = [(later - earlier) * 1000 for earlier, later in pairwise(times)]
+        for taken, span in zip(steps.values(), [*spans, sum(spans)], strict=True):
+            taken.append(span)
+    quantiles = {
+        name: {f"p{at}": round(float(np.percentile(taken, at)), 4) for at in (50, 95)} for name, taken in steps.items()
+    }
+    pairs = zip(rows, probabilities, strict=True)
+    return [Prediction(row.user_id, probability, row.views) for row, probability in pairs], quantiles
+
+
+def _features_table(predictions: Sequence[Prediction], version: str) -> Table:
+    table = Table("", *(one.user_id for one in predictions), title=f"purchase within the next hour, model {version}")
+    for view in predictions[0].views:
+        reads = [one.views[view] for one in predictions]
+        table.add_row(f"[bold]{view}[/]", *(f"{read.status}{_age(read.age_seconds)}" for read in reads))
+        for name in reads[0].features:
+            table.add_row(f"  {name}", *(_shown(read.features[name]) for read in reads))
+        table.add_section()
+    table.add_row("[bold]probability[/]", *(f"[bold]{one.probability:.1%}[/]" for one in predictions))
+    return table
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f", {seconds / length:.0f} {unit} old"
+    return f", {seconds:.0f} s old"
+
+
+def _print(predictions: Sequence[Prediction], version: str, quantiles: dict[str, dict[str, float]]) -> None:
+    console = Console()
+    for start in range(0, len(predictions), SHOWN_USERS):
+        console.print(_features_table(predictions[start : start + SHOWN_USERS], version))
+    table = Table("step", "p50", "p95", title=f"{REPEATS} times, {len(predictions)} users at once")
+    for name, taken in quantiles.items():
+        table.add_row(name, *(f"{value:.3f} ms" for value in taken.values()))
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m serving.predict", "How likely users buy within the next hour.")
+    command.add_argument("--users", nargs="+", required=True, metavar="USER", help="such as user_000001")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    options = command.parse_args(arguments)
+    if len(options.users) > MAX_USERS:
+        command.error(f"at most {MAX_USERS} users at once")
+    if wrong := next((user for user in options.users if not 0 < len(user) <= MAX_ID_LENGTH), None):
+        command.error(f"{wrong[:80]!r} is no user id: 1 to {MAX_ID_LENGTH} characters")
+    settings = command.settings(ServingSettings)
+    try:
+        model = ModelFolder(settings.data_root, settings.service).load()
+        from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
+        from serving.schema import SchemaError  # noqa: PLC0415
+
+        try:
+            reader = open_reader(command.feature_store(), settings)
+        except (SchemaError, SQLAlchemyError) as error:
+            command.error(str(error))
+        if problem := misfit(model.card.features, reader.schema):
+            command.error(f"{problem}: train again, python -m serving.train")
+        predictions, quantiles = _timed(reader, model, options.users)
+    except ModelError as error:
+        command.error(str(error))
+    except RedisError as error:
+        command.error(f"the online store does not answer ({error}): check REDIS_URL")
+    version = model.card.version
+    if options.json:
+        told = {"model_version": version, "predictions": msgspec.to_builtins(predictions), "milliseconds": quantiles}
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        _print(predictions, version, quantiles)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

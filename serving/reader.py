@@ -1,0 +1,164 @@
+"""Features of users from the online store, each view's with its age and status.
+
+    reader = open_reader(store, settings)
+    reader.read(["user_000001"])            # or: await reader.read_async([...])
+
+With our Redis store, one round trip reads all views of all users, in Feast's own format. With any other online store
+Feast's SDK reads; the answers look the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from redis import Redis
+
+from feast_repo.online_store import CONNECTION, RedisUrlOnlineStoreConfig
+from feast_repo.progress import ProgressRecord
+from feast_repo.redis_pipe import ask
+from feast_repo.tables import progress_folder
+from serving.judgement import Judge
+from serving.messages import UserFeatures
+from serving.redis_connection import RedisConnection
+from serving.redis_rows import RedisRows
+from serving.schema import ServedSchema, read_schema
+from serving.stream_reach import StreamReach
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feast import FeatureStore
+
+    from serving.settings import ServingSettings
+
+
+class Reader(Protocol):
+    """Reads the views of one feature service. Threads may share it; `read_async` is for one event loop."""
+
+    @property
+    def schema(self) -> ServedSchema:
+        """What is read."""
+
+    def use(self, schema: ServedSchema) -> None:
+        """From now on, read this. A read that has begun ends with what it began with."""
+
+    def read(self, users: Sequence[str]) -> list[UserFeatures]:
+        """Features in the order of the users.
+
+        Raises:
+            redis.RedisError: the online store is away, too slow, or refuses.
+        """
+
+    async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
+        """The same without blocking the event loop."""
+
+    async def close(self) -> None:
+        """Let go of the online store."""
+
+
+class RedisReader:
+    """Reads Feast's Redis format directly."""
+
+    def __init__(self, schema: ServedSchema, key_version: int, url: str, timeout_s: float) -> None:
+        self._key_version = key_version
+        self._client = Redis.from_url(url, **{**CONNECTION, "socket_timeout": timeout_s})
+        self._connection = RedisConnection(url, timeout_s)
+        self.use(schema)
+
+    @property
+    def schema(self) -> ServedSchema:
+        """What is read."""
+        return self._what[0].schema
+
+    def use(self, schema: ServedSchema) -> None:
+        """From now on, read this."""
+        self._what = RedisRows(schema, self._key_version), StreamReach(schema)
+
+    def read(self, users: Sequence[str]) -> list[UserFeatures]:
+        """Features in the order of the users."""
+        rows, reach = self._what
+        more, count = reach.commands()
+        replies = ask(self._client, [(rows.commands(users) + more, len(users) + count)])
+        return _judged(rows, reach, users, replies)
+
+    async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
+        """The same without blocking the event loop."""
+        rows, reach = self._what
+        more, count = reach.commands()
+        replies = await self._connection.ask(rows.commands(users) + more, len(users) + count)
+        return _judged(rows, reach, users, replies)
+
+    async def close(self) -> None:
+        """Let go of Redis."""
+        await self._connection.close()
+        self._client.close()
+
+
+def _judged(rows: RedisRows, reach: StreamReach, users: Sequence[str], replies: list[Any]) -> list[UserFeatures]:
+    if len(replies) > len(users):
+        reach.take(replies[len(users) :])
+        del replies[len(users) :]
+    return rows.rows(users, replies, time.time() * 1000, reach.closed_ends)
+
+
+class FeastReader:
+    """Reads any online store through Feast's SDK, in a thread where it must not block."""
+
+    def __init__(self, store: FeatureStore, schema: ServedSchema, settings: ServingSettings) -> None:
+        self._store, self._progress = store, ProgressRecord(progress_folder(settings.data_root))
+        self.use(schema)
+
+    @property
+    def schema(self) -> ServedSchema:
+        """What is read."""
+        return self._schema
+
+    def use(self, schema: ServedSchema) -> None:
+        """From now on, read this."""
+        self._schema = schema
+
+    def read(self, users: Sequence[str]) -> list[UserFeatures]:
+        """Features in the order of the users."""
+        schema = self._schema
+        response = self._store.get_online_features(
+            [f"{view.name}:{name}" for view in schema.views for name in view.types],
+            [{schema.join_key: user} for user in users],
+            full_feature_names=True,
+        )
+        values: dict[str, list[Any]] = response.to_dict()
+        names = list(response.proto.metadata.feature_names.val)
+        ends = [one.last_closed_end_ms for one in self._progress.load().values() if one.last_closed_end_ms is not None]
+        closed_end, now_ms = min(ends, default=None), time.time() * 1000
+        rows = [UserFeatures(user, {}) for user in users]
+        for view in schema.views:
+            judge, columns = Judge(view), [values[f"{view.name}__{name}"] for name in view.types]
+            times = response.proto.results[names.index(f"{view.name}__{next(iter(view.types))}")].event_timestamps
+            for number, row in enumerate(rows):
+                # Feast tells 1970 for an entity that it has nothing of.
+                time_ms = times[number].ToMicroseconds() / 1000 or None
+                row.views[view.name] = judge.read([column[number] for column in columns], time_ms, now_ms, closed_end)
+        return rows
+
+    async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
+        """The same in a thread."""
+        return await asyncio.to_thread(self.read, users)
+
+    async def close(self) -> None:
+        """Feast holds its connections as long as the process lives."""
+
+
+def open_reader(store: FeatureStore, settings: ServingSettings) -> Reader:
+    """The fastest reader for the store's online store.
+
+    Raises:
+        SchemaError: the registry does not describe what is to be served.
+        sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
+    """
+    schema = read_schema(store, settings.service, settings.views)
+    online = store.config.online_store
+    if isinstance(online, RedisUrlOnlineStoreConfig) and not online.key_ttl_seconds:
+        version = store.config.entity_key_serialization_version
+        return RedisReader(schema, version, settings.redis_url, settings.serving_timeout_seconds)
+    return FeastReader(store, schema, settings)

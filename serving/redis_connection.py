@@ -1,0 +1,160 @@
+"""One connection to Redis that all requests of an event loop share, with their commands in a pipeline.
+
+redis-py spends more on handing over one reply than the server on making it. Its connection logs in, encrypts and picks
+the database, as `REDIS_URL` says; from then on bytes go straight to the transport and replies through hiredis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError, RedisError, TimeoutError as RedisTimeoutError
+
+from feast_repo.redis_pipe import reply_error
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+CONNECT_TIMEOUT_S = 1.0
+PAUSE_S = 0.05
+"""After a failed attempt to connect, requests fail at once for so long: a server that starts is not stormed."""
+
+
+class _Replies(asyncio.Protocol):
+    """Hands out replies in the order of the questions."""
+
+    def __init__(self) -> None:
+        self._parser = hiredis.Reader(replyError=reply_error)
+        self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
+        self._replies: list[Any] = []
+        self.transport: asyncio.Transport | None = None
+        self.lost: Exception | None = None
+
+    def expect(self, count: int) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((future, count))
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not False:
+                self._take(reply)
+        except (hiredis.HiredisError, IndexError) as error:  # no RESP, or a reply that nobody asked for
+            self.fail(RedisConnectionError(f"the server's reply was not understood: {error}"))
+
+    def _take(self, reply: Any) -> None:
+        self._replies.append(reply)
+        future, count = self._waiting[0]
+        if len(self._replies) < count:
+            return
+        self._waiting.popleft()
+        replies, self._replies = self._replies, []
+        if future.done():  # the request was given up
+            return
+        if (error := next((one for one in replies if isinstance(one, RedisError)), None)) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(RedisConnectionError(f"the connection broke: {exc or 'the server closed it'}"))
+
+    def fail(self, error: RedisError) -> None:
+        """Give up: whoever waits is told, and nobody may ask here any more."""
+        self.lost = self.lost or error
+        if self.transport is not None:
+            self.transport.abort()
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+
+class RedisConnection:
+    """Connects when it is first asked, and again after the connection broke. For one event loop.
+
+    `timeout_s`: how long a question may wait for its replies. A server that is slower than that loses the connection,
+    since later replies would come later still.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        # No retry in here: a request that finds Redis away says so at once.
+        self._pool = ConnectionPool.from_url(
+            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+        self._timeout_s = timeout_s
+        self._connection: AbstractConnection | None = None
+        self._replies: _Replies | None = None
+        self._connecting: asyncio.Task[_Replies] | None = None
+        self._refused: tuple[float, RedisError] | None = None
+
+    async def ask(self, payload: bytes, count: int) -> list[Any]:
+        """Send commands in RESP, and give their `count` replies.
+
+        Raises:
+            redis.RedisError: the server is away, too slow, or refused a command.
+        """
+        replies = self._replies
+        if replies is None or replies.lost is not None:
+            replies = await self._connected()
+        future = replies.expect(count)
+        replies.transport.write(payload)  # type: ignore[union-attr]  # set when it was connected
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._too_slow, replies, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _too_slow(self, replies: _Replies, future: asyncio.Future[list[Any]]) -> None:
+        if not future.done():
+            replies.fail(RedisTimeoutError(f"the server did not answer in {self._timeout_s:g} s"))
+
+    async def _connected(self) -> _Replies:
+        """The connection that one of the waiting requests makes for all."""
+        loop = asyncio.get_running_loop()
+        if self._refused is not None and loop.time() < self._refused[0]:
+            raise self._refused[1]
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
+            self._connecting.add_done_callback(self._tried)
+        return await asyncio.shield(self._connecting)
+
+    def _tried(self, task: asyncio.Task[_Replies]) -> None:
+        self._connecting = None
+        error = None if task.cancelled() else task.exception()
+        pause_ends = asyncio.get_running_loop().time() + PAUSE_S
+        self._refused = (pause_ends, error) if isinstance(error, RedisError) else None
+
+    async def _connect(self) -> _Replies:
+        await self._disconnect()
+        connection = self._pool.make_connection()
+        try:
+            await connection.connect()
+        except OSError as error:
+            message = f"the connection broke: {error}"
+            raise RedisConnectionError(message) from error
+        replies = _Replies()
+        replies.transport = connection._writer.transport  # noqa: SLF001  (see the module)
+        replies.transport.set_protocol(replies)
+        self._connection, self._replies = connection, replies
+        return replies
+
+    async def _disconnect(self) -> None:
+        if self._replies is not None:
+            self._replies.fail(RedisConnectionError("the connection was closed"))
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+        self._connection = self._replies = None
+
+    async def close(self) -> None:
+        """Let go of the server."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        await self._disconnect()

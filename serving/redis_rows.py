@@ -1,0 +1,159 @@
+"""A user's rows in Feast's Redis format: the command that reads all views at once, and its reply as values.
+
+What doesn't depend on the user is made once, with Feast's own functions. Values of the common types are decoded here;
+bytes that look otherwise are given to Feast, so the result is always what `get_online_features` gives.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from feast.infra.online_stores.helpers import _mmh3, _redis_key
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import feast_value_type_to_python_type
+
+from feast_repo.redis_format import (
+    FIXED32,
+    FIXED64,
+    PROBE,
+    SIZED,
+    VARINT,
+    argument,
+    as_varint,
+    decode_time,
+    value_tag,
+)
+from serving.judgement import Judge
+from serving.messages import UserFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from serving.schema import ServedSchema
+
+Decode: TypeAlias = "Callable[[bytes | None], Any]"
+
+REMEMBERED = 1 << 14
+"""So many different values of a feature are kept decoded: counts, countries and window ends repeat."""
+
+
+def _slowly(data: bytes) -> Any:
+    return feast_value_type_to_python_type(Value.FromString(data))
+
+
+def _remembering(known: dict[bytes, Any], decode: Callable[[bytes], Any]) -> Decode:
+    """Decodes what few different bytes stand for; None and empty bytes are null."""
+
+    def decode_known(data: bytes | None) -> Any:
+        if not data:
+            return None
+        try:
+            return known[data]
+        except KeyError:
+            value = decode(data)
+            if len(known) < 2 * REMEMBERED:
+                known[data] = value
+            return value
+
+    return decode_known
+
+
+def _fixed(field: str, wire_type: int, code: str) -> Decode:
+    tag, width = value_tag(field, wire_type)[0], 1 + struct.calcsize(code)
+    unpack = struct.Struct(code).unpack_from
+
+    def decode(data: bytes | None) -> Any:
+        if not data:
+            return None
+        if len(data) == width and data[0] == tag:
+            return unpack(data, 1)[0]
+        return _slowly(data)
+
+    return decode
+
+
+def _strings() -> Decode:
+    tag = value_tag("string_val", SIZED)[0]
+
+    def decode(data: bytes) -> Any:
+        if data[0] == tag and len(data) > 1 and data[1] == len(data) - 2 < 0x80:  # noqa: PLR2004  (a length of 7 bits)
+            return data[2:].decode()
+        return _slowly(data)
+
+    return _remembering({}, decode)
+
+
+@cache
+def _integers(field: str) -> Decode:
+    tag = value_tag(field, VARINT)
+    return _remembering({tag + as_varint(number): number for number in range(REMEMBERED)}, _slowly)
+
+
+DECODERS: Mapping[str, Callable[[], Decode]] = {
+    "Int64": lambda: _integers("int64_val"),
+    "Int32": lambda: _integers("int32_val"),
+    "Float64": lambda: _fixed("double_val", FIXED64, "<d"),
+    "Float32": lambda: _fixed("float_val", FIXED32, "<f"),
+    "String": _strings,
+}
+"""By Feast type; all others are decoded by Feast."""
+
+
+class RedisRows:
+    """The rows of all views of a service. Threads may share it."""
+
+    def __init__(self, schema: ServedSchema, key_version: int) -> None:
+        self.schema = schema
+        entity = EntityKey(join_keys=[schema.join_key], entity_values=[Value(string_val=PROBE)])
+        sample: bytes = _redis_key(schema.project, entity, entity_key_serialization_version=key_version)
+        head, _, self._tail = sample.partition(PROBE.encode())
+        self._head = head[:-4]  # the id's length as 32 bits
+        self._length = struct.Struct("<I").pack
+        fields: list[bytes] = []
+        self._views: list[tuple[str, Judge, int, int, list[Decode]]] = []
+        for view in schema.views:
+            start = len(fields)
+            fields += [_mmh3(f"{view.name}:{name}") for name in view.types]
+            decoders = [_decoder(feast_type) for feast_type in view.types.values()]
+            self._views.append((view.name, Judge(view), start, len(fields), decoders))
+            fields.append(f"_ts:{view.name}".encode())
+        self._command = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
+        self._fields = b"".join(map(argument, fields))
+        self._time = _remembering({}, lambda data: decode_time(data) / 1e6)
+
+    def commands(self, users: Sequence[str]) -> bytes:
+        """One HMGET for each user, in RESP."""
+        parts = []
+        for user in users:
+            entity = user.encode()
+            parts += [
+                self._command,
+                argument(b"%b%b%b%b" % (self._head, self._length(len(entity)), entity, self._tail)),
+                self._fields,
+            ]
+        return b"".join(parts)
+
+    def rows(
+        self,
+        users: Sequence[str],
+        replies: Sequence[list[bytes | None]],
+        now_ms: float,
+        closed_ends: Mapping[str, int],
+    ) -> list[UserFeatures]:
+        """The replies as features, in the order of the users; `closed_ends` in ms by view."""
+        rows = []
+        for user, reply in zip(users, replies, strict=True):
+            read = {}
+            for name, judge, start, stop, decoders in self._views:
+                values = [decode(data) for decode, data in zip(decoders, reply[start:stop], strict=True)]
+                read[name] = judge.read(values, self._time(reply[stop]), now_ms, closed_ends.get(name))
+            rows.append(UserFeatures(user, read))
+        return rows
+
+
+def _decoder(feast_type: str) -> Decode:
+    make = DECODERS.get(feast_type)
+    return (lambda data: _slowly(data) if data else None) if make is None else make()

@@ -1,0 +1,88 @@
+"""Predictions that were given, kept as Parquet for drift reports: `DATA_ROOT/predictions/dt=.../`.
+
+They are collected in memory and written once a minute, so a killed process loses the last minute's. A disk that is full
+holds them up; beyond a bound the oldest are given up, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+import polars as pl
+
+from feast_repo.parquet import day_folder, publish
+from feast_repo.tables import PREDICTION_COLUMNS, day, predictions_folder
+from serving import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    Entry: TypeAlias = tuple[float, Sequence[str], Sequence[float], str]
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 60.0
+MOST_SCORES = 1_000_000
+
+
+class ScoreLog:
+    """Collects predictions and writes them. `add` is quick; `flush` belongs into a thread."""
+
+    def __init__(self, data_root: Path, *, most: int = MOST_SCORES) -> None:
+        self._folder, self._most = predictions_folder(data_root), most
+        self._entries: deque[Entry] = deque()
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def add(self, time_s: float, users: Sequence[str], probabilities: Sequence[float], version: str) -> None:
+        """Keep the predictions of one request."""
+        with self._lock:
+            self._entries.append((time_s, users, probabilities, version))
+            self._held += len(users)
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self._held > self._most:
+            lost = len(self._entries.popleft()[1])
+            self._held -= lost
+            metrics.scores_lost.inc(lost)
+
+    def flush(self) -> int:
+        """Write what has been collected; returns how many predictions. What can't be written is kept for later."""
+        with self._lock:
+            entries, self._entries = self._entries, deque()
+            held, self._held = self._held, 0
+        if not entries:
+            return 0
+        try:
+            for name, rows in _by_day(entries):
+                file = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:12]}.parquet"
+                publish(day_folder(self._folder, name) / file, rows)
+        except OSError as error:
+            logger.warning("predictions can't be kept in %s: %s; trying again", self._folder, error)
+            with self._lock:
+                self._entries.extendleft(reversed(entries))
+                self._held += held
+                self._shrink()
+            return 0
+        return held
+
+
+def _by_day(entries: Sequence[Entry]) -> list[tuple[str, pl.DataFrame]]:
+    rows = [
+        (round(time_s * 1e6), user, probability, version)
+        for time_s, users, probabilities, version in entries
+        for user, probability in zip(users, probabilities, strict=True)
+    ]
+    schema: dict[str, pl.DataType] = {**PREDICTION_COLUMNS, "scored_at": pl.Int64()}
+    frame = pl.DataFrame(rows, schema, orient="row").with_columns(
+        pl.col("scored_at").cast(PREDICTION_COLUMNS["scored_at"])
+    )
+    days = frame.with_columns(pl.col("scored_at").dt.date().alias("#day")).partition_by("#day", include_key=False)
+    return [(day(round(one["scored_at"][0].timestamp() * 1000)), one) for one in days]

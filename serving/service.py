@@ -1,0 +1,166 @@
+"""What the service does, whoever asks: features and predictions, and what it has to do them with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving import metrics
+from serving.access import ApiKeys
+from serving.features import misfit
+from serving.messages import Part, Prediction, Predictions, Readiness, UserFeatures
+from serving.model import Model, ModelError, ModelFolder
+from serving.schema import SchemaError, ServedSchema, read_schema
+from serving.score_log import EVERY_S, ScoreLog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from feast import FeatureStore
+
+    from serving.reader import Reader
+    from serving.settings import ServingSettings
+
+logger = logging.getLogger(__name__)
+
+PROBE = "readiness-probe"
+"""Read to see whether the online store answers; nobody is called so."""
+
+
+class NotReadyError(Exception):
+    """Predictions can't be made now; the message says why."""
+
+
+class Service:
+    """Features and predictions. It looks at registry, model and keys again and again, without stalling a request."""
+
+    def __init__(self, store: FeatureStore, reader: Reader, settings: ServingSettings) -> None:
+        self._store, self._settings = store, settings
+        self.reader = reader
+        self.keys = ApiKeys(settings)
+        self._models = ModelFolder(settings.data_root, settings.service)
+        self._model, self._model_part = self._fitting(reader.schema, None)
+        self._registry_part = Part(ok=True, detail=f"feature service {settings.service}")
+        self._scores = ScoreLog(settings.data_root) if settings.serving_log_scores else None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def features(self, users: Sequence[str]) -> list[UserFeatures]:
+        """Features in the order of the users.
+
+        Raises:
+            redis.RedisError: the online store is away, too slow, or refuses.
+        """
+        rows = await self.reader.read_async(users)
+        metrics.count_rows(rows)
+        return rows
+
+    async def predict(self, users: Sequence[str]) -> Predictions:
+        """Predictions in the order of the users.
+
+        Raises:
+            redis.RedisError: the online store is away, too slow, or refuses.
+            NotReadyError: there is no model that fits.
+        """
+        # Taken before the wait, as the reader takes its schema: a refresh in between changes neither.
+        if (model := self._model) is None:
+            raise NotReadyError(self._model_part.detail)
+        rows = await self.features(users)
+        probabilities = model.predict(rows)
+        metrics.count_probabilities(probabilities)
+        if self._scores is not None:
+            self._scores.add(time.time(), users, probabilities, model.card.version)
+        return Predictions(
+            model.card.version,
+            [
+                Prediction(row.user_id, probability, row.views)
+                for row, probability in zip(rows, probabilities, strict=True)
+            ],
+        )
+
+    async def readiness(self) -> Readiness:
+        """Whether predictions can be made; asks the online store."""
+        try:
+            await self.reader.read_async([PROBE])
+            redis = Part(ok=True, detail="answers")
+        except RedisError as error:
+            redis = Part(ok=False, detail=f"the online store does not answer: {error}")
+        metrics.ready.labels("redis").set(redis.ok)
+        return Readiness(redis.ok and self._model_part.ok, redis, self._registry_part, self._model_part)
+
+    async def refresh(self) -> None:
+        """Look at registry, model and keys once."""
+        schema, self._registry_part = await asyncio.to_thread(self._read_registry)
+        model, part = await asyncio.to_thread(self._fitting, schema, self._model)
+        # No await in between: a request sees both as before, or both as they are now.
+        if schema != self.reader.schema:
+            logger.info("the registry has changed: reading its new schema")
+            self.reader.use(schema)
+        self._model, self._model_part = model, part
+        try:
+            self.keys = await asyncio.to_thread(ApiKeys, self._settings)
+        except (OSError, ValueError) as error:
+            logger.warning("the API keys stay as they were: %s", error)
+
+    def _read_registry(self) -> tuple[ServedSchema, Part]:
+        try:
+            schema = read_schema(self._store, self._settings.service, self._settings.views)
+        except (SchemaError, SQLAlchemyError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            logger.warning("the registry can't be read: %s", reason)
+            metrics.ready.labels("registry").set(0)
+            return self.reader.schema, Part(ok=False, detail=f"going on with what was read before: {reason}")
+        metrics.ready.labels("registry").set(1)
+        return schema, Part(ok=True, detail=f"feature service {self._settings.service}")
+
+    def _fitting(self, schema: ServedSchema, before: Model | None) -> tuple[Model | None, Part]:
+        """The model that is to be served, if it fits the schema."""
+        model, problem = before, None
+        try:
+            version = self._models.current
+            if model is None or model.card.version != version:
+                model = self._models.load(version)
+                logger.info("serving model %s", model.card.version)
+            problem = misfit(model.card.features, schema)
+        except ModelError as error:
+            problem = str(error)
+            if before is not None and misfit(before.card.features, schema) is None:
+                logger.warning("model %s stays: %s", before.card.version, problem)
+                model, problem = before, None
+        metrics.ready.labels("model").set(problem is None)
+        if problem is not None or model is None:
+            return None, Part(ok=False, detail=problem or "there is no model")
+        metrics.serve_model(model.card.version)
+        return model, Part(ok=True, detail=model.card.version)
+
+    async def start(self) -> None:
+        """Begin to look again and again, and to keep the scores."""
+        self._tasks = [
+            asyncio.create_task(self._every(self._settings.serving_refresh_seconds, self.refresh)),
+            asyncio.create_task(self._every(EVERY_S, self._keep_scores)),
+        ]
+
+    async def stop(self) -> None:
+        """End that; keep the scores that are left, and let go of the online store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keep_scores()
+        await self.reader.close()
+
+    async def _keep_scores(self) -> None:
+        if self._scores is not None:
+            await asyncio.to_thread(self._scores.flush)
+
+    @staticmethod
+    async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:  # whatever it is: the service must go on, and say so
+                logger.exception("trying again in %g s", seconds)

@@ -1,0 +1,176 @@
+"""A model from a point-in-time training set, judged on rows that come after those it was made from.
+
+The split is by time: the last part of the rows is held out, and the rows whose label reaches into it are left out of
+both, since they tell something of it. The classifier is scikit-learn's gradient boosting over histograms, which takes
+missing values as they are; it is exported to ONNX and must give the same probabilities there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from batch.labels import HORIZON, LABEL, TIME
+from serving.features import Encoder, input_features
+from serving.model import INPUT, Model, ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from feast_repo.views import BatchView, WindowedView
+
+HOLDOUT = 0.2
+LEAST_ROWS = 200
+SAME = 1e-4
+"""How far ONNX, which adds up in 32 bits, may be from the classifier."""
+
+
+class TrainingError(Exception):
+    """The rows are not fit to train from; the message says why."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows to train from, and the rows to judge by, in order of time."""
+
+    train: pl.DataFrame
+    holdout: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that is not stored yet."""
+
+    card: ModelCard
+    onnx: bytes
+    model: Model
+
+
+def split_by_time(rows: pl.DataFrame) -> Split:
+    """Hold out the last fifth.
+
+    Raises:
+        TrainingError: too few rows, or only one label, on one side.
+    """
+    rows = rows.sort(TIME)
+    if len(rows) < LEAST_ROWS:
+        message = f"{len(rows)} rows are too few to train from: let the stream run longer"
+        raise TrainingError(message)
+    first = rows[TIME][int(len(rows) * (1 - HOLDOUT))]
+    split = Split(rows.filter(pl.col(TIME) < first - HORIZON), rows.filter(pl.col(TIME) >= first))
+    for name, part in (("to train from", split.train), ("held out", split.holdout)):
+        if part[LABEL].n_unique() < 2:  # noqa: PLR2004  (both labels)
+            message = (
+                f"of the rows {name} ({len(part)}, split at {first.isoformat()}) none is labelled differently from "
+                "the others: take a training set over a longer time"
+            )
+            raise TrainingError(message)
+    return split
+
+
+def train(
+    views: Iterable[WindowedView | BatchView], service: str, split: Split, data_hash: str, seed: int, version: str
+) -> Trained:
+    """Fit, export, and judge by the rows held out.
+
+    Raises:
+        TrainingError: the exported model gives other probabilities than the classifier.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415  (an extra, and slow to import)
+
+    features = input_features(views, split.train)
+    encoder = Encoder(features)
+    matrix = encoder.trained(split.train)
+    classifier = HistGradientBoostingClassifier(
+        learning_rate=0.1, max_iter=100, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed
+    )
+    classifier.fit(matrix, split.train[LABEL].cast(pl.Int8).to_numpy())
+    onnx = _exported(classifier, len(features))
+    held = encoder.trained(split.holdout)
+    truth = split.holdout[LABEL].to_numpy()
+    base_rate = float(split.train[LABEL].mean())  # type: ignore[arg-type]  # Boolean and not empty
+    card = ModelCard(
+        version=version,
+        service=service,
+        features=features,
+        trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        training_rows=len(split.train),
+        training_start=split.train[TIME][0].isoformat(),
+        training_end=split.train[TIME][-1].isoformat(),
+        holdout_rows=len(split.holdout),
+        holdout_start=split.holdout[TIME][0].isoformat(),
+        holdout_end=split.holdout[TIME][-1].isoformat(),
+        data_hash=data_hash,
+        seed=seed,
+        metrics=metrics(truth, classifier.predict_proba(held)[:, 1]),
+        baseline=metrics(truth, np.full(len(truth), base_rate)),
+    )
+    model = Model(card, onnx)
+    if (gap := np.abs(model.probabilities(held) - classifier.predict_proba(held)[:, 1]).max()) > SAME:
+        message = f"the exported model differs from the classifier by {gap:.2g}: it is not stored"
+        raise TrainingError(message)
+    return Trained(card, onnx, model)
+
+
+def _exported(classifier: Any, features: int) -> bytes:
+    from skl2onnx import convert_sklearn  # noqa: PLC0415  (an extra, and slow to import)
+    from skl2onnx.common._registration import get_converter, get_shape_calculator  # noqa: PLC0415
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
+
+    kind = type(classifier)
+    name = f"Sklearn{kind.__name__}"
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        # skl2onnx 1.20 writes False where ONNX has a number, which protobuf refuses since its version 7.34.
+        add_node = container.add_node
+
+        def add_numbers(*arguments: Any, **attributes: Any) -> None:
+            for key in attributes.keys() & {"nodes_missing_value_tracks_true"}:
+                attributes[key] = list(map(int, attributes[key]))
+            add_node(*arguments, **attributes)
+
+        container.add_node = add_numbers
+        get_converter(name)(scope, operator, container)
+        container.add_node = add_node
+
+    exported: bytes = convert_sklearn(
+        classifier,
+        initial_types=[(INPUT, FloatTensorType([None, features]))],
+        options={"zipmap": False},
+        custom_conversion_functions={kind: convert},
+        custom_shape_calculators={kind: get_shape_calculator(name)},
+    ).SerializeToString()
+    return exported
+
+
+def judged(model: Model, holdout: pl.DataFrame) -> dict[str, float]:
+    """How good a model is on rows; for one that served before, the same rows as for its successor."""
+    return metrics(holdout[LABEL].to_numpy(), model.probabilities(model.encoder.trained(holdout)))
+
+
+def metrics(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) -> dict[str, float]:
+    """`log_loss` and `brier` (less is better), `roc_auc` (0.5: no better than chance), and the mean on both sides."""
+    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score  # noqa: PLC0415  (an extra, slow to import)
+
+    scores = {
+        "log_loss": log_loss(truth, probability),
+        "brier": brier_score_loss(truth, probability),
+        "roc_auc": roc_auc_score(truth, probability),
+        "mean_predicted": probability.mean(),
+        "mean_observed": truth.mean(),
+    }
+    return {name: round(float(score), 6) for name, score in scores.items()}
+
+
+def file_hash(path: Path) -> str:
+    """A file's content, as 16 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
