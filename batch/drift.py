@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from batch.archive import reach_of
-from batch.drift_samples import Period, sample, stream_health
+from batch.drift_samples import Period, sample, scores, stream_health
 from batch.drift_statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, compare, judge
 from batch.report_files import write_report
 from feast_repo.commands import Command, instant, number
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Samples = dict[str, tuple[pl.Series, pl.Series]]
 
 DAY = timedelta(days=1)
+PREDICTION = "predicted_probability"
+"""How the predictions are named among the features."""
 MOST_DAYS = 14
 """Of the history."""
 
@@ -81,16 +83,22 @@ def analyze_click_count_drift(
 
 
 def samples_of(data_root: Path, reference: Period, current: Period) -> Samples:
-    """Each declared feature's values in both periods.
+    """Values of every declared feature in both periods, and of the predictions if a service has given any.
 
     Raises:
         OSError: a file can't be read.
     """
-    samples: Samples = {}
-    for view in purchase_prediction.views:
-        frames = [sample(data_root, view, period) for period in (reference, current)]
-        samples |= {name: (frames[0][name], frames[1][name]) for name in view.features}
-    return samples
+    before, now = (_values(data_root, period) for period in (reference, current))
+    return {name: (before[name], now[name]) for name in now if name != PREDICTION or len(before[name]) + len(now[name])}
+
+
+def _values(data_root: Path, period: Period) -> dict[str, pl.Series]:
+    features = {
+        name: values
+        for view in purchase_prediction.views
+        for name, values in sample(data_root, view, period).to_dict().items()
+    }
+    return {**features, PREDICTION: scores(data_root, period)}
 
 
 def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
@@ -128,11 +136,7 @@ def _history(
     ]
     for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
         day = Period(end - DAY, end)
-        now = {
-            name: rows
-            for view in purchase_prediction.views
-            for name, rows in sample(data_root, view, day).to_dict().items()
-        }
+        now = _values(data_root, day)
         drifts = drift_of({name: (pair[0], now[name]) for name, pair in samples.items()}, p_threshold)
         levels = {
             one.feature: max(effect / THRESHOLDS[name][0] for name, effect in one.effects.items())

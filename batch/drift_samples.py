@@ -10,7 +10,14 @@ import polars as pl
 from batch.archive import days_of, files_of
 from batch.stored import CREATED, TIME, effective, stored_rows
 from feast_repo.parquet import despite_compaction
-from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder
+from feast_repo.tables import (
+    PREDICTION_COLUMNS,
+    dead_letters_folder,
+    events_folder,
+    features_folder,
+    late_folder,
+    predictions_folder,
+)
 from feast_repo.views import WindowedView, offline_columns
 
 if TYPE_CHECKING:
@@ -51,6 +58,21 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
     active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
     chosen = rows.filter(apart & active).sort(pl.struct(key, TIME).hash(), TIME).unique(key, keep="first")
     return chosen.sort(key).select(features)
+
+
+def scores(data_root: Path, period: Period) -> pl.Series:
+    """The last probability in the period that the prediction service gave each user.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    folder, time = predictions_folder(data_root), pl.col("scored_at")
+    days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
+    files = files_of(folder, days)
+    rows = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=PREDICTION_COLUMNS)
+    within = rows.filter(time.is_between(period.start, period.end, closed="left"))
+    last = within.sort("scored_at", maintain_order=True).unique("user_id", keep="last").sort("user_id").collect()
+    return last["probability"]
 
 
 def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:

@@ -12,14 +12,14 @@ from batch.restore_online import newest_by_day
 from batch.rows import STORED
 from batch.stored import TIME, bits
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.views import offline_columns
+from feast_repo.views import WindowedView, offline_columns
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from feast import FeatureStore
 
-    from feast_repo.views import WindowedView
+    from feast_repo.views import BatchView
 
 USERS_PER_READ = 2_000
 
@@ -47,7 +47,7 @@ class OnlineComparison:
 
 
 def compare_online(
-    store: FeatureStore, data_root: Path, view: WindowedView, *, sample: int | None, most_examples: int
+    store: FeatureStore, data_root: Path, view: WindowedView | BatchView, *, sample: int | None, most_examples: int
 ) -> OnlineComparison:
     """Compare all users, or a sample of them that is the same in each run, through Feast's own reads.
 
@@ -68,13 +68,15 @@ def compare_online(
     return _counted(view, paired, most_examples)
 
 
-def _floored(view: WindowedView, column: str) -> pl.Expr:
+def _floored(view: WindowedView | BatchView, column: str) -> pl.Expr:
     """The window's end: a healed row stands a little after it."""
+    if not isinstance(view, WindowedView):
+        return pl.col(column)
     slide_us = view.slide_ms * 1000
     return (pl.col(column).dt.epoch("us") // slide_us * slide_us).cast(UTC_MICROSECONDS)
 
 
-def _counted(view: WindowedView, paired: pl.DataFrame, most_examples: int) -> OnlineComparison:
+def _counted(view: WindowedView | BatchView, paired: pl.DataFrame, most_examples: int) -> OnlineComparison:
     types = offline_columns(view)
     stored, served = pl.col(TIME), pl.col(STORED + TIME)
     differences = {name: bits(STORED + name, types[name]).ne_missing(bits(name, types[name])) for name in view.features}
@@ -115,7 +117,7 @@ def _example(row: dict[str, Any], key: str, feature: str, online: Any, offline: 
 
 
 def _online_rows(
-    store: FeatureStore, view: WindowedView, users: list[str], columns: dict[str, pl.DataType]
+    store: FeatureStore, view: WindowedView | BatchView, users: list[str], columns: dict[str, pl.DataType]
 ) -> pl.DataFrame:
     """The users' rows as Feast gives them; users whom Redis doesn't know are left out."""
     key = view.entity.join_key

