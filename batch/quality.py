@@ -57,7 +57,9 @@ def _parser() -> Command:
     actions = command.add_subparsers(dest="action", required=True, metavar="profiles|replay|clicks")
     profiles = _action(actions, "profiles", "Gate a table of user profiles, and publish its good rows.")
     profiles.add_argument("--input", type=Path, help=".csv or .parquet (default: profiles/profiles.csv in DATA_ROOT)")
-    profiles.add_argument("--time", type=instant, help="from when they hold, ISO 8601 UTC (default: as the file says)")
+    profiles.add_argument(
+        "--time", type=instant, help="from when they hold, ISO 8601 UTC (default: as the file says, or now)"
+    )
     profiles.add_argument("--least-rows", type=integer(0, MOST_ROWS), help="good rows (default: half of the published)")
     profiles.add_argument(
         "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
@@ -75,7 +77,7 @@ def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[
     candidate = read_candidate(options.input or default, VIEW)
     now = datetime.now(UTC)
     time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
-    time = time or now.replace(hour=0, minute=0, second=0, microsecond=0)
+    time = time or now  # later than what is published: the online store keeps the row with the latest time
     with only_batch_writer(root):
         gated = gate(
             candidate, time, root, docs, engine=options.engine, least=options.least_rows, days=options.most_days_old

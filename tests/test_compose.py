@@ -29,6 +29,7 @@ PASSWORDS = {"REDIS_PASSWORD": "redis-secret", "POSTGRES_PASSWORD": "postgres-se
 PINNED = re.compile(r"([\w./-]+:\d+\.\d+\.\d+|postgres:\d+\.\d+)(-[\w.-]+)?")  # PostgreSQL has two numbers
 
 OWN = {name for name, service in SERVICES.items() if "build" in service}
+STORES = OWN - {"prefect-server", "prefect-deploy"}
 ONE_SHOTS = {
     dependency
     for service in SERVICES.values()
@@ -91,7 +92,7 @@ class TestLongRunning:
 
 
 def test_one_shots_end_and_are_waited_for() -> None:
-    assert {"kafka-init", "registry"} == ONE_SHOTS
+    assert {"kafka-init", "registry", "prefect-deploy"} == ONE_SHOTS
     for name in ONE_SHOTS:
         assert SERVICES[name]["restart"].startswith("on-failure")
         assert "healthcheck" not in SERVICES[name]
@@ -118,7 +119,7 @@ def test_volumes_exist_and_all_are_used() -> None:
 
 def test_ports_are_open_to_this_machine_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert [port for port in ports if not re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)] == []
     assert [name for name, service in SERVICES.items() if service.get("network_mode") == "host"] == []
 
@@ -146,12 +147,16 @@ class TestSecrets:
             secret: {name for name, service in services.items() if any(secret in text for text in strings(service))}
             for secret in PASSWORDS.values()
         }
-        # The project's services share one set of settings.
-        assert holders == {"redis-secret": {"redis", *OWN}, "postgres-secret": {"postgres", *OWN}}
+        # The services that work with the stores share one set of settings.
+        assert holders == {
+            "redis-secret": {"redis", *STORES},
+            "postgres-secret": {"postgres", "prefect-db", "prefect-server", *STORES},
+        }
 
 
 def test_images_are_pinned() -> None:
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE)
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, flags=re.MULTILINE))
+    bases = [one for one in re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE) if one not in stages]
     images = [service["image"] for service in SERVICES.values()] + bases
     assert len(set(bases)) == 1
     assert [image for image in images if not PINNED.fullmatch(image)] == []
@@ -167,7 +172,9 @@ class TestSettings:
     def test_are_settings_that_exist(self) -> None:
         known = {name.upper() for name in ServingSettings.model_fields}
         for name in OWN:
-            assert SERVICES[name]["environment"].keys() <= known
+            names = {one for one in SERVICES[name]["environment"] if not one.startswith("PREFECT_")}
+            assert names <= known
+            assert (names == set()) == (name not in STORES)
 
     def test_are_understood(self, monkeypatch: pytest.MonkeyPatch) -> None:
         environment = interpolated(SERVICES["stream"]["environment"], PASSWORDS)
@@ -211,8 +218,8 @@ class TestCommands:
             programs |= {command[0]} - {"python"}
         assert modules == {"bytewax.run", "stream.dataflow", "stream.heartbeat", "serving"}
         assert [module for module in modules if importlib.util.find_spec(module) is None] == []
-        assert programs == {"feast"}
-        assert (Path(sys.executable).parent / "feast").exists()
+        assert programs == {"feast", "prefect", "sh"}
+        assert all((Path(sys.executable).parent / name).exists() for name in ("feast", "prefect"))
 
     def test_registry_is_applied_from_the_feature_repo(self) -> None:
         command = SERVICES["registry"]["command"]
@@ -261,12 +268,17 @@ class TestImage:
         }
         assert missing == set()
 
-    def test_installs_hashed_wheels_of_the_core_only(self) -> None:
+    def test_installs_hashed_wheels_of_what_each_image_needs(self) -> None:
         install = re.sub(r"\\\n", " ", DOCKERFILE)
         commands = re.findall(r"pip install (.*)$", install, flags=re.MULTILINE)
-        assert len(commands) == 1
-        assert "--require-hashes" in commands[0]
-        assert "core.lock" in commands[0]
+        assert [Path(command.split()[-1]).name for command in commands] == ["core.lock", "worker.lock"]
+        assert all("--require-hashes" in command and "--only-binary :all:" in command for command in commands)
+
+    def test_every_service_is_built_from_a_stage_that_holds_its_code(self) -> None:
+        stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, flags=re.MULTILINE | re.DOTALL))
+        for name in OWN:
+            target = SERVICES[name]["build"]["target"]
+            assert ("flows" in stages[target]) == name.startswith("prefect-")
 
     def test_runs_without_rights(self) -> None:
         users = re.findall(r"^USER (\S+)", DOCKERFILE, flags=re.MULTILINE)

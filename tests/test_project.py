@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-LOCKS = ("core", "dev", "all")
+LOCKS = ("core", "worker", "dev", "all")
 MAKE = shutil.which("make") or "make"
 
 
@@ -68,6 +68,10 @@ class TestLocks:
                     *PYPROJECT["build-system"]["requires"],
                 ],
             ),
+            (
+                "worker",
+                [*PROJECT["dependencies"], *EXTRAS["quality"], *EXTRAS["train"], *EXTRAS["flows"]],
+            ),
             ("all", [*PROJECT["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]),
         ],
     )
@@ -79,7 +83,7 @@ class TestLocks:
             unfit = [version for version in versions if not requirement.specifier.contains(version)]
             assert not unfit, f"{name}.lock has {unfit} for {requirement}: run `make lock`"
 
-    @pytest.mark.parametrize("name", ["core", "dev"])
+    @pytest.mark.parametrize("name", ["core", "worker", "dev"])
     def test_is_a_part_of_the_one_resolution(self, name: str) -> None:
         everything = pins("all")
         assert {
@@ -89,7 +93,8 @@ class TestLocks:
     def test_the_image_gets_no_tests_and_no_sandbox(self) -> None:
         only_dev = {canonicalize_name(Requirement(one).name) for extra in ("sandbox", "dev") for one in EXTRAS[extra]}
         shared = {"mypy", "pyyaml"}  # Feast depends on them
-        assert pins("core").keys() & only_dev <= shared
+        for image in ("core", "worker"):
+            assert pins(image).keys() & only_dev <= shared
 
 
 def settings_fields() -> dict[str, type[BaseSettings]]:

@@ -1,0 +1,86 @@
+"""Running the project's commands from flows: what they print is the result, and what went wrong decides what to do.
+
+Exit code 0 or 1 is a result: 1 says that a check did not hold. Anything else is a failure, and is tried again if the
+command says that the cause is outside: a store that does not answer, or another batch job that is still writing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from feast_repo.settings import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from prefect.client.schemas.objects import State, TaskRun
+
+CAUSES_OUTSIDE = ("does not answer", "run this again", "can't be reached")
+RETRIES = 3
+FIRST_WAIT_S = 15
+TIMEOUT_MINUTES = 60
+
+
+class CommandError(Exception):
+    """A command failed, and says why in one line."""
+
+
+def _cause_is_outside(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help."""
+    del task, run
+    return any(cause in str(state.message) for cause in CAUSES_OUTSIDE)
+
+
+@task(
+    name="command",
+    task_run_name="{module}",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(backoff_factor=FIRST_WAIT_S),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_cause_is_outside,
+)
+def run_command(
+    module: str,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout_minutes: float = TIMEOUT_MINUTES,
+) -> dict[str, Any]:
+    """Run `python -m module --json arguments`; returns its JSON object, with the exit code (0 or 1) as `status`.
+
+    Raises:
+        CommandError: the command failed, or took too long and was ended.
+    """
+    logger = get_run_logger()
+    logger.info("python -m %s %s", module, " ".join(arguments))
+    # A subcommand stands before its options.
+    words = [*arguments, "--json"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout_minutes * 60,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        message = f"{module} took longer than {timeout_minutes:g} minutes and was ended"
+        raise CommandError(message) from error
+    for line in done.stderr.splitlines():
+        logger.info("%s", line)
+    if done.returncode not in {0, 1} or not done.stdout.strip():
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        message = f"{module} failed with exit code {done.returncode}: {reason}"
+        raise CommandError(message)
+    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return {**report, "status": done.returncode}

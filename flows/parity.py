@@ -1,0 +1,82 @@
+"""Whether the stream's rows are those that batch computes."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  (Prefect reads the annotation)
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.variables import Variable
+from pydantic import Field
+
+from flows import commands
+from flows.ranges import bounds, last_closed_hours, shown
+from flows.telling import CheckFailedError, emit, tell
+
+ASKED = "feature_store_heals_asked_for"
+REMEMBERED = 200
+
+
+def _name() -> str:
+    given = flow_run.get_parameters()
+    return f"parity {given.get('mode')} {shown(given.get('start'), given.get('end'))}"
+
+
+@flow(name="parity", flow_run_name=_name, timeout_seconds=3600)
+def parity(
+    hours: Annotated[int, Field(ge=1)] = 1,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    mode: Literal["as-seen", "complete"] = "as-seen",
+    engine: Literal["polars", "spark"] = "polars",
+    online: bool = True,  # noqa: FBT001, FBT002  (parameters of a deployment have names)
+    sample: Annotated[int, Field(ge=1)] = 1_000,
+) -> dict[str, Any]:
+    """Compare the last closed hours, or the window ends from `start` to before `end`.
+
+    Unexplained differences emit `parity.failed` and fail the run: a correction would hide a bug. Differences that late
+    events explain (`mode="complete"` finds them) emit `parity.explained`, once for a range, which starts a heal.
+    """
+    if start is None and end is None:
+        start, end = last_closed_hours(hours)
+    options = ["--engine", engine, "--mode", mode, *(["--online", "--sample", str(sample)] if online else [])]
+    report = commands.run_command("batch.parity", [*bounds(start, end), *options])
+    rows, served = report["rows"], report["online"] or {}
+    figures = {
+        "holds": report["holds"],
+        **rows,
+        **{f"online {name}": served[name] for name in ("users", "wrong") if served},
+    }
+    tell("parity", f"Stream against batch, {mode}, {shown(start, end)}", figures, report["files"])
+    about = {
+        "start": None if start is None else start.isoformat(),
+        "end": None if end is None else end.isoformat(),
+        "mode": mode,
+        "unexplained": rows["unexplained"],
+        "explained": rows["explained"],
+        "online_wrong": served.get("wrong", 0),
+    }
+    if report["status"]:
+        emit("parity.failed", about)
+        message = f"{rows['unexplained']:,} rows differ without a reason, {served.get('wrong', 0):,} users online"
+        raise CheckFailedError(message)
+    if rows["explained"] and start is not None and end is not None:
+        _ask_for_heal(f"{start.isoformat()}/{end.isoformat()}", about)
+    return report
+
+
+def _ask_for_heal(span: str, about: dict[str, Any]) -> None:
+    """Emit `parity.explained`, unless the range was healed for as many rows before: then healing does not settle it.
+
+    Raises:
+        CheckFailedError: it was.
+    """
+    asked: dict[str, Any] = dict(Variable.get(ASKED, default={}) or {})
+    if asked.get(span) == about["explained"]:
+        emit("parity.failed", about)
+        message = f"{about['explained']:,} rows differ as before their heal: look into it"
+        raise CheckFailedError(message)
+    asked[span] = about["explained"]
+    Variable.set(ASKED, dict(list(asked.items())[-REMEMBERED:]), overwrite=True)
+    emit("parity.explained", about)

@@ -1,0 +1,50 @@
+"""Register all deployments with a Prefect server, and run them in this process's name.
+
+    prefect server start                                        # in another terminal: http://127.0.0.1:4200
+    PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.serve
+
+Each run is a process of its own. Ctrl-C ends it; schedules stay on, so runs that fall due meanwhile are late, not lost.
+"""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from prefect import serve
+from prefect.settings import PREFECT_API_URL
+
+from feast_repo.commands import Command, integer
+from flows.deployments import declared, served
+from stream.settings import StreamSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_AT_ONCE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m flows.serve", "Register all deployments with a Prefect server, and run them.")
+    command.add_argument(
+        "--limit", type=integer(1, 1_000), default=MOST_AT_ONCE, help="runs at the same time (%(default)s)"
+    )
+    options = command.parse_args(arguments)
+    command.settings(StreamSettings)  # wrong ones are better told now than by every run
+    url = PREFECT_API_URL.value()
+    if not url:
+        command.error("PREFECT_API_URL is not set: start `prefect server start`, and set http://127.0.0.1:4200/api")
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=10):  # noqa: S310  (the user's own server)
+            pass
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        command.error(f"the Prefect server at {url} does not answer ({error}): start `prefect server start`")
+    serve(*map(served, declared()), pause_on_shutdown=False, limit=options.limit)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

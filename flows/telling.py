@@ -1,0 +1,50 @@
+"""What flows leave behind for people and for automations: artifacts and events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.events import emit_event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+RESOURCE = "ml-feature-store"
+
+
+class CheckFailedError(Exception):
+    """A check did not hold; what it found is in the run's artifacts."""
+
+
+def tell(key: str, title: str, figures: Mapping[str, Any], files: Sequence[str | Path] = ()) -> None:
+    """A Markdown artifact: figures as a table, and links to reports on disk."""
+    lines = [f"## {title}", "", "| | |", "|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in figures.items()]
+    pages = [Path(file) for file in files if str(file).endswith(".html")]
+    lines += ["", *(f"- [{page.name}]({page.absolute().as_uri()})" for page in pages)]
+    create_markdown_artifact(key=key, markdown="\n".join(lines), description=title)
+
+
+def tell_rows(key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table artifact."""
+    create_table_artifact(key=key, table=[dict(row) for row in rows], description=title)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def emit(event: str, payload: Mapping[str, Any]) -> None:
+    """An event that automations may wait for, such as `drift.detected`."""
+    about = event.partition(".")[0]
+    emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"{RESOURCE}.{about}", "prefect.resource.name": about},
+        payload=dict(payload),
+    )

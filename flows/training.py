@@ -1,0 +1,36 @@
+"""A new model, served if it is not worse than the one that is served."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from flows import commands
+from flows.ranges import bounds
+from flows.telling import tell
+
+
+def _name() -> str:
+    return f"training at {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@flow(name="training", flow_run_name=_name, timeout_seconds=4 * 3600)
+def training(
+    start: datetime | None = None, end: datetime | None = None, seed: Annotated[int, Field(ge=0)] = 1
+) -> dict[str, Any]:
+    """Make the point-in-time training set of all that is archived (or of a range), train, compare, and promote."""
+    rows = commands.run_command("batch.training_set", bounds(start, end))
+    report = commands.run_command("serving.train", ["--training-set", rows["file"], "--seed", str(seed)])
+    figures = {
+        "verdict": report["verdict"],
+        "version": report["version"],
+        "served": report["promoted"],
+        "pairs": rows["rows"],
+        **{f"log loss, {whose}": metrics["log_loss"] for whose, metrics in report["metrics"].items()},
+        **{f"ROC AUC, {whose}": metrics["roc_auc"] for whose, metrics in report["metrics"].items()},
+    }
+    tell("training", "A new model", figures, [report["report"]])
+    return report
