@@ -76,7 +76,7 @@ def run_command(
     except subprocess.TimeoutExpired as error:
         message = f"{module} took longer than {timeout_minutes:g} minutes and was ended"
         raise CommandError(message) from error
-    for line in done.stderr.splitlines():
+    for line in filter(str.strip, done.stderr.splitlines()):
         logger.info("%s", line)
     if done.returncode not in {0, 1} or not done.stdout.strip():
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
