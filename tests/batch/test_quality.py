@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from batch.profiles import make_profiles, publish_profiles
 from batch.quality import main as quality
 from batch.quality_clicks import row_frame, volume_frame
-from batch.quality_gate import published
+from batch.quality_gate import newest_time, published
 from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
 from feast_repo.tables import features_folder
@@ -70,7 +70,7 @@ def failed(report: dict[str, Any]) -> dict[str, int]:
 
 
 def held(root: Path) -> pl.DataFrame:
-    return published(root, TODAY).select("user_id", *profiles.features).sort("user_id")
+    return published(root, newest_time(root)).select("user_id", *profiles.features).sort("user_id")
 
 
 def refuse_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
