@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feast_repo.settings import PROJECT_ROOT
 from sandbox.machine import as_markdown, facts
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
 RESULTS = PROJECT_ROOT / "benchmarks" / "results"
+QUICK = PROJECT_ROOT / ".cache" / "benchmarks"
+"""Results of quick runs, which must not take the place of better ones."""
 
 
-def keep(name: str, command: str, title: str, result: dict[str, Any], text: str) -> None:
-    """Write a result as `<name>.json` and `<name>.md`, with what it was measured on, and print the text."""
+def keep(
+    name: str,
+    command: str,
+    title: str,
+    result: dict[str, Any],
+    text: str,
+    *,
+    plots: Mapping[str, Figure] | None = None,
+    quick: bool = False,
+) -> None:
+    """Write a result as `<name>.json` and `<name>.md`, with what it was measured on and its plots; print the text.
+
+    `plots`: by what they show; each becomes an SVG beside the others.
+    """
     machine = facts(command)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(f"# {title}\n\n{as_markdown(machine)}\n\n{text}")
-    sys.stdout.write(text)
+    folder = QUICK if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = ""
+    for number, (shows, figure) in enumerate((plots or {}).items()):
+        file = f"{name}-{number + 1}.svg"
+        figure.savefig(folder / file, metadata={"Date": None}, bbox_inches="tight")
+        pictures += f"\n![{shows}]({file})\n"
+    (folder / f"{name}.json").write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(f"# {title}\n\n{as_markdown(machine)}\n\n{text}{pictures}")
+    sys.stdout.write(f"\n{text}\nkept in {folder.relative_to(PROJECT_ROOT)}/{name}.md\n")

@@ -30,6 +30,9 @@ HASHING = (SAMPLE.hash(FIRST_SEED) ^ SAMPLE.hash(SECOND_SEED)).to_numpy().tobyte
 """What tells whether stored ids were hashed as this program hashes them: Polars may change its hash in any release."""
 
 
+_NONE: UInt64Array = np.empty(0, np.uint64)
+
+
 @dataclass(frozen=True)
 class Ids:
     """Two independent 64-bit hashes of each event."""
@@ -99,14 +102,14 @@ class SeenIds:
     def to_bytes(self) -> bytes:
         """All ids as one Arrow IPC file, a row a pane; hashes don't compress."""
         merged = {pane: _merged(runs) for pane, runs in sorted(self._runs.items()) if runs}
-        frame = pl.DataFrame(
+        rows = pl.DataFrame(
             {
-                "pane": list(merged),
-                "first": [pl.Series(run.first) for run in merged.values()],
-                "second": [pl.Series(run.second) for run in merged.values()],
-            },
-            schema={"pane": pl.Int64, "first": pl.List(pl.UInt64), "second": pl.List(pl.UInt64)},
+                "pane": np.repeat(np.fromiter(merged, np.int64), [len(run.first) for run in merged.values()]),
+                "first": np.concatenate([_NONE, *(run.first for run in merged.values())]),
+                "second": np.concatenate([_NONE, *(run.second for run in merged.values())]),
+            }
         )
+        frame = rows.group_by(pl.col("pane").set_sorted(), maintain_order=True).agg("first", "second")
         buffer = io.BytesIO()
         frame.write_ipc(buffer)
         return buffer.getvalue()

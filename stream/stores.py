@@ -13,6 +13,8 @@ none between sinks.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 WRITER = "stream"
 WRITE_THREADS = 8
+COLLECT_AFTER = 100_000
+"""Objects that may come to be, beyond those that go, before the collector looks for cycles among them."""
+
 FLUSH_ROWS = 1_000_000
 """Log rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
 
@@ -90,6 +95,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         with self._lock:  # worker threads share this object, and opening Feast takes seconds
             if self._pusher is None:
                 self._pusher = _open_pusher(self._settings)
+                _spare_the_collector()
         return StorePart(self._settings, self._pusher, self._tally, self._emptied)
 
 
@@ -108,6 +114,17 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         return Pusher(store, settings.view.push_source)
     except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:
         refuse(str(error))
+
+
+def _spare_the_collector() -> None:
+    """Keep the garbage collector from looking through Feast's million objects, and through each poll, again and again.
+
+    A poll's messages are objects by the thousand that it tracks, and none is part of a cycle.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    atexit.register(gc.unfreeze)  # else libraries take what was never collected for leaks, and say so
 
 
 class StorePart(StatefulSinkPartition[Outcome, None]):
