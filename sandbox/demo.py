@@ -251,7 +251,9 @@ def demo() -> list[Check]:
     importing = threading.Thread(target=importlib.import_module, args=["feast_repo.store"])
     importing.start()
     start_sandbox()
-    python("batch.profiles", "--users", str(USERS), "--seed", "7")
+    # Profiles from before the first click: training rows have only what was there at their time.
+    before = datetime.now(UTC) - timedelta(days=1)
+    python("batch.profiles", "--users", str(USERS), "--seed", "7", "--time", f"{before:%Y-%m-%dT00:00:00Z}")
     shares = ["--disorder-seconds", "60", "--late-share", "0.01", "--malformed-share", "0.002"]
     traffic = ["--events", str(EVENTS), "--hours", str(HOURS), "--users", str(USERS), "--seed", "7", *shares]
     sent = json.loads(python("stream.generator", *traffic, "--json").stdout)

@@ -31,11 +31,12 @@ class InputFeature(Struct, frozen=True):
 
 
 def input_features(views: Iterable[WindowedView | BatchView], rows: pl.DataFrame) -> tuple[InputFeature, ...]:
-    """The declared features, with the categories that a training set has; most common first."""
+    """The declared features that rows of a training set have values of, with their categories; most common first."""
     return tuple(
         InputFeature(view.name, name, value_type, _categories(rows[name]) if value_type == "String" else None)
         for view in views
         for name, value_type in view.value_types.items()
+        if rows[name].null_count() < len(rows)
     )
 
 

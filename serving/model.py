@@ -32,11 +32,15 @@ class ModelError(Exception):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model: what it reads, what it was made from, and how good it is on rows after those."""
+    """What is known of a model: what it reads, what it was made from, and how good it is on rows after those.
+
+    `left_out`: declared features that no row to train from had a value of, as view:feature.
+    """
 
     version: str
     service: str
     features: tuple[InputFeature, ...]
+    left_out: tuple[str, ...] = ()
     trained_at: str
     training_rows: int
     training_start: str

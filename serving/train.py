@@ -95,6 +95,8 @@ def _verdict(trained: Trained, before: Model | None, *, worse: bool, promoted: b
         text += ": no better than always saying the mean"
     if before is not None:
         text += f"; {'worse' if worse else 'not worse'} than the model served before"
+    if trained.card.left_out:
+        text += f". Without {', '.join(trained.card.left_out)}, of which no row to train from has a value"
     return f"{text}. {'It is served from now on.' if promoted else 'It is stored and not served.'}"
 
 

@@ -20,7 +20,7 @@ from serving.features import Encoder, input_features
 from serving.model import INPUT, Model, ModelCard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -77,16 +77,22 @@ def split_by_time(rows: pl.DataFrame) -> Split:
 
 
 def train(
-    views: Iterable[WindowedView | BatchView], service: str, split: Split, data_hash: str, seed: int, version: str
+    views: Sequence[WindowedView | BatchView], service: str, split: Split, data_hash: str, seed: int, version: str
 ) -> Trained:
     """Fit, export, and judge by the rows held out.
 
+    A feature that no row to train from has a value of is left out: nothing can be learned from it.
+
     Raises:
-        TrainingError: the exported model gives other probabilities than the classifier.
+        TrainingError: no feature has a value, or the exported model gives other probabilities than the classifier.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415  (an extra, and slow to import)
 
     features = input_features(views, split.train)
+    if not features:
+        message = f"none of the {len(split.train)} rows to train from has a value of any feature"
+        raise TrainingError(message)
+    read = {(one.view, one.name) for one in features}
     encoder = Encoder(features)
     matrix = encoder.trained(split.train)
     classifier = HistGradientBoostingClassifier(
@@ -101,6 +107,9 @@ def train(
         version=version,
         service=service,
         features=features,
+        left_out=tuple(
+            f"{view.name}:{name}" for view in views for name in view.features if (view.name, name) not in read
+        ),
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training_rows=len(split.train),
         training_start=split.train[TIME][0].isoformat(),

@@ -21,7 +21,7 @@ from serving.model import Model, ModelError, ModelFolder
 from serving.schema import ServedSchema, ServedView
 from serving.settings import ServingSettings
 from serving.train import main
-from serving.training import TrainingError, judged, split_by_time
+from serving.training import TrainingError, judged, split_by_time, train
 from tests.serving.conftest import training_rows
 
 if TYPE_CHECKING:
@@ -105,6 +105,25 @@ class TestModel:
         matrix = trained.model.encoder.trained(ROWS)
         one_by_one = [trained.model.probabilities(matrix[number : number + 1])[0] for number in range(50)]
         np.testing.assert_allclose(trained.model.probabilities(matrix)[:50], one_by_one, atol=1e-6)
+
+    def test_leaves_out_what_no_row_has_and_tells(self, trained: Trained) -> None:
+        rows = training_rows()
+        lacking = ["age", "country"]
+        without = rows.with_columns(pl.lit(None).cast(rows.schema[name]).alias(name) for name in lacking)
+        found = train(VIEWS, "service", split_by_time(without), "hash", 1, "v2")
+        assert found.card.left_out == ("user_profile_features:age", "user_profile_features:country")
+        assert {one.name for one in trained.card.features} - {one.name for one in found.card.features} == set(lacking)
+        served = [as_served(row) for row in rows.head(5).iter_rows(named=True)]
+        assert found.model.predict(served) == pytest.approx(
+            found.model.probabilities(found.model.encoder.trained(rows.head(5)))
+        )
+
+    def test_refuses_rows_without_any_feature(self) -> None:
+        rows = training_rows()
+        names = [name for view in VIEWS for name in view.features]
+        empty = rows.with_columns(pl.lit(None).cast(rows.schema[name]).alias(name) for name in names)
+        with pytest.raises(TrainingError, match="none of the"):
+            train(VIEWS, "service", split_by_time(empty), "hash", 1, "v2")
 
     def test_survives_the_disk(self, trained: Trained, tmp_path: Path) -> None:
         models = ModelFolder(tmp_path, "service")
