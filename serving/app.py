@@ -7,15 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.exceptions import RedisError
 
 from serving import metrics
 from serving.access import HEADER
 from serving.access_log import AccessLog
+from serving.errors import NotReadyError, OnlineStoreError
 from serving.http import Answer, ClientGoneError, Refusal, answer, read_body, send_answer
 from serving.messages import MAX_ID_LENGTH, Alive, PredictionRequest
 from serving.openapi import document
-from serving.service import NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,10 +31,15 @@ MOST_BYTES = 1 << 19
 BODY_TIMEOUT_S = 10.0
 FEATURES = "/v1/features/"
 RETRY = (b"retry-after", b"1")
+USERS_A_REQUEST = 32
 
 
 class App:
-    """The ASGI application. `concurrency`: requests under /v1 that are answered at once; more are turned away."""
+    """The ASGI application.
+
+    `concurrency`: requests under /v1 that are answered at once; more are turned away. One with many users counts as
+    one for each `USERS_A_REQUEST` begun, so that what is waited for stays about the same.
+    """
 
     def __init__(self, service: Service, *, concurrency: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._service, self._concurrency, self._body_timeout_s = service, concurrency, body_timeout_s
@@ -92,7 +96,7 @@ class App:
             request = self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Refusal(422, "invalid", _told(error)) from None
-        return await self._bounded(self._service.predict(request.user_ids))
+        return await self._bounded(self._service.predict(request.user_ids), len(request.user_ids))
 
     async def _features(self, scope: Scope, receive: Receive) -> Answer:
         del receive
@@ -100,27 +104,28 @@ class App:
         user = scope["path"][len(FEATURES) :]
         if not 0 < len(user) <= MAX_ID_LENGTH or not _encodable(user):
             raise Refusal(422, "invalid", f"a user id has 1 to {MAX_ID_LENGTH} characters of UTF-8")
-        return await self._bounded(self._one_user(user))
+        return await self._bounded(self._one_user(user), 1)
 
     async def _one_user(self, user: str) -> Any:
         return (await self._service.features([user]))[0]
 
-    async def _bounded(self, work: Awaitable[Any]) -> Answer:
+    async def _bounded(self, work: Awaitable[Any], users: int) -> Answer:
         """Await what reads from the online store, unless too many others do."""
-        if self._in_flight >= self._concurrency:
+        weight = -(-users // USERS_A_REQUEST)
+        if self._in_flight and self._in_flight + weight > self._concurrency:
             work.close()  # type: ignore[attr-defined]  # a coroutine that never ran
             metrics.refused.inc()
             raise Refusal(503, "overloaded", "too many requests at once: try again later", RETRY)
-        self._in_flight += 1
+        self._in_flight += weight
         try:
             return answer(200, await work)
-        except RedisError as error:
+        except OnlineStoreError as error:
             text = f"the online store does not answer: {error}"
             raise Refusal(503, "online_store_unavailable", text, RETRY) from error
         except NotReadyError as error:
             raise Refusal(503, "no_model", str(error), RETRY) from error
         finally:
-            self._in_flight -= 1
+            self._in_flight -= weight
 
     async def _alive(self, scope: Scope, receive: Receive) -> Answer:
         del scope, receive

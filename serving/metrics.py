@@ -21,7 +21,7 @@ requests = Histogram(
     ["route", "status"],
     buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
-in_flight = Gauge("serving_in_flight", "Requests that are being answered")
+in_flight = Gauge("serving_in_flight", "Requests that are being answered, one of many users as several")
 refused = Counter("serving_refused", "Requests that got 503 because too many were being answered")
 rows = Counter(
     "serving_rows", "Rows that were read, by what they are worth; the share of missing ones follows", ["view", "status"]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo.commands import Command
+from serving.errors import OnlineStoreError
 from serving.features import misfit
 from serving.messages import MAX_ID_LENGTH, MAX_USERS, Prediction
 from serving.model import Model, ModelError, ModelFolder
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictions, quantiles = _timed(reader, model, options.users)
     except ModelError as error:
         command.error(str(error))
-    except RedisError as error:
+    except OnlineStoreError as error:
         command.error(f"the online store does not answer ({error}): check REDIS_URL")
     version = model.card.version
     if options.json:

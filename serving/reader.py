@@ -14,11 +14,13 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from feast_repo.online_store import CONNECTION, RedisUrlOnlineStoreConfig
 from feast_repo.progress import ProgressRecord
 from feast_repo.redis_pipe import ask
 from feast_repo.tables import progress_folder
+from serving.errors import OnlineStoreError
 from serving.judgement import Judge
 from serving.messages import UserFeatures
 from serving.redis_connection import RedisConnection
@@ -48,7 +50,7 @@ class Reader(Protocol):
         """Features in the order of the users.
 
         Raises:
-            redis.RedisError: the online store is away, too slow, or refuses.
+            OnlineStoreError: it is away, too slow, or refuses.
         """
 
     async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
@@ -80,14 +82,20 @@ class RedisReader:
         """Features in the order of the users."""
         rows, reach = self._what
         more, count = reach.commands()
-        replies = ask(self._client, [(rows.commands(users) + more, len(users) + count)])
+        try:
+            replies = ask(self._client, [(rows.commands(users) + more, len(users) + count)])
+        except RedisError as error:
+            raise OnlineStoreError(error) from error
         return _judged(rows, reach, users, replies)
 
     async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
         """The same without blocking the event loop."""
         rows, reach = self._what
         more, count = reach.commands()
-        replies = await self._connection.ask(rows.commands(users) + more, len(users) + count)
+        try:
+            replies = await self._connection.ask(rows.commands(users) + more, len(users) + count)
+        except RedisError as error:
+            raise OnlineStoreError(error) from error
         return _judged(rows, reach, users, replies)
 
     async def close(self) -> None:
@@ -108,6 +116,7 @@ class FeastReader:
 
     def __init__(self, store: FeatureStore, schema: ServedSchema, settings: ServingSettings) -> None:
         self._store, self._progress = store, ProgressRecord(progress_folder(settings.data_root))
+        self._timeout_s = settings.serving_timeout_seconds
         self.use(schema)
 
     @property
@@ -121,12 +130,17 @@ class FeastReader:
 
     def read(self, users: Sequence[str]) -> list[UserFeatures]:
         """Features in the order of the users."""
-        schema = self._schema
-        response = self._store.get_online_features(
-            [f"{view.name}:{name}" for view in schema.views for name in view.types],
-            [{schema.join_key: user} for user in users],
-            full_feature_names=True,
-        )
+        return self._read(self._schema, users)
+
+    def _read(self, schema: ServedSchema, users: Sequence[str]) -> list[UserFeatures]:
+        try:
+            response = self._store.get_online_features(
+                [f"{view.name}:{name}" for view in schema.views for name in view.types],
+                [{schema.join_key: user} for user in users],
+                full_feature_names=True,
+            )
+        except Exception as error:  # the errors of Feast's stores share no base class
+            raise OnlineStoreError(error) from error
         values: dict[str, list[Any]] = response.to_dict()
         names = list(response.proto.metadata.feature_names.val)
         ends = [one.last_closed_end_ms for one in self._progress.load().values() if one.last_closed_end_ms is not None]
@@ -142,8 +156,13 @@ class FeastReader:
         return rows
 
     async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
-        """The same in a thread."""
-        return await asyncio.to_thread(self.read, users)
+        """The same in a thread, which is not waited for beyond the timeout."""
+        reading = asyncio.to_thread(self._read, self._schema, users)
+        try:
+            return await asyncio.wait_for(reading, self._timeout_s)
+        except TimeoutError as error:
+            message = f"it did not answer in {self._timeout_s:g} s"
+            raise OnlineStoreError(message) from error
 
     async def close(self) -> None:
         """Feast holds its connections as long as the process lives."""

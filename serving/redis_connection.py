@@ -7,6 +7,7 @@ the database, as `REDIS_URL` says; from then on bytes go straight to the transpo
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,41 @@ PAUSE_S = 0.05
 
 
 class _Replies(asyncio.Protocol):
-    """Hands out replies in the order of the questions."""
+    """Hands out replies in the order of the questions, and gives up when the oldest has waited for `timeout_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: asyncio.Transport, timeout_s: float) -> None:
+        self._transport, self._timeout_s = transport, timeout_s
+        self._loop = asyncio.get_running_loop()
         self._parser = hiredis.Reader(replyError=reply_error)
-        self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
         self._replies: list[Any] = []
-        self.transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None  # one for all: one for each would cost more than parsing replies
         self.lost: Exception | None = None
 
-    def expect(self, count: int) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, count))
+    def ask(self, payload: bytes, count: int) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._waiting.append((future, count, self._loop.time() + self._timeout_s))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout_s, self._look)
+        self._transport.write(payload)
         return future
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        left = self._waiting[0][2] - self._loop.time()
+        if left <= 0 and self._unread():
+            left = self._timeout_s  # the server has answered: it is this process that is behind
+        if left <= 0:
+            self.fail(RedisTimeoutError(f"the server did not answer in {self._timeout_s:g} s"))
+        else:
+            self._timer = self._loop.call_later(left, self._look)
+
+    def _unread(self) -> bool:
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -51,7 +74,7 @@ class _Replies(asyncio.Protocol):
 
     def _take(self, reply: Any) -> None:
         self._replies.append(reply)
-        future, count = self._waiting[0]
+        future, count, _ = self._waiting[0]
         if len(self._replies) < count:
             return
         self._waiting.popleft()
@@ -69,10 +92,12 @@ class _Replies(asyncio.Protocol):
     def fail(self, error: RedisError) -> None:
         """Give up: whoever waits is told, and nobody may ask here any more."""
         self.lost = self.lost or error
-        if self.transport is not None:
-            self.transport.abort()
+        self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._waiting:
-            future, _ = self._waiting.popleft()
+            future, *_ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error)
 
@@ -104,17 +129,7 @@ class RedisConnection:
         replies = self._replies
         if replies is None or replies.lost is not None:
             replies = await self._connected()
-        future = replies.expect(count)
-        replies.transport.write(payload)  # type: ignore[union-attr]  # set when it was connected
-        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._too_slow, replies, future)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-
-    def _too_slow(self, replies: _Replies, future: asyncio.Future[list[Any]]) -> None:
-        if not future.done():
-            replies.fail(RedisTimeoutError(f"the server did not answer in {self._timeout_s:g} s"))
+        return await replies.ask(payload, count)
 
     async def _connected(self) -> _Replies:
         """The connection that one of the waiting requests makes for all."""
@@ -140,9 +155,9 @@ class RedisConnection:
         except OSError as error:
             message = f"the connection broke: {error}"
             raise RedisConnectionError(message) from error
-        replies = _Replies()
-        replies.transport = connection._writer.transport  # noqa: SLF001  (see the module)
-        replies.transport.set_protocol(replies)
+        transport = connection._writer.transport  # noqa: SLF001  (see the module)
+        replies = _Replies(transport, self._timeout_s)
+        transport.set_protocol(replies)
         self._connection, self._replies = connection, replies
         return replies
 

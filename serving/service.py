@@ -7,11 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving import metrics
 from serving.access import ApiKeys
+from serving.errors import NotReadyError, OnlineStoreError
 from serving.features import misfit
 from serving.messages import Part, Prediction, Predictions, Readiness, UserFeatures
 from serving.model import Model, ModelError, ModelFolder
@@ -32,10 +32,6 @@ PROBE = "readiness-probe"
 """Read to see whether the online store answers; nobody is called so."""
 
 
-class NotReadyError(Exception):
-    """Predictions can't be made now; the message says why."""
-
-
 class Service:
     """Features and predictions. It looks at registry, model and keys again and again, without stalling a request."""
 
@@ -53,7 +49,7 @@ class Service:
         """Features in the order of the users.
 
         Raises:
-            redis.RedisError: the online store is away, too slow, or refuses.
+            OnlineStoreError: the online store is away, too slow, or refuses.
         """
         rows = await self.reader.read_async(users)
         metrics.count_rows(rows)
@@ -63,7 +59,7 @@ class Service:
         """Predictions in the order of the users.
 
         Raises:
-            redis.RedisError: the online store is away, too slow, or refuses.
+            OnlineStoreError: the online store is away, too slow, or refuses.
             NotReadyError: there is no model that fits.
         """
         # Taken before the wait, as the reader takes its schema: a refresh in between changes neither.
@@ -87,7 +83,7 @@ class Service:
         try:
             await self.reader.read_async([PROBE])
             redis = Part(ok=True, detail="answers")
-        except RedisError as error:
+        except OnlineStoreError as error:
             redis = Part(ok=False, detail=f"the online store does not answer: {error}")
         metrics.ready.labels("redis").set(redis.ok)
         return Readiness(redis.ok and self._model_part.ok, redis, self._registry_part, self._model_part)

@@ -23,7 +23,9 @@ class ServingSettings(StreamSettings):
         default=None, description="File with such keys, one a line; together with SERVING_API_KEYS."
     )
     serving_concurrency: int = Field(
-        default=256, ge=1, description="Requests that are answered at once; more get 503 with Retry-After."
+        default=256,
+        ge=1,
+        description="Requests that are answered at once, each 32 users as one; more get 503 with Retry-After.",
     )
     serving_timeout_seconds: float = Field(
         default=1.0, gt=0, description="How long a request waits for the online store before it gets 503."

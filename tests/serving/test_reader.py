@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,12 @@ import pytest
 from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
 from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feast_repo.definitions import all_objects
 from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
 from feast_repo.progress import Progress, ProgressRecord
 from feast_repo.tables import progress_folder
+from serving.errors import OnlineStoreError
 from serving.reader import FeastReader, RedisReader, open_reader
 from serving.schema import MARGIN_MS, SchemaError, read_schema
 from serving.settings import ServingSettings
@@ -176,9 +177,9 @@ def test_many_users_keep_their_order(store: FeatureStore, reader: Reader) -> Non
 def test_redis_away_is_told(monkeypatch: pytest.MonkeyPatch, store: FeatureStore) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     reader = open_reader(store, ServingSettings())
-    with pytest.raises(RedisConnectionError):
+    with pytest.raises(OnlineStoreError):
         reader.read(USERS)
-    with pytest.raises(RedisConnectionError):
+    with pytest.raises(OnlineStoreError):
         asyncio.run(reader.read_async(USERS))
 
 
@@ -216,3 +217,19 @@ def test_another_online_store_is_read_by_feast_with_the_same_answers(sqlite_stor
     assert [row.views[clicks.name].status for row in (first, second, third)] == ["fresh", "fresh", "missing"]
     assert [row.views[profiles.name].status for row in (first, second, third)] == ["expired", "missing", "missing"]
     assert [row.user_id for row in asyncio.run(reader.read_async(USERS))] == USERS
+
+
+def test_another_online_store_that_fails_is_told(sqlite_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_TIMEOUT_SECONDS", "0.2")
+    reader = open_reader(sqlite_store, ServingSettings())
+    assert reader.read(USERS)
+    lock = sqlite3.connect(sqlite_store.config.online_store.path)
+    lock.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(OnlineStoreError, match="not answer in"):  # SQLite itself waits for seconds
+            asyncio.run(reader.read_async(USERS))
+    finally:
+        lock.close()
+    sqlite_store.teardown()
+    with pytest.raises(OnlineStoreError):
+        reader.read(USERS)

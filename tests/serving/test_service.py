@@ -25,7 +25,7 @@ from feast_repo.settings import PROJECT_ROOT
 from serving import metrics
 from serving.__main__ import main
 from serving.access import ApiKeys
-from serving.app import MOST_BYTES
+from serving.app import MOST_BYTES, USERS_A_REQUEST
 from serving.model import ModelFolder
 from serving.predict import main as predict
 from serving.reader import open_reader
@@ -309,6 +309,22 @@ class TestUnderLoad:
             assert all(reply.headers["retry-after"] == "1" for reply in replies)
             wait_for(lambda: client.predict("a").status == 200)
             assert client.ask("/metrics").body.count("serving_in_flight 0.0") == 1
+
+    def test_many_users_count_as_many_requests(self, service: Service, redis_server: RedisServer) -> None:
+        assert redis_server.process is not None
+        batch = [f"user_{number}" for number in range(10 * USERS_A_REQUEST)]
+        with serving(service, concurrency=25) as client, ThreadPoolExecutor(4) as pool:
+            assert client.predict("a").status == 200
+            os.kill(redis_server.process.pid, signal.SIGSTOP)
+            try:
+                asking = [pool.submit(client.predict, *batch) for _ in range(4)]
+                codes = Counter(one.result().body["error"]["code"] for one in asking)
+            finally:
+                os.kill(redis_server.process.pid, signal.SIGCONT)
+            assert codes == {"overloaded": 2, "online_store_unavailable": 2}
+            wait_for(lambda: client.predict("a").status == 200)
+        with serving(service, concurrency=1) as client:
+            assert client.predict(*batch).status == 200, "alone it is answered"
 
 
 class TestChanges:
