@@ -119,6 +119,7 @@ def over_http(environment: dict[str, str], rounds: int) -> dict[str, Any]:
     """Latency at a constant rate, and the most that each can do."""
     python = str(Path(sys.executable).with_name("python"))
     uvicorn = [python, "-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", "PORT"]
+    uvicorn += ["--no-proxy-headers", "--no-server-header"]  # as the service does
     feast = [str(Path(sys.executable).with_name("feast")), "--chdir", str(PROJECT_ROOT / "feast_repo"), "serve"]
     feast += ["--port", "PORT", "--max-requests", "0", "--no-access-log"]
     requests: dict[str, Callable[[int], bytes]] = {

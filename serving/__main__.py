@@ -56,6 +56,7 @@ def server_of(app: App) -> uvicorn.Server:
         lifespan="on",
         log_level="warning",
         loop="uvloop",
+        proxy_headers=False,  # nobody asks for the client's address
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         ws="none",

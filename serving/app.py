@@ -77,7 +77,7 @@ class App:
         await send_answer(send, one, head_only=method == "HEAD")
         seconds = time.perf_counter() - start
         route = route if route in self._routes else "other"
-        metrics.requests.labels(route, one.status).observe(seconds)
+        metrics.requests.observe(seconds, route, str(one.status))
         self._access_log.write(method, route, one.status, seconds)
 
     async def _answer(self, route: str, method: str, scope: Scope, receive: Receive) -> Answer:

@@ -75,7 +75,8 @@ class Model:
     def probabilities(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The probability of a purchase for each row [n, features] -> [n]."""
         (both,) = self._session.run(self._outputs, {INPUT: matrix})
-        column: npt.NDArray[np.float32] = np.clip(both[:, 1], 0.0, 1.0)  # a sum in 32 bits may pass 1 by its last bit
+        # A sum in 32 bits may pass 1 by its last bit. (For one row np.clip takes three times as long.)
+        column: npt.NDArray[np.float32] = np.minimum(np.maximum(both[:, 1], 0.0), 1.0)
         return column
 
     def predict(self, rows: Sequence[UserFeatures]) -> list[float]:
