@@ -17,11 +17,14 @@ class ApiKeys:
 
     Raises:
         OSError: the file of keys can't be read.
-        ValueError: the file of keys holds none, which would open the service to anyone.
+        ValueError: keys are meant, but there is none, which would open the service to anyone.
     """
 
     def __init__(self, settings: ServingSettings) -> None:
-        keys = settings.serving_api_keys.split(",")
+        keys = [key.strip() for key in settings.serving_api_keys.split(",") if key.strip()]
+        if settings.serving_api_keys and not keys:
+            message = "SERVING_API_KEYS holds no key: leave it empty to let anyone ask"
+            raise ValueError(message)
         file = settings.serving_api_keys_file
         if file is not None:
             in_file = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -29,7 +32,7 @@ class ApiKeys:
                 message = f"SERVING_API_KEYS_FILE: {file} holds no key"
                 raise ValueError(message)
             keys += in_file
-        self._hashes = [_hash(key.strip().encode()) for key in keys if key.strip()]
+        self._hashes = [_hash(key.encode()) for key in keys]
 
     @property
     def required(self) -> bool:

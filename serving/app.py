@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -46,7 +47,7 @@ class App:
         self._in_flight = 0
         self._access_log = AccessLog()
         self._decode = msgspec.json.Decoder(PredictionRequest).decode
-        self._document = answer(200, document())
+        self._document = answer(200, document(keys_required=service.keys.required))
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v1/predictions": ("POST", self._predict),
             FEATURES: ("GET", self._features),
@@ -101,8 +102,11 @@ class App:
     async def _features(self, scope: Scope, receive: Receive) -> Answer:
         del receive
         self._authorize(scope)
-        user = scope["path"][len(FEATURES) :]
-        if not 0 < len(user) <= MAX_ID_LENGTH or not _encodable(user):
+        try:  # the server has replaced what is no UTF-8 in `path`, which would ask for another user
+            user = unquote_to_bytes(scope["raw_path"]).decode()[len(FEATURES) :]
+        except UnicodeDecodeError:
+            user = ""
+        if not 0 < len(user) <= MAX_ID_LENGTH:
             raise Refusal(422, "invalid", f"a user id has 1 to {MAX_ID_LENGTH} characters of UTF-8")
         return await self._bounded(self._one_user(user), 1)
 
@@ -169,11 +173,3 @@ def _told(error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
         return str(error)
     return f"the body is no JSON: {error}"
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from prometheus_client import Metric
+    from prometheus_client import CollectorRegistry, Metric
 
     from serving.messages import UserFeatures
 
@@ -24,10 +24,13 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 class Tallies(Collector):
     """A counter by labels, for the event loop's thread alone: locks for each row would cost more than reading it."""
 
-    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry | None = REGISTRY
+    ) -> None:
         self._family = name, text, labels
         self._counts: dict[tuple[str, ...], int] = {}
-        REGISTRY.register(self)
+        if registry is not None:
+            registry.register(self)
 
     def inc(self, *labels: str) -> None:
         """Count one."""
@@ -45,11 +48,20 @@ class Tallies(Collector):
 class Histograms(Collector):
     """Histograms by labels, for the event loop's thread alone."""
 
-    def __init__(self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        bounds: Sequence[float],
+        labels: Sequence[str] = (),
+        *,
+        registry: CollectorRegistry | None = REGISTRY,
+    ) -> None:
         self._family, self._bounds = (name, text, labels), bounds
         self._counts: dict[tuple[str, ...], list[int]] = {}
         self._sums: dict[tuple[str, ...], float] = {}
-        REGISTRY.register(self)
+        if registry is not None:
+            registry.register(self)
 
     def observe(self, value: float, *labels: str) -> None:
         """Count a value."""

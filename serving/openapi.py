@@ -27,10 +27,11 @@ ERRORS = {
 }
 
 
-def document() -> dict[str, Any]:
-    """The document, as JSON has it."""
+def document(*, keys_required: bool) -> dict[str, Any]:
+    """The document, as JSON has it; `keys_required`: whether /v1 asks for a key."""
     messages = [PredictionRequest, Predictions, UserFeatures, ErrorBody, Alive, Readiness]
     _, schemas = msgspec.json.schema_components(messages, ref_template=REFERENCE)
+    security: list[dict[str, list[str]]] = [{"key": []}] if keys_required else []
     user_id = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}
     return {
         "openapi": "3.1.0",
@@ -44,7 +45,7 @@ def document() -> dict[str, Any]:
                 "post": {
                     "operationId": "predict",
                     "summary": "Predict for 1 to 1000 users",
-                    "security": [{}, {"key": []}],
+                    "security": security,
                     "requestBody": {"required": True, "content": _content(PredictionRequest)},
                     "responses": {"200": _answers("Predictions.", Predictions), **_errors(*ERRORS)},
                 }
@@ -53,7 +54,7 @@ def document() -> dict[str, Any]:
                 "get": {
                     "operationId": "features",
                     "summary": "The features of one user",
-                    "security": [{}, {"key": []}],
+                    "security": security,
                     "parameters": [{"name": "user_id", "in": "path", "required": True, "schema": user_id}],
                     "responses": {"200": _answers("Features.", UserFeatures), **_errors("401", "405", "422", "503")},
                 }

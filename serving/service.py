@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE = "readiness-probe"
-"""Read to see whether the online store answers; nobody is called so."""
+"""Read to see whether the online store answers, and to connect; nobody is called so."""
 
 
 class Service:
@@ -135,10 +135,21 @@ class Service:
 
     async def start(self) -> None:
         """Begin to look again and again, and to keep the scores."""
+        await self._warm_up()
         self._tasks = [
             asyncio.create_task(self._every(self._settings.serving_refresh_seconds, self.refresh)),
             asyncio.create_task(self._every(EVERY_S, self._keep_scores)),
         ]
+
+    async def _warm_up(self) -> None:
+        """Connect, and run the model once: the first request would take several times as long as others."""
+        try:
+            rows = await self.reader.read_async([PROBE])
+        except OnlineStoreError as error:
+            logger.warning("the online store does not answer yet: %s", error)
+            return
+        if self._model is not None:
+            self._model.predict(rows)
 
     async def stop(self) -> None:
         """End that; keep the scores that are left, and let go of the online store."""

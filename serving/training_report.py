@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,9 @@ figcaption { font-size: 13px; color: #555 } figure { margin: 1rem 0 }
 <h1>Model {{ card.version }}</h1>
 <p class="verdict">{{ verdict }}</p>
 <p>The model gives the probability that a user buys within the next hour. It was made from
-{{ "{:,}".format(card.training_rows) }} rows, {{ card.training_start }} to {{ card.training_end }}, and judged by
-{{ "{:,}".format(card.holdout_rows) }} later ones, {{ card.holdout_start }} to {{ card.holdout_end }}.</p>
+{{ "{:,}".format(card.training_rows) }} rows, {{ card.training_start | minute }} to {{ card.training_end | minute }},
+and judged by {{ "{:,}".format(card.holdout_rows) }} later ones, {{ card.holdout_start | minute }} to
+{{ card.holdout_end | minute }}.</p>
 <table><tr><th>on the later rows</th>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for metric in card.metrics %}
 <tr><td>{{ metric | replace("_", " ") }}</td>
@@ -57,11 +59,10 @@ def page(
     probability: npt.NDArray[Any],
 ) -> str:
     """The page: `columns` are the metrics by whose they are, `truth` and `probability` [rows] of the rows held out."""
-    return (
-        Environment(autoescape=True)
-        .from_string(PAGE)
-        .render(card=card, columns=columns, verdict=verdict, plot=_calibration(truth, probability))
-    )
+    environment = Environment(autoescape=True)
+    environment.filters["minute"] = lambda text: f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
+    template = environment.from_string(PAGE)
+    return template.render(card=card, columns=columns, verdict=verdict, plot=_calibration(truth, probability))
 
 
 def _calibration(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) -> str:
@@ -73,7 +74,7 @@ def _calibration(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) ->
     observed = [float(truth[part].mean()) for part in bins]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    most = max(*predicted, *observed, 0.01) * 1.1
+    most = min(1.0, max(*predicted, *observed, 0.01) * 1.1)
     left.plot([0, most], [0, most], linestyle=":", color="#888")
     left.plot(predicted, observed, marker="o", color="#1f6feb")
     left.set_xlabel("predicted")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -62,6 +61,11 @@ def scores() -> pl.DataFrame:
     return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
 
 
+def clicks_status(client: Client) -> str:
+    status: str = client.ask(f"/v1/features/{USERS[0]}").body["views"][clicks.name]["status"]
+    return status
+
+
 class TestAnswers:
     def test_predictions(
         self, store: FeatureStore, redis: Redis, service: Service, client: Client, trained: Trained
@@ -69,6 +73,7 @@ class TestAnswers:
         push(store, USERS[:2], now_slide(), view_count=25)
         write_profiles(store, USERS[:1], now_slide())
         tell_progress(store, redis, now_slide())
+        wait_for(lambda: clicks_status(client) == "fresh")  # the stream's reach is looked at once a second
         reply = client.predict(*USERS[:3], USERS[0])
         assert (reply.status, reply.body["model_version"]) == (200, "v1")
         found = reply.body["predictions"]
@@ -100,13 +105,15 @@ class TestAnswers:
         head = client.ask("/healthz", method="HEAD")
         assert (head.status, head.body) == (200, "")
 
-    def test_metrics(self, client: Client) -> None:
-        client.predict("nobody")
+    def test_metrics(self, store: FeatureStore, client: Client) -> None:
+        push(store, USERS[:1], now_slide())
+        client.predict("nobody", USERS[0])
         client.ask("/v1/features/somebody")
         text = client.ask("/metrics").body
         assert f'serving_rows_total{{status="missing",view="{clicks.name}"}}' in text
         assert 'serving_request_seconds_count{route="/v1/features/",status="200"}' in text
         assert "serving_probability_bucket" in text
+        assert f'serving_feature_age_seconds_count{{view="{clicks.name}"}}' in text
         assert 'serving_model{version="v1"} 1.0' in text
         assert "somebody" not in text
 
@@ -151,6 +158,8 @@ class TestBadInput:
             ("/v1/predictions/", "POST", 404),
             ("/v1/features/", "GET", 422),
             ("/v1/features/" + "x" * 65, "GET", 422),
+            ("/v1/features/%FF", "GET", 422),
+            ("/v1/features/%ED%A0%80", "GET", 422),
             ("/v1/features/a", "DELETE", 405),
             ("/v1/predictions", "GET", 405),
         ],
@@ -198,31 +207,59 @@ def connected(client: Client) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=30)
 
 
+def schemathesis(client: Client, folder: Path, request: pytest.FixtureRequest, *more: str) -> str:
+    """What it has found; empty if nothing."""
+    seed = str(request.config.option.hypothesis_seed)
+    done = subprocess.run(
+        [
+            *(SCHEMATHESIS, "run", f"{client.url}/openapi.json"),
+            *("--checks", "all", "--max-examples", "50", "--seed", seed, "--no-color", *more),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr if done.returncode else ""
+
+
 class TestSchemathesis:
     def test_finds_nothing(self, shared: Client, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-        seed = str(request.config.option.hypothesis_seed)
-        done = subprocess.run(
-            [
-                *(SCHEMATHESIS, "run", f"{shared.url}/openapi.json"),
-                *("--checks", "all", "--max-examples", "50", "--seed", seed, "--no-color"),
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert not schemathesis(shared, tmp_path, request)
+
+    def test_finds_nothing_with_keys(
+        self,
+        store: FeatureStore,
+        data_root: Path,
+        tmp_path: Path,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        del data_root
+        monkeypatch.setenv("SERVING_API_KEYS", "a-key")
+        settings = ServingSettings()
+        with serving(Service(store, open_reader(store, settings), settings)) as client:
+            assert not schemathesis(client, tmp_path, request, "--header", "X-API-Key: a-key")
+            assert client.ask("/openapi.json").body["paths"]["/v1/predictions"]["post"]["security"] == [{"key": []}]
 
 
 class TestKeys:
-    def test_are_asked_for(self, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_are_asked_for(
+        self,
+        store: FeatureStore,
+        data_root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        del data_root
         file = tmp_path / "keys"
         file.write_text("old-key\n")
         monkeypatch.setenv("SERVING_API_KEYS", "own-key, other-key")
         monkeypatch.setenv("SERVING_API_KEYS_FILE", str(file))
-        service._settings = ServingSettings()  # noqa: SLF001
-        service.keys = ApiKeys(service._settings)  # noqa: SLF001
-        with serving(service) as client:
+        monkeypatch.setenv("SERVING_REFRESH_SECONDS", "0.1")
+        settings = ServingSettings()
+        with serving(Service(store, open_reader(store, settings), settings)) as client:
             for key in ("own-key", "other-key", "old-key"):
                 assert client.predict("a", X_API_Key=key).status == 200
             for headers in ({}, {"X_API_Key": ""}, {"X_API_Key": "own-key,"}, {"X_API_Key": "OWN-KEY"}):
@@ -236,9 +273,14 @@ class TestKeys:
             file.write_text("new-key\n")
             wait_for(lambda: client.predict("a", X_API_Key="old-key").status == 401)
             file.write_text("")  # would open the service: the keys stay
-            threading.Event().wait(0.5)
+            wait_for(lambda: "the API keys stay as they were" in caplog.text)
             assert client.predict("a").status == 401
             assert client.predict("a", X_API_Key="new-key").status == 200
+
+    def test_a_list_without_keys_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SERVING_API_KEYS", " , ")
+        with pytest.raises(ValueError, match="SERVING_API_KEYS holds no key"):
+            ApiKeys(ServingSettings())
 
     def test_a_file_without_keys_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / "keys"
@@ -248,17 +290,19 @@ class TestKeys:
             ApiKeys(ServingSettings())
 
 
-class TestUnderLoad:
-    def asked(self, client: Client, stop: threading.Event) -> list[Reply]:
-        replies = []
-        while not stop.is_set():
-            replies.append(client.predict("a", "b"))
-        return replies
+def ask_until(client: Client, stop: threading.Event) -> list[Reply]:
+    """Predictions one after the other."""
+    replies = []
+    while not stop.is_set():
+        replies.append(client.predict("a", "b"))
+    return replies
 
+
+class TestUnderLoad:
     def test_redis_killed_and_back(self, service: Service, client: Client, redis_server: RedisServer) -> None:
         stop = threading.Event()
         with ThreadPoolExecutor(8) as pool:
-            asking = [pool.submit(self.asked, client, stop) for _ in range(8)]
+            asking = [pool.submit(ask_until, client, stop) for _ in range(8)]
             try:
                 wait_for(lambda: client.predict("a").status == 200)
                 redis_server.kill()
@@ -276,6 +320,16 @@ class TestUnderLoad:
         assert refused.body["error"]["code"] == "online_store_unavailable"
         assert refused.headers["retry-after"] == "1"
         assert service.reader.read(["a"])
+
+    def test_redis_that_comes_later_than_the_service(self, service: Service, redis_server: RedisServer) -> None:
+        redis_server.kill()
+        try:
+            with serving(service) as client:
+                assert client.predict("a").body["error"]["code"] == "online_store_unavailable"
+                redis_server.start()
+                wait_for(lambda: client.predict("a").status == 200, 5)
+        finally:
+            redis_server.start()
 
     def test_a_frozen_redis_costs_the_timeout_and_no_more(
         self, store: FeatureStore, data_root: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
@@ -329,6 +383,16 @@ class TestUnderLoad:
 
 class TestChanges:
     def test_a_new_feature_is_served(self, store: FeatureStore, client: Client) -> None:
+        stop = threading.Event()
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask_until, client, stop) for _ in range(4)]
+            try:
+                self.add_a_feature(store, client)
+            finally:
+                stop.set()
+        assert Counter(reply.status for one in asking for reply in one.result()).keys() == {200}
+
+    def add_a_feature(self, store: FeatureStore, client: Client) -> None:
         view = store.get_feature_view(clicks.name)
         wider = FeatureView(
             name=view.name,
@@ -369,9 +433,11 @@ class TestChanges:
         version = ModelFolder(settings.data_root, settings.service).current
         wait_for(lambda: client.predict("a").body["model_version"] == version)
 
-    def test_a_broken_pointer_leaves_the_model(self, client: Client, data_root: Path) -> None:
+    def test_a_broken_pointer_leaves_the_model(
+        self, client: Client, data_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         (data_root / "models" / "purchase_prediction" / "current.json").write_text("{")
-        threading.Event().wait(0.5)
+        wait_for(lambda: "model v1 stays" in caplog.text)
         assert client.predict("a").status == 200
 
     def test_without_a_model_it_says_what_to_do_and_finds_one_later(
@@ -514,7 +580,3 @@ class TestCommands:
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="2"):
             main(["--port", str(taken.getsockname()[1])])
         assert "name another with --host and --port" in capsys.readouterr().err
-
-
-def test_schemathesis_is_here() -> None:
-    assert shutil.which(str(SCHEMATHESIS))
