@@ -99,6 +99,7 @@ def train(
         learning_rate=0.1, max_iter=100, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed
     )
     classifier.fit(matrix, split.train[LABEL].cast(pl.Int8).to_numpy())
+    _round_thresholds_down(classifier)
     onnx = _exported(classifier, len(features))
     held = encoder.trained(split.holdout)
     truth = split.holdout[LABEL].to_numpy()
@@ -158,6 +159,18 @@ def _exported(classifier: Any, features: int) -> bytes:
         custom_shape_calculators={kind: get_shape_calculator(name)},
     ).SerializeToString()
     return exported
+
+
+def _round_thresholds_down(classifier: Any) -> None:
+    """Make the thresholds 32-bit numbers, as ONNX has them, that part 32-bit values as before.
+
+    A threshold lies between two values. The nearest 32-bit number, which the export would take, can be the upper one,
+    and that one would then go the wrong way.
+    """
+    for (tree,) in classifier._predictors:  # noqa: SLF001  (where the export finds them)
+        exact = tree.nodes["num_threshold"]
+        near = exact.astype(np.float32)
+        tree.nodes["num_threshold"] = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def judged(model: Model, holdout: pl.DataFrame) -> dict[str, float]:

@@ -118,6 +118,18 @@ class TestModel:
             found.model.probabilities(found.model.encoder.trained(rows.head(5)))
         )
 
+    def test_values_that_32_bits_hardly_tell_apart_go_the_same_way(self) -> None:
+        rows = training_rows()
+        chance = np.random.default_rng(1)
+        steps = chance.integers(0, 8, len(rows))
+        close = rows.with_columns(
+            pl.Series("revenue_cents", 20_000_000 + 2 * steps),
+            pl.Series("cart_rate", 0.1 + steps * 2.0**-27),
+            pl.Series(LABEL, chance.random(len(rows)) < steps / 10),
+        )
+        found = train(VIEWS, "service", split_by_time(close), "hash", 1, "v2")  # compares the export with the original
+        assert found.card.metrics["roc_auc"] > 0.7
+
     def test_refuses_rows_without_any_feature(self) -> None:
         rows = training_rows()
         names = [name for view in VIEWS for name in view.features]
