@@ -20,11 +20,10 @@ from rich.progress import track
 from rich.table import Table
 
 from batch.archive import reach_of
-from batch.drift_samples import Period, sample, scores, stream_health
+from batch.drift_samples import PREDICTION, Period, health_in_words, stream_health, values_of
 from batch.drift_statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, compare, judge
 from batch.report_files import write_report
 from feast_repo.commands import Command, instant, number
-from feast_repo.features import purchase_prediction
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
 from stream.settings import StreamSettings
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     Samples = dict[str, tuple[pl.Series, pl.Series]]
 
 DAY = timedelta(days=1)
-PREDICTION = "predicted_probability"
-"""How the predictions are named among the features."""
 MOST_DAYS = 14
 """Of the history."""
 
@@ -88,17 +85,8 @@ def samples_of(data_root: Path, reference: Period, current: Period) -> Samples:
     Raises:
         OSError: a file can't be read.
     """
-    before, now = (_values(data_root, period) for period in (reference, current))
+    before, now = (values_of(data_root, period) for period in (reference, current))
     return {name: (before[name], now[name]) for name in now if name != PREDICTION or len(before[name]) + len(now[name])}
-
-
-def _values(data_root: Path, period: Period) -> dict[str, pl.Series]:
-    features = {
-        name: values
-        for view in purchase_prediction.views
-        for name, values in sample(data_root, view, period).to_dict().items()
-    }
-    return {**features, PREDICTION: scores(data_root, period)}
 
 
 def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
@@ -126,32 +114,33 @@ def _periods(options: argparse.Namespace, command: Command, settings: StreamSett
     return reference, current
 
 
-def _history(
-    data_root: Path, samples: Samples, current: Period, first: datetime, p_threshold: float
-) -> list[dict[str, Any]]:
-    """Each feature's largest effect on each day up to the current end, as a multiple of minor drift's threshold."""
-    days = []
-    ends = [
-        current.end - number * DAY for number in reversed(range(MOST_DAYS)) if current.end - (number + 1) * DAY >= first
-    ]
+def _history(settings: StreamSettings, samples: Samples, current: Period, p_threshold: float) -> list[dict[str, Any]]:
+    """Each feature's largest effect on each of the last days, as a multiple of minor drift's threshold.
+
+    It begins with the first of the days of which there is any click feature, and compares each with the same reference.
+    """
+    days: list[dict[str, Any]] = []
+    ends = [current.end - number * DAY for number in reversed(range(MOST_DAYS))]
     for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
         day = Period(end - DAY, end)
-        now = _values(data_root, day)
-        drifts = drift_of({name: (pair[0], now[name]) for name, pair in samples.items()}, p_threshold)
+        now = values_of(settings.data_root, day)
+        if not days and not any(len(now[name]) for name in settings.view.features):
+            continue
+        drifts = drift_of({name: (before, now[name]) for name, (before, _) in samples.items()}, p_threshold)
         levels = {
             one.feature: max(effect / THRESHOLDS[name][0] for name, effect in one.effects.items())
             for one in drifts
             if one.effects
         }
-        days.append({"day": f"{day.start:%m-%d}", "levels": levels})
+        severities = {one.feature: one.severity for one in drifts}
+        days.append({**_period(settings, day), "levels": levels, "severities": severities})
     return days
 
 
 def _report(
     settings: StreamSettings, reference: Period, current: Period, p_threshold: float
 ) -> tuple[dict[str, Any], Samples]:
-    root = settings.data_root
-    samples = samples_of(root, reference, current)
+    samples = samples_of(settings.data_root, reference, current)
     drifts = drift_of(samples, p_threshold)
     severity = max((one.severity for one in drifts if one.severity in SEVERITIES), key=SEVERITIES.index, default="none")
     drifted = [f"{one.feature} ({one.severity})" for one in drifts if one.drifted]
@@ -166,7 +155,7 @@ def _report(
         "severity": severity,
         "verdict": verdict,
         "features": [asdict(one) for one in drifts],
-        "history": _history(root, samples, current, reference.start, p_threshold),
+        "history": _history(settings, samples, current, p_threshold),
     }, samples
 
 
@@ -190,12 +179,12 @@ def _print(report: dict[str, Any], file: Path) -> None:
     colours = {"none": "green", "minor": "yellow", "major": "red"}
     for one in report["features"]:
         colour = colours.get(one["severity"], "dim")
-        table.add_row(one["feature"], f"[{colour}]{one['severity']}[/]", one["says"], f"{one['p_adjusted']:.2g}")
+        p = f"{one['p_adjusted']:.2g}" if one["effects"] else ""
+        table.add_row(one["feature"], f"[{colour}]{one['severity']}[/]", one["says"], p)
     console = Console()
     console.print(table)
-    for name in ("reference", "current"):
-        health = ", ".join(f"{key.replace('_', ' ')} {value:,.4g}" for key, value in report[name]["stream"].items())
-        console.print(f"{name}: {health}", highlight=False)
+    for says in health_in_words(report["reference"]["stream"], report["current"]["stream"]):
+        console.print(says, highlight=False)
     console.print(report["verdict"])
     console.print(str(file), soft_wrap=True, highlight=False)
 

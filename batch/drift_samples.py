@@ -9,6 +9,7 @@ import polars as pl
 
 from batch.archive import days_of, files_of
 from batch.stored import CREATED, TIME, effective, stored_rows
+from feast_repo.features import purchase_prediction
 from feast_repo.parquet import despite_compaction
 from feast_repo.tables import (
     PREDICTION_COLUMNS,
@@ -21,10 +22,14 @@ from feast_repo.tables import (
 from feast_repo.views import WindowedView, offline_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
     from feast_repo.views import BatchView
+
+PREDICTION = "predicted_probability"
+"""How the predictions are named among the features."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,20 @@ class Period:
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+
+
+def values_of(data_root: Path, period: Period) -> dict[str, pl.Series]:
+    """Each declared feature's values in a period, one a user; and PREDICTION, which is empty if no score was given.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    features = {
+        name: values
+        for view in purchase_prediction.views
+        for name, values in sample(data_root, view, period).to_dict().items()
+    }
+    return {**features, PREDICTION: scores(data_root, period)}
 
 
 def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> pl.DataFrame:
@@ -53,10 +72,10 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
         return _newest(data_root, view, period).select(features)
     slide_ms = view.slide_ms
     first, last = (-(-round(time.timestamp() * 1000) // slide_ms) for time in (period.start, period.end))
-    rows = effective(view, stored_rows(data_root, view, first, last - 1))
-    apart = pl.col(TIME).dt.epoch("ms") % view.window_ms == 0
+    # Windows that end on multiples of their length do not overlap.
+    rows = effective(view, stored_rows(data_root, view, first, last - 1, every=view.panes_per_window))
     active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
-    chosen = rows.filter(apart & active).sort(pl.struct(key, TIME).hash(), TIME).unique(key, keep="first")
+    chosen = rows.filter(active).sort(pl.struct(key, TIME).hash(), TIME).unique(key, keep="first")
     return chosen.sort(key).select(features)
 
 
@@ -93,29 +112,45 @@ def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
 
 
 def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[str, float]:
-    """`events_per_hour`, `late_share` (of the events) and `dead_letter_share` (of all messages), by Kafka time.
+    """`events_per_hour`, `late_share` (of the events) and `dead_letter_share` (of events and dead letters).
+
+    By Kafka time. Heartbeats are no events: there are many where there is little traffic.
 
     Raises:
         OSError: a file can't be read.
     """
-    folders = (events_folder(data_root), late_folder(data_root, view), dead_letters_folder(data_root))
-    events, late, dead = (_count(folder, period) for folder in folders)
+    events = view.events
+    clicks = _count(events_folder(data_root), period, pl.col(events.kind) != events.heartbeat)
+    late, dead = (_count(folder, period) for folder in (late_folder(data_root, view), dead_letters_folder(data_root)))
     hours = (period.end - period.start).total_seconds() / 3600
     return {
-        "events_per_hour": events / hours,
-        "late_share": late / max(events, 1),
-        "dead_letter_share": dead / max(events + dead, 1),
+        "events_per_hour": clicks / hours,
+        "late_share": late / max(clicks, 1),
+        "dead_letter_share": dead / max(clicks + dead, 1),
     }
 
 
-def _count(folder: Path, period: Period) -> int:
+def health_in_words(reference: Mapping[str, float], current: Mapping[str, float]) -> list[str]:
+    """What `stream_health` found of two periods, such as `events per hour 6,240, now 6,200 (-1%)`."""
+    volumes = reference["events_per_hour"], current["events_per_hour"]
+    change = f" ({volumes[1] / volumes[0] - 1:+.0%})" if volumes[0] else ""
+    shares = [
+        f"{name.replace('_', ' ')} {reference[name]:.2%}, now {current[name]:.2%}"
+        for name in ("late_share", "dead_letter_share")
+    ]
+    return [f"events per hour {volumes[0]:,.0f}, now {volumes[1]:,.0f}{change}", *shares]
+
+
+def _count(folder: Path, period: Period, which: pl.Expr | None = None) -> int:
     days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
+    within = pl.col("kafka_timestamp").is_between(period.start, period.end, closed="left")
 
     def read() -> int:
         if not (files := files_of(folder, days)):
             return 0
-        times = pl.scan_parquet(files, hive_partitioning=False).select("partition", "offset", "kafka_timestamp")
-        within = pl.col("kafka_timestamp").is_between(period.start, period.end, closed="left")
-        return int(times.filter(within).unique(["partition", "offset"]).select(pl.len()).collect().item())
+        rows = pl.scan_parquet(files, hive_partitioning=False).filter(within)
+        if which is not None:
+            rows = rows.filter(which)
+        return int(rows.select(pl.struct("partition", "offset").n_unique()).collect().item())
 
     return despite_compaction(read)

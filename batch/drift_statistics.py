@@ -1,14 +1,7 @@
 """Has a distribution drifted, and by how much: tests for whether, effect sizes for how much.
 
 With many rows a test finds any difference, also one that no model would notice. So a feature has drifted only if the
-test says so, corrected for the number of features (Benjamini and Hochberg 1995), and an effect passes a threshold:
-
-- `psi`: population stability index, over tenths of the reference, or over categories
-- `ks`: the greatest distance of the distribution functions (Kolmogorov and Smirnov)
-- `wasserstein`: the mean distance that values have moved, in standard deviations of the reference
-- `cramers_v`: the strength of association between category and period (Cramer 1946)
-- `zeros`, `missing`: the change of a share, as Cohen's h: 2 asin sqrt(p)
-
+test says so, corrected for the number of features (Benjamini and Hochberg 1995), and an effect passes a threshold.
 Where many values are zero, as counts are, their share is compared apart, and the other values with each other.
 """
 
@@ -16,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -36,6 +29,14 @@ THRESHOLDS = {
     "missing": (0.1, 0.25),
 }
 """From which effect on drift is minor, and from which it is major."""
+MEANINGS = {
+    "psi": "population stability index, over tenths of the reference, or over categories",
+    "ks": "the greatest distance of the distribution functions (Kolmogorov and Smirnov)",
+    "wasserstein": "the mean distance that values have moved, in standard deviations of the reference",
+    "cramers_v": "the strength of association between category and period (Cramer 1946)",
+    "zeros": "the change of the share of zeros, as Cohen's h: 2 asin sqrt(p), subtracted",
+    "missing": "the change of the share of missing values, likewise",
+}
 DEFAULT_P = 0.05
 LEAST_ROWS = 200
 MANY_ZEROS = 0.1
@@ -46,12 +47,17 @@ LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class Drift:
-    """One feature in two periods. `p_value` is of the most significant test, times the number of tests."""
+    """One feature in two periods.
+
+    `p_values` are those of its tests, named as the effects that they tell significant. `p_value` is the smallest of
+    them times their number, `p_adjusted` is corrected for the number of features too.
+    """
 
     feature: str
     kind: Literal["number", "category"]
     reference_rows: int
     current_rows: int
+    p_values: dict[str, float] = field(default_factory=dict)
     p_value: float = 1.0
     p_adjusted: float = 1.0
     effects: dict[str, float] = field(default_factory=dict)
@@ -65,45 +71,50 @@ class Drift:
 
 
 def compare(feature: str, reference: pl.Series, current: pl.Series) -> Drift:
-    """Compare a feature's values, one for each user: numbers, or categories as text; null is missing.
+    """Compare a feature's values, one for each user: numbers, or categories as text; null and NaN are missing.
 
     The result has no severity yet: that takes all features, see `judge`.
     """
-    kind: Literal["number", "category"] = "number" if reference.dtype.is_numeric() else "category"
-    drift = Drift(feature, kind, len(reference), len(current))
+    is_number = any(one.dtype.is_numeric() for one in (reference, current))
+    drift = Drift(feature, "number" if is_number else "category", len(reference), len(current))
     if min(len(reference), len(current)) < LEAST_ROWS:
         return replace(drift, severity="insufficient data")
-    tests, effects, words = [], {}, []
+    if is_number:
+        reference, current = (one.cast(pl.Float64).fill_nan(None) for one in (reference, current))
+    left, right = reference.drop_nulls(), current.drop_nulls()
+    found = _Found({}, {}, [])
+    if min(len(left), len(right)):
+        found = _numbers(left, right) if is_number else _categories(left, right)
     missing = [one.null_count() / len(one) for one in (reference, current)]
     if any(missing):
-        tests.append(_share_test(reference.is_null(), current.is_null()))
-        effects["missing"] = _cohens_h(*missing)
-        words.append(f"missing {missing[0]:.1%}, now {missing[1]:.1%}")
-    left, right = reference.drop_nulls(), current.drop_nulls()
-    if min(len(left), len(right)):
-        more = _numbers(left.cast(pl.Float64), right.cast(pl.Float64)) if kind == "number" else _categories(left, right)
-        tests += more[0]
-        effects |= more[1]
-        words = [*more[2], *words]
-    p_value = min(1.0, min(tests, default=1.0) * len(tests))
-    return replace(drift, p_value=p_value, effects=effects, says="; ".join(words))
+        found.p_values["missing"] = _share_test(reference.is_null(), current.is_null())
+        found.effects["missing"] = _cohens_h(*missing)
+        found.words.append(f"missing {missing[0]:.1%}, now {missing[1]:.1%}")
+    p_value = min(1.0, min(found.p_values.values(), default=1.0) * len(found.p_values))
+    return replace(drift, p_values=found.p_values, p_value=p_value, effects=found.effects, says="; ".join(found.words))
 
 
-def _numbers(left: pl.Series, right: pl.Series) -> tuple[list[float], dict[str, float], list[str]]:
-    tests, effects, words = [], {}, []
+class _Found(NamedTuple):
+    p_values: dict[str, float]
+    effects: dict[str, float]
+    words: list[str]
+
+
+def _numbers(left: pl.Series, right: pl.Series) -> _Found:
+    p_values, effects, words = found = _Found({}, {}, [])
     means = [float(np.mean(one.to_numpy())) for one in (left, right)]
-    words.append(f"mean {means[0]:.4g}, now {means[1]:.4g}")
+    words.append(_moved("mean", *means))
     zeros = [int((one == 0).sum()) / len(one) for one in (left, right)]
     if max(zeros) >= MANY_ZEROS:
-        tests.append(_share_test(left == 0, right == 0))
+        p_values["zeros"] = _share_test(left == 0, right == 0)
         effects["zeros"] = _cohens_h(*zeros)
         words.append(f"zero {zeros[0]:.1%}, now {zeros[1]:.1%}")
         left, right = left.filter(left != 0), right.filter(right != 0)
     if min(len(left), len(right)) >= LEAST_ROWS:
         a, b = left.to_numpy(), right.to_numpy()
-        found = stats.ks_2samp(a, b, method="asymp")
-        tests.append(float(found.pvalue))
-        effects["ks"] = float(found.statistic)
+        test = stats.ks_2samp(a, b, method="asymp")
+        p_values["ks"] = float(test.pvalue)
+        effects["ks"] = float(test.statistic)
         sigma = float(np.std(a))
         distance = float(stats.wasserstein_distance(a, b))
         effects["wasserstein"] = distance / sigma if sigma else float(distance > 0)
@@ -113,25 +124,37 @@ def _numbers(left: pl.Series, right: pl.Series) -> tuple[list[float], dict[str, 
             for one in (a, b)
         ]
         effects["psi"] = _psi(*shares)
-    return tests, effects, words
+        words.append(_moved("median of the others" if "zeros" in effects else "median", np.median(a), np.median(b)))
+    return found
 
 
-def _categories(left: pl.Series, right: pl.Series) -> tuple[list[float], dict[str, float], list[str]]:
+def _moved(what: str, before: float, now: float) -> str:
+    texts = in_figures(before), in_figures(now)
+    change = f" ({(now - before) / abs(before):+.0%})" if before and texts[0] != texts[1] else ""
+    return f"{what} {texts[0]}, now {texts[1]}{change}"
+
+
+def in_figures(value: float) -> str:
+    """A number for people: four digits, and all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _categories(left: pl.Series, right: pl.Series) -> _Found:
     counts = [dict(one.cast(pl.String).value_counts().iter_rows()) for one in (left, right)]
     names = sorted({*counts[0], *counts[1]})
     table = np.array([[count.get(name, 0) for name in names] for count in counts], dtype=np.float64)
     shares = table / table.sum(axis=1, keepdims=True)
     effects = {"psi": _psi(shares[0], shares[1])}
-    tests = []
+    p_values = {}
     if len(names) > 1:
-        found = stats.chi2_contingency(table, correction=False)
-        tests.append(float(found.pvalue))
-        effects["cramers_v"] = math.sqrt(float(found.statistic) / float(table.sum()))
-    moved = int(np.argmax(np.abs(shares[1] - shares[0])))
+        test = stats.chi2_contingency(table, correction=False)
+        p_values["cramers_v"] = float(test.pvalue)
+        effects["cramers_v"] = math.sqrt(float(test.statistic) / float(table.sum()))
+    moved = max(range(len(names)), key=lambda place: (abs(shares[1][place] - shares[0][place]), shares[0][place]))
     words = [f"{names[moved]} {shares[0][moved]:.1%}, now {shares[1][moved]:.1%}"]
     words += [f"new: {name}" for name in names if name not in counts[0]]
     words += [f"gone: {name}" for name in names if name not in counts[1]]
-    return tests, effects, words
+    return _Found(p_values, effects, words)
 
 
 def _psi(reference: Any, current: Any) -> float:
@@ -167,5 +190,9 @@ def judge(drifts: Sequence[Drift], p_threshold: float = DEFAULT_P) -> list[Drift
 def _severity(drift: Drift, p_adjusted: float, p_threshold: float) -> Severity:
     if p_adjusted >= p_threshold:
         return "none"
-    levels = [sum(effect >= bound for bound in THRESHOLDS[name]) for name, effect in drift.effects.items()]
-    return SEVERITIES[max(levels, default=0)]
+    return SEVERITIES[max((level_of(*effect) for effect in drift.effects.items()), default=0)]
+
+
+def level_of(name: str, effect: float) -> int:
+    """Which severity an effect has if it is significant, as an index into SEVERITIES."""
+    return sum(effect >= bound for bound in THRESHOLDS[name])

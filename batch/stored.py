@@ -23,12 +23,13 @@ TIME, CREATED = "event_timestamp", "created_timestamp"
 
 
 def stored_rows(
-    data_root: Path, view: WindowedView, first: int, last: int, *, reach: pl.DataFrame | None = None
+    data_root: Path, view: WindowedView, first: int, last: int, *, reach: pl.DataFrame | None = None, every: int = 1
 ) -> pl.DataFrame:
     """All rows of windows `first` to `last` (indices), whoever wrote them; null where a feature was not declared yet.
 
-    With `reach` (see `archive.py`), without the stream's files of windows that are beyond it: the stream writes them
-    before it says so, and they keep their own names until then.
+    With `every`, only of windows whose index is a multiple of it. With `reach` (see `archive.py`), without the stream's
+    files of windows that are beyond it: the stream writes them before it says so, and they keep their own names until
+    then.
 
     Raises:
         OSError: a file can't be read.
@@ -36,27 +37,31 @@ def stored_rows(
     folder, columns = features_folder(data_root, view.name), offline_columns(view)
     bounds = first * view.slide_ms, last * view.slide_ms
     days = [one for one in days_of(folder) if day(bounds[0]) <= one <= day(bounds[1])]
-
-    reaches = {} if reach is None else dict(reach.select(PARTITION, "last").iter_rows())
+    reaches = None if reach is None else dict(reach.select(PARTITION, "last").iter_rows())
 
     def read() -> pl.DataFrame:
-        files = [file for file in files_of(folder, days) if reach is None or _is_reached(file, view, reaches)]
+        files = [file for file in files_of(folder, days) if _is_wanted(file, view, reaches, every)]
         if not files:
             return pl.DataFrame(schema=columns)
         rows = pl.scan_parquet(
             files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
         )
-        return rows.filter(pl.col(TIME).dt.epoch("ms").is_between(*bounds)).collect()
+        end_ms = pl.col(TIME).dt.epoch("ms")
+        if every > 1:
+            rows = rows.filter(end_ms % (every * view.slide_ms) == 0)
+        return rows.filter(end_ms.is_between(*bounds)).collect()
 
     return despite_compaction(read)
 
 
-def _is_reached(file: Path, view: WindowedView, reaches: dict[int, int]) -> bool:
+def _is_wanted(file: Path, view: WindowedView, reaches: dict[int, int] | None, every: int) -> bool:
+    """By the name that the stream gives a file; a file of another name may hold any windows."""
     name = STREAM_FILE.fullmatch(file.name)
     if name is None:
         return True
-    end = datetime.strptime(name["end"], "%Y%m%dT%H%M%S%z")
-    return round(end.timestamp() * 1000) <= reaches.get(int(name["partition"]), -1) * view.slide_ms
+    end_ms = round(datetime.strptime(name["end"], "%Y%m%dT%H%M%S%z").timestamp() * 1000)
+    is_reached = reaches is None or end_ms <= reaches.get(int(name["partition"]), -1) * view.slide_ms
+    return is_reached and end_ms % (every * view.slide_ms) == 0
 
 
 def effective(view: WindowedView, rows: pl.DataFrame) -> pl.DataFrame:
