@@ -99,8 +99,8 @@ def _choose(draws: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndar
     return np.minimum(np.searchsorted(cumulative / cumulative[-1], draws, side="right"), len(cumulative) - 1)
 
 
-def publish_profiles(profiles: pl.DataFrame, time: datetime, data_root: Path) -> list[Path]:
-    """Write the CSV and the offline rows, valid from `time`; returns the files.
+def publish_profiles(profiles: pl.DataFrame | pl.LazyFrame, time: datetime, data_root: Path) -> list[Path]:
+    """Write the CSV and the offline rows, valid from `time`; returns the files. A lazy table may exceed memory.
 
     Both appear atomically. `created_timestamp` is the profile time too, as if the job had run then: training sets of
     the past see the rows, and a repeated run writes the same bytes.
@@ -121,7 +121,7 @@ def publish_profiles(profiles: pl.DataFrame, time: datetime, data_root: Path) ->
     csv = data_root / "profiles" / "profiles.csv"
     csv.parent.mkdir(parents=True, exist_ok=True)
     temporary = csv.with_suffix(".csv.tmp")
-    profiles.write_csv(temporary)
+    profiles.lazy().sink_csv(temporary)
     temporary.replace(csv)
     return [csv, parquet]
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from batch.archive import ArchiveError
 from batch.lock import BatchRunningError, only_batch_writer
-from batch.quality_candidate import read_candidate
+from batch.quality_candidate import MemoryCandidate
 from batch.quality_clicks import DAY, row_frame, volume_frame
 from batch.quality_gate import VIEW, Gated, gate, newest_time, replay
 from batch.quality_report import finding_rows, page
@@ -36,8 +37,9 @@ from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from batch.quality_candidate import Candidate
     from batch.quality_validation import Finding
     from feast_repo.views import WindowedView
 
@@ -46,10 +48,14 @@ MOST_ROWS = 10**12
 
 def _action(actions: Any, name: str, description: str) -> Command:
     action: Command = actions.add_parser(name, help=description, description=description)
+    action.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    action.set_defaults(engine="pandas")
+    return action
+
+
+def _engines(action: Command) -> None:
     action.add_argument("--engine", choices=["pandas", "spark"], default="pandas", help="what checks (%(default)s)")
     action.add_argument("--master", default="local[*]", help="of Spark (%(default)s)")
-    action.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    return action
 
 
 def _parser() -> Command:
@@ -64,54 +70,66 @@ def _parser() -> Command:
     profiles.add_argument(
         "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
     )
+    _engines(profiles)
     again = _action(actions, "replay", "Gate mended rows of the quarantine, and publish them if all are good.")
     again.add_argument("file", type=Path, metavar="FILE", help="a mended copy of a quarantined file, .parquet or .csv")
     clicks = _action(actions, "clicks", "Look at the click features that the stream has stored.")
     clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
     clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
+    _engines(clicks)
     return command
 
 
 def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
-    default = root / "profiles" / "profiles.csv"
-    candidate = read_candidate(options.input or default, VIEW)
-    now = datetime.now(UTC)
-    time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
-    time = time or now  # later than what is published: the online store keeps the row with the latest time
-    with only_batch_writer(root):
-        gated = gate(
-            candidate, time, root, docs, engine=options.engine, least=options.least_rows, days=options.most_days_old
-        )
-    verdict = "Nothing is published: a rule of the table does not hold." if gated.blocked else (
-        f"{len(gated.good):,} rows are published, {len(gated.quarantined):,} are in quarantine."
-    )  # fmt: skip
-    return _gated_report(gated, len(candidate.text), verdict, holds=not gated.blocked)
+    path = options.input or root / "profiles" / "profiles.csv"
+    with only_batch_writer(root), _candidate(options, path, root) as candidate:
+        time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
+        time = time or datetime.now(UTC)  # later than what is published: the online store keeps the latest row
+        gated = gate(candidate, time, root, docs, least=options.least_rows, days=options.most_days_old)
+    failed = [f"{one.rule.name} ({one.rule.says})" for one in gated.findings if one.stops]
+    verdict = (
+        f"Nothing is published, since a rule of the table does not hold: {', '.join(failed)}."
+        if failed
+        else f"{gated.good:,} rows are published, {len(gated.broken):,} are in quarantine."
+    )
+    return _gated_report(gated, verdict, holds=not gated.blocked)
+
+
+@contextmanager
+def _candidate(options: argparse.Namespace, path: Path, root: Path) -> Iterator[Candidate]:
+    if options.engine == "pandas":
+        yield MemoryCandidate(path, VIEW)
+        return
+    from batch.quality_spark import SparkCandidate  # noqa: PLC0415  (an extra)
+
+    with TemporaryDirectory(dir=root, prefix=".gate-") as scratch:  # beside where it goes, on a disk with room for it
+        yield SparkCandidate(path, VIEW, Path(scratch))
 
 
 def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
-    candidate = read_candidate(options.file, VIEW)
+    candidate = MemoryCandidate(options.file, VIEW)
     if candidate.time is None:
         message = f"{options.file} has no rows, or no event_timestamp: mend a copy of the quarantined file"
         raise QualityError(message)
     with only_batch_writer(root):
-        gated = replay(candidate, candidate.time, root, docs, engine=options.engine)
+        gated = replay(candidate, candidate.time, root, docs)
     holds = bool(gated.files)
     verdict = (
-        f"{len(gated.good):,} mended rows are published."
+        f"{gated.good:,} mended rows are published."
         if holds
-        else f"Nothing is published: {len(gated.quarantined):,} of {len(candidate.text):,} rows are still broken."
+        else f"Nothing is published: {len(gated.broken):,} of {gated.rows:,} rows are still broken."
     )
-    return _gated_report(gated, len(candidate.text), verdict, holds=holds)
+    return _gated_report(gated, verdict, holds=holds)
 
 
-def _gated_report(gated: Gated, rows: int, verdict: str, *, holds: bool) -> dict[str, Any]:
+def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
     return {
         "table": VIEW.name,
-        "rows": rows,
+        "rows": gated.rows,
         "holds": holds,
         "verdict": verdict,
-        "good": len(gated.good),
-        "quarantined": len(gated.quarantined),
+        "good": gated.good,
+        "quarantined": len(gated.broken),
         "findings": finding_rows(gated.findings),
         "files": [str(file) for file in gated.files],
     }

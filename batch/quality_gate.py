@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from batch.profiles import publish_profiles
-from batch.quality_candidate import pandas_frame, spark_frame, typed
 from batch.quality_rules import LEAST_SHARE_OF_PUBLISHED, profile_suite, profile_table_suite
 from batch.quality_validation import ROW, Batch, Finding, validate
 from batch.stored import CREATED, TIME
@@ -32,51 +31,49 @@ RULES = "rules"
 
 @dataclass(frozen=True)
 class Gated:
-    """What the gate found and did. `quarantined` rows are text, with the names of the RULES that they break."""
+    """What the gate found and did. `broken` has the ROW of each broken row, and the names of the RULES it breaks."""
 
     findings: list[Finding]
-    good: pl.DataFrame
-    quarantined: pl.DataFrame
+    rows: int
+    broken: pl.DataFrame
     files: list[Path] = field(default_factory=list)
+
+    @property
+    def good(self) -> int:
+        """How many rows break no rule."""
+        return self.rows - len(self.broken)
 
     @property
     def blocked(self) -> bool:
         """Whether a table rule failed."""
-        return any(one.rule.scope == "table" and not one.holds for one in self.findings)
+        return any(one.stops for one in self.findings)
 
 
-def check(
-    candidate: Candidate, time: datetime, docs: Path, *, engine: str, least_rows: int, days: float | None
-) -> Gated:
+def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, days: float | None) -> Gated:
     """Hold the rows against all rules; nothing is published.
 
     Raises:
         QualityError: a rule can't be checked.
     """
-    frame = (spark_frame if engine == "spark" else pandas_frame)(VIEW, candidate.text)
     rows = profile_suite(VIEW, user_click_features.events)
     table = profile_table_suite(VIEW, least_rows=least_rows, most_days_old=days)
-    found = validate([Batch(rows, frame)], docs / "rows")
+    found = validate([Batch(rows, candidate.frame())], docs / "rows")
     broken = pl.DataFrame(
         [(row, one.rule.name) for one in found for row in one.broken],
         schema={ROW: pl.Int64, RULES: pl.String},
         orient="row",
     ).group_by(ROW, maintain_order=True).agg(pl.col(RULES).str.join(","))  # fmt: skip
-    quarantined = candidate.text.join(broken, on=ROW, how="inner", maintain_order="left").drop(ROW)
-    good = typed(VIEW, candidate.text.join(broken, on=ROW, how="anti", maintain_order="left")).drop(ROW)
     figures = {
         ROW: [0],
-        "good_rows": [len(good)],
-        "broken_share": [len(quarantined) / max(len(candidate.text), 1)],
+        "good_rows": [candidate.rows - len(broken)],
+        "broken_share": [len(broken) / max(candidate.rows, 1)],
         "days_old": [(datetime.now(UTC) - time).total_seconds() / 86_400],
     }
     found += validate([Batch(table, pl.DataFrame(figures).to_pandas())], docs / "table")
-    return Gated(found, good, quarantined)
+    return Gated(found, candidate.rows, broken)
 
 
-def gate(
-    candidate: Candidate, time: datetime, root: Path, docs: Path, *, engine: str, least: int | None, days: float
-) -> Gated:
+def gate(candidate: Candidate, time: datetime, root: Path, docs: Path, *, least: int | None, days: float) -> Gated:
     """Check a candidate; unless a table rule fails, publish its good rows and keep the broken ones in quarantine.
 
     Raises:
@@ -85,33 +82,34 @@ def gate(
     """
     if least is None:
         least = max(1, int(LEAST_SHARE_OF_PUBLISHED * len(published(root, newest_time(root)))))
-    gated = check(candidate, time, docs, engine=engine, least_rows=least, days=days)
+    gated = check(candidate, time, docs, least_rows=least, days=days)
     if gated.blocked:
         return gated
     files = []
-    if len(gated.quarantined):  # first: a crash between the two loses no row
-        files.append(_quarantine(root, time, gated.quarantined))
-    files += publish_profiles(gated.good, time, root)
-    return Gated(gated.findings, gated.good, gated.quarantined, files)
+    if len(gated.broken):  # first: a crash between the two loses no row
+        files.append(_quarantine(root, time, candidate.only(gated.broken)))
+    files += publish_profiles(candidate.without(gated.broken), time, root)
+    return replace(gated, files=files)
 
 
-def replay(candidate: Candidate, time: datetime, root: Path, docs: Path, *, engine: str) -> Gated:
+def replay(candidate: Candidate, time: datetime, root: Path, docs: Path) -> Gated:
     """Add mended rows to what is published at their time, all or none; a user that is there is replaced.
 
     Raises:
         QualityError: a rule can't be checked; nothing is published.
         OSError: DATA_ROOT is not writable.
     """
-    gated = check(candidate, time, docs, engine=engine, least_rows=1, days=None)
-    if gated.blocked or len(gated.quarantined):
+    gated = check(candidate, time, docs, least_rows=1, days=None)
+    if gated.blocked or len(gated.broken):
         return gated
-    held = published(root, time).select(gated.good.columns)
-    rows = pl.concat([held.join(gated.good, on=KEY, how="anti"), gated.good]).sort(KEY)
+    mended = candidate.without(gated.broken).collect()
+    held = published(root, time).select(mended.columns)
+    rows = pl.concat([held.join(mended, on=KEY, how="anti"), mended]).sort(KEY)
     newest = newest_time(root)
     files = publish_profiles(rows, time, root)
     if newest is not None and newest > time:  # the CSV shows the newest profiles
-        publish_profiles(published(root, newest).select(gated.good.columns), newest, root)
-    return Gated(gated.findings, gated.good, gated.quarantined, files)
+        publish_profiles(published(root, newest).select(mended.columns), newest, root)
+    return replace(gated, files=files)
 
 
 def newest_time(root: Path) -> datetime | None:

@@ -42,6 +42,11 @@ class Finding:
     broken: tuple[int, ...] = ()
     examples: list[Any] = field(default_factory=list)
 
+    @property
+    def stops(self) -> bool:
+        """Whether it stops publication: a rule of the table does not hold."""
+        return self.rule.scope == "table" and not self.holds
+
 
 def validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
     """Check all batches as one checkpoint, and write Data Docs below `docs`; findings are in the order of the rules.
@@ -120,4 +125,4 @@ def _finding(rule: Rule, outcome: Any) -> Finding:
 
 def _plain(values: dict[str, Any]) -> str:
     """Offending values as text, such as `7` or `u1, 2026-01-01 00:00:00+00:00`."""
-    return ", ".join(str(value) for value in values.values())
+    return ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values.values())

@@ -11,11 +11,11 @@ import os
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
+import polars as pl
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import polars as pl
 
 Result = TypeVar("Result")
 
@@ -23,20 +23,26 @@ READ_TRIES = 10
 """A compaction removes the files of a day at once, so this allows for a read over many days."""
 
 
-def publish(path: Path, table: pl.DataFrame) -> None:
+def publish(path: Path, table: pl.DataFrame | pl.LazyFrame) -> None:
     """Write a table to `path` atomically, replacing what is there. Safe to call from several threads at once.
+
+    A lazy table goes to the disk in parts, so it may be larger than memory.
 
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
     """
     _make_folder(path.parent)
-    # Through memory, since Polars tells a full disk in words of its own, and callers need the operating system's error.
-    buffer = io.BytesIO()
-    table.write_parquet(buffer, compression="zstd")
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
+            if isinstance(table, pl.LazyFrame):
+                table.sink_parquet(file, compression="zstd")
+            else:
+                # Through memory, since Polars tells a full disk in words of its own, and callers need the operating
+                # system's error.
+                buffer = io.BytesIO()
+                table.write_parquet(buffer, compression="zstd")
+                file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -8,24 +8,32 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 from batch.profiles import make_profiles, publish_profiles
 from batch.quality import main as quality
+from batch.quality_candidate import MemoryCandidate
 from batch.quality_clicks import row_frame, volume_frame
 from batch.quality_gate import newest_time, published
 from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
+from batch.quality_validation import QualityError
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
 from feast_repo.tables import features_folder
 from sandbox.checks import rows_of
 from stream.settings import StreamSettings
 from tests.batch.archives import clicks, store, stream
+from tests.batch.conftest import WITH_SPARK
+from tests.browser import look_at_file, needs_chromium
 from tests.feast_repo.rows import clicks as click_rows
 
+if WITH_SPARK:
+    from batch.quality_spark import SparkCandidate
+
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-USERS = 400
+USERS, SEED = 400, 7
 BROKEN: dict[str, dict[str, str | None]] = {
     "user_id_present": {"user_id": None},
     "user_id_well_formed": {"user_id": "User 17"},
@@ -106,6 +114,43 @@ def test_each_broken_row_is_kept_apart_with_its_rule(
     assert "http" not in text
 
 
+@needs_chromium
+def test_a_person_sees_the_page(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new.csv"
+    with_broken(as_text()).write_csv(file)
+    report = run(capsys, "profiles", "--input", str(file))
+    seen = look_at_file(next(Path(name) for name in report["files"] if name.endswith("Z.html")))
+    assert seen.console == []
+    assert f"{USERS - len(BROKEN)} rows are published, {len(BROKEN)} are in quarantine." in seen.dom
+    assert str(next((root / "quarantine").rglob("*.parquet"))) in seen.dom
+    assert seen.dom.index("age_range") < seen.dom.index("user_id_unique")  # what does not hold comes first
+
+
+def test_one_broken_row_in_a_hundred_is_split_off_exactly(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print(f"seed {SEED}")  # noqa: T201  (a failure shows it)
+    rows = as_text(20_000)
+    chosen = np.random.default_rng(SEED).choice(len(rows), len(rows) // 100, replace=False)
+    at = pl.int_range(pl.len())
+    young, abroad = at.is_in(chosen[:120].tolist()), at.is_in(chosen[80:].tolist())  # some are both
+    file = tmp_path / "new.csv"
+    broken = rows.with_columns(
+        age=pl.when(young).then(pl.lit("7")).otherwise("age"),
+        country=pl.when(abroad).then(pl.lit("XX")).otherwise("country"),
+    )
+    broken.write_csv(file)
+    report = run(capsys, "profiles", "--input", str(file))
+    assert (report["good"], report["quarantined"]) == (19_800, 200)
+    assert failed(report) == {"age_range": 120, "country_known": 120}
+    assert_frame_equal(held(root), make_profiles(20_000, 3).filter(~(young | abroad)))
+    kept = rows_of(root / "quarantine" / profiles.name).sort("user_id")
+    assert_frame_equal(kept.select(rows.columns), broken.filter(young | abroad))
+    assert kept["rules"].value_counts().sort("rules").rows() == [
+        ("age_range", 80), ("age_range,country_known", 40), ("country_known", 80),
+    ]  # fmt: skip
+
+
 def test_copies_of_a_user_are_all_kept_apart(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new.parquet"
     rows = make_profiles(USERS, 3)
@@ -163,6 +208,59 @@ def test_spark_finds_the_same(root: Path, tmp_path: Path, capsys: pytest.Capture
     by_spark = run(capsys, "profiles", "--input", str(file), "--engine", "spark")
     assert failed(by_spark) == failed(by_pandas)
     assert_frame_equal(held(root), first)
+
+
+ODD_CSV = (
+    "age,user_id,country,subscription_tier,activity_weight,event_timestamp\n"
+    '35.0,user_000001,"U""S",free,1e-2,2026-01-01T00:00:00Z\n'
+    '"",user_000002,"D\nE",,.5,2026-01-01T00:00:00Z\n'
+    "+7,user_000003, FR,basic,nan,2026-01-01T00:00:00Z\n"
+)
+
+
+@pytest.mark.usefixtures("spark_session")
+class TestBothEngines:
+    """Spark reads files by itself, so they must mean the same to it."""
+
+    @pytest.mark.parametrize("kind", ["odd.csv", "odd.parquet", "whole [1].parquet", "dt=2026-01-01.parquet"])
+    def test_read_the_same(self, tmp_path: Path, kind: str) -> None:
+        file = tmp_path / "dt=2026-01-01" / kind
+        file.parent.mkdir()
+        if kind == "odd.csv":
+            file.write_text(ODD_CSV)
+        else:
+            time = pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).alias("event_timestamp")
+            rows = make_profiles(20, 1).with_columns(time)
+            if kind == "odd.parquet":
+                rows = rows.with_columns(
+                    age=pl.when(pl.int_range(pl.len()) == 3).then(float("nan")).otherwise("age"),
+                    activity_weight=pl.when(pl.int_range(pl.len()) == 4).then(None).otherwise("activity_weight"),
+                )
+            rows.write_parquet(file)
+        memory, spark = MemoryCandidate(file, profiles), SparkCandidate(file, profiles, tmp_path)
+        assert memory.time == spark.time == datetime(2026, 1, 1, tzinfo=UTC)
+        seen, by_spark = pl.from_pandas(memory.frame()), pl.DataFrame(spark.frame().orderBy("row").toArrow())
+        # Where a value is missing, pandas has floats for integers.
+        assert_frame_equal(seen, by_spark.select(seen.columns), check_dtypes=False)
+        broken = pl.DataFrame({"row": [1, 2], "rules": ["a,b", "c"]}, schema_overrides={"row": pl.Int64})
+        assert_frame_equal(memory.only(broken), spark.only(broken))
+        assert_frame_equal(memory.without(broken).collect(), spark.without(broken).collect())
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (ODD_CSV + "30,user_000004,US,free,1,5,2026-01-01T00:00:00Z\n", "can't be read"),  # a comma too many
+            (ODD_CSV + "30,user_000004,US,free,1,2026-01-02\n", "must be the same"),
+            ("user_id,age\nuser_000001,30\n", "lacks the columns country"),
+        ],
+    )
+    def test_refuse_the_same(self, tmp_path: Path, content: str, said: str) -> None:
+        file = tmp_path / "new.csv"
+        file.write_text(content)
+        with pytest.raises(QualityError, match=said):
+            MemoryCandidate(file, profiles)
+        with pytest.raises(QualityError, match=said):
+            SparkCandidate(file, profiles, tmp_path)
 
 
 @pytest.mark.parametrize(
