@@ -136,7 +136,7 @@ def _moved(what: str, before: float, now: float) -> str:
 
 def in_figures(value: float) -> str:
     """A number for people: four digits, and all of those before the point."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.4g}"  # noqa: PLR2004  (four digits)
 
 
 def _categories(left: pl.Series, right: pl.Series) -> _Found:

@@ -24,8 +24,8 @@ from rich.table import Table
 from batch.archive import ArchiveError
 from batch.lock import BatchRunningError, only_batch_writer
 from batch.quality_candidate import MemoryCandidate
-from batch.quality_clicks import DAY, row_frame, volume_frame
-from batch.quality_gate import VIEW, Gated, gate, newest_time, replay
+from batch.quality_clicks import DAY, hours_of, row_frame, volume_frame
+from batch.quality_gate import KEY, VIEW, Gated, gate, newest_time, replay
 from batch.quality_report import finding_rows, page
 from batch.quality_rules import MOST_DAYS_OLD, RATIO, click_suite, volume_suite
 from batch.quality_validation import Batch, QualityError, validate
@@ -144,25 +144,32 @@ def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) 
     slide = timedelta(milliseconds=view.slide_ms)
     end = options.end or datetime.fromtimestamp(0, tz=UTC) + (max(reach["last"].to_list()) + 1) * slide
     start = options.start or end - DAY
-    stored = stored_rows(root, view, _index(view, start - DAY), _index(view, end) - 1, reach=reach)
-    rows = row_frame(view, stored.filter(pl.col(TIME) >= start))
-    if rows.is_empty():
+    bounds = _index(view, start - DAY), _index(view, end) - 1
+    if options.engine == "spark":
+        from batch.quality_clicks_spark import spark_frames  # noqa: PLC0415  (an extra)
+
+        frame, rows, hours = spark_frames(view, root, *bounds, start, reach)
+    else:
+        stored = stored_rows(root, view, *bounds, reach=reach)
+        held = row_frame(view, stored.filter(pl.col(TIME) >= start))
+        frame, rows, hours = held.to_pandas(), len(held), hours_of(view, stored)
+    if not rows:
         message = f"{view.name} has no rows from {start.isoformat()} to before {end.isoformat()}"
         raise QualityError(message)
-    findings = validate([Batch(click_suite(view), _frame(rows, options.engine))], docs / "rows")
-    hours = volume_frame(view, stored).filter(pl.col("hour") >= start)
-    if not hours.is_empty():
-        frame = hours.select("row", pl.col("hour").cast(pl.String), RATIO)
-        findings += validate([Batch(volume_suite(view), frame.to_pandas())], docs / "volume")
+    findings = validate([Batch(click_suite(view), frame, KEY)], docs / "rows")
+    volume = volume_frame(view, hours).filter(pl.col("hour") >= start)
+    if not volume.is_empty():
+        figures = volume.select("row", pl.col("hour").cast(pl.String), RATIO).to_pandas()
+        findings += validate([Batch(volume_suite(view), figures, "hour")], docs / "volume")
     holds = all(one.holds for one in findings)
     return {
         "table": view.name,
-        "rows": len(rows),
+        "rows": rows,
         "holds": holds,
         "verdict": "All rules hold." if holds else f"Rules that do not hold: {', '.join(_failed(findings))}.",
         "start": start.isoformat(),
         "end": end.isoformat(),
-        "hours_compared": len(hours),
+        "hours_compared": len(volume),
         "findings": finding_rows(findings),
         "files": [],
     }
@@ -174,16 +181,6 @@ def _failed(findings: Sequence[Finding]) -> list[str]:
 
 def _index(view: WindowedView, time: datetime) -> int:
     return -(-round(time.timestamp() * 1000) // view.slide_ms)
-
-
-def _frame(rows: pl.DataFrame, engine: str) -> Any:
-    if engine == "pandas":
-        return rows.to_pandas()
-    from pyspark.sql import SparkSession  # noqa: PLC0415  (an extra)
-
-    session = SparkSession.getActiveSession()
-    assert session is not None  # noqa: S101  (opened by the command)
-    return session.createDataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 
 from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO, VERSION
 from batch.quality_validation import ROW
-from batch.stored import CREATED, TIME, effective
+from batch.stored import CREATED, TIME
 
 if TYPE_CHECKING:
     from feast_repo.views import WindowedView
@@ -39,17 +39,19 @@ def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def volume_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
-    """The hours that can be compared with the day before: ROW, `hour` (UTC), `rows`, RATIO.
+def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
+    """How many `rows` hold, and of how many `windows`, in each `hour` (UTC)."""
+    row = pl.struct(view.entity.join_key, TIME)
+    counts = {"rows": row.n_unique(), "windows": pl.col(TIME).n_unique()}
+    return stored.group_by(pl.col(TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
+
+
+def volume_frame(view: WindowedView, hours: pl.DataFrame) -> pl.DataFrame:
+    """Of `hours_of`, those that can be compared with the day before: ROW, `hour`, `rows`, RATIO.
 
     Hours that are not complete, or had few rows the day before, are left out.
     """
-    hours = (
-        effective(view, stored)
-        .group_by(pl.col(TIME).dt.truncate(HOUR).alias("hour"))
-        .agg(pl.len().alias("rows"), pl.col(TIME).n_unique().alias("windows"))
-        .filter(pl.col("windows") == HOUR // view.slide)
-    )
+    hours = hours.filter(pl.col("windows") == HOUR // view.slide)
     before = hours.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
     return (
         hours.join(before, on="hour")

@@ -57,7 +57,7 @@ def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, 
     """
     rows = profile_suite(VIEW, user_click_features.events)
     table = profile_table_suite(VIEW, least_rows=least_rows, most_days_old=days)
-    found = validate([Batch(rows, candidate.frame())], docs / "rows")
+    found = validate([Batch(rows, candidate.frame(), KEY)], docs / "rows")
     broken = pl.DataFrame(
         [(row, one.rule.name) for one in found for row in one.broken],
         schema={ROW: pl.Int64, RULES: pl.String},

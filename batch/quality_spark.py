@@ -6,7 +6,6 @@ files, and go from there to where they are published without being held.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's 
 from batch.quality_candidate import TIME, check_columns, columns_of, kind_of, one_time
 from batch.quality_rules import GIVEN, READABLE
 from batch.quality_validation import ROW, QualityError
+from batch.spark_engine import local_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ class SparkCandidate:
             reader = self._spark.read.option("recursiveFileLookup", "true")  # or a folder `dt=...` adds a column
             # As Polars reads it: a quote is doubled, a line break within quotes belongs to the value.
             csv = {"header": "true", "escape": '"', "multiLine": "true", "mode": "FAILFAST"}
-            raw = reader.options(**csv).csv(_url(path)) if kind == "csv" else reader.parquet(_url(path))
+            raw = reader.options(**csv).csv(local_url(path)) if kind == "csv" else reader.parquet(local_url(path))
             check_columns(path, view, raw.columns)
             numbers = {name for name, dtype in raw.dtypes if dtype in {"float", "double"}}
             given = (
@@ -102,11 +102,6 @@ class SparkCandidate:
             causes = [line.partition(": ")[2] for line in lines if line.startswith("Caused by: ")]
             message = f"{self._path} can't be read: {(causes or lines)[-1 if causes else 0]}"
             raise QualityError(message) from error
-
-
-def _url(path: Path) -> str:
-    """A local path as Spark takes it: it would read some characters as wildcards."""
-    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))
 
 
 def _value(name: str, value_type: str) -> Column:

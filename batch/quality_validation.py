@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from batch.quality_rules import Rule, Suite
@@ -27,10 +27,11 @@ class QualityError(Exception):
 
 @dataclass(frozen=True)
 class Batch:
-    """A pandas or Spark frame with ROW, and the suite that it is held against."""
+    """A pandas or Spark frame with ROW, the suite that it is held against, and the column that people know a row by."""
 
     suite: Suite
     frame: Any
+    known_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
             actions=[UpdateDataDocsAction(name="docs", site_names=["quality"])],
             result_format={
                 "result_format": "COMPLETE",
-                "unexpected_index_column_names": [ROW],
+                "unexpected_index_column_names": [ROW, *([] if batch.known_by is None else [batch.known_by])],
                 "include_unexpected_rows": False,
             },
         )
@@ -107,11 +108,11 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
         (result,) = outcome.run_results.values()
         configured = [(one.expectation_config, one) for one in result.results]
         by_rule = {config.meta["rule"]: one for config, one in configured if config and config.meta}
-        findings += [_finding(rule, by_rule[rule.name]) for rule in batch.suite.rules]
+        findings += [_finding(rule, by_rule[rule.name], batch.known_by) for rule in batch.suite.rules]
     return findings
 
 
-def _finding(rule: Rule, outcome: Any) -> Finding:
+def _finding(rule: Rule, outcome: Any, known_by: str | None) -> Finding:
     told = outcome.exception_info or {}
     failures = [told] if "raised_exception" in told else list(told.values())
     for failure in failures:
@@ -119,10 +120,12 @@ def _finding(rule: Rule, outcome: Any) -> Finding:
             message = f"rule {rule.name} can't be checked: {str(failure['exception_message']).partition(chr(10))[0]}"
             raise QualityError(message)
     places = outcome.result.get("unexpected_index_list") or []
-    examples = [_plain({key: one for key, one in place.items() if key != ROW}) for place in places[:MOST_EXAMPLES]]
+    examples = [_plain(place, known_by) for place in places[:MOST_EXAMPLES]]
     return Finding(rule, bool(outcome.success), tuple(int(place[ROW]) for place in places), examples)
 
 
-def _plain(values: dict[str, Any]) -> str:
-    """Offending values as text, such as `7` or `u1, 2026-01-01 00:00:00+00:00`."""
-    return ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values.values())
+def _plain(place: Mapping[str, Any], known_by: str | None) -> str:
+    """Offending values as text, such as `user_000017: 7`."""
+    values = [value for name, value in place.items() if name not in {ROW, known_by}]
+    text = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
+    return ": ".join([*([] if known_by is None else [str(place[known_by])]), *([text] if values else [])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -41,7 +42,8 @@ except ImportError as error:
     raise ArchiveError(MESSAGE) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
 
     from pyspark.sql import Column, DataFrame
 
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-SQL_TYPES = {pl.String(): "string", pl.Int32(): "int", pl.Int64(): "bigint"}
+SQL_TYPES = {pl.String(): "string", pl.Int32(): "int", pl.Int64(): "bigint", pl.Float64(): "double"}
 CONFIGURATION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "false",  # sums wrap around, as in 64-bit integers everywhere else
@@ -107,7 +109,7 @@ class SparkEngine:
 
     def timeline(self, scope: Scope) -> Timeline:
         """Read the log once, ordered by Spark."""
-        return self._despite_compaction(lambda: self._timeline(scope))
+        return spark_despite_compaction(lambda: self._timeline(scope))
 
     def windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
         """The rows of a chunk's windows."""
@@ -119,19 +121,8 @@ class SparkEngine:
             LATE: pl.Boolean(),
             **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
         }
-        rows = self._despite_compaction(lambda: _frame(self._windows(scope, chunk, mode)))
+        rows = spark_despite_compaction(lambda: _frame(self._windows(scope, chunk, mode)))
         return rows.select(types.keys()).cast(pl.Schema(types))
-
-    def _despite_compaction(self, read: Callable[[], Result]) -> Result:
-        def told() -> Result:
-            try:
-                return read()
-            except Exception as error:  # what Spark raises for it depends on the step that found out
-                if any(sign in str(error) for sign in FILE_IS_GONE):
-                    raise FileNotFoundError from error
-                raise
-
-        return despite_compaction(told)
 
     def _timeline(self, scope: Scope) -> Timeline:
         view = scope.view
@@ -260,7 +251,7 @@ class SparkEngine:
     def _scan(self, scope: Scope, url: str, wanted: Collection[str]) -> DataFrame:
         """The archived records of some days, as far as the scope reaches."""
         columns = event_columns(scope.view.events)
-        schema = ", ".join(f"`{name}` {SQL_TYPES.get(dtype, 'timestamp')}" for name, dtype in columns.items())
+        schema = sql_schema(columns)
         days = [day for day in self._folders(url) if day in wanted]
         if not days:
             return self._spark.createDataFrame([], schema)
@@ -281,6 +272,34 @@ class SparkEngine:
         path = machine.org.apache.hadoop.fs.Path(f"{url}/dt=*")
         system = path.getFileSystem(self._spark._jsc.hadoopConfiguration())  # noqa: SLF001
         return sorted(status.getPath().getName().removeprefix("dt=") for status in system.globStatus(path) or [])
+
+
+def sql_schema(columns: Mapping[str, pl.DataType]) -> str:
+    """Columns of a stored table as Spark declares them."""
+    return ", ".join(f"`{name}` {SQL_TYPES.get(dtype, 'timestamp')}" for name, dtype in columns.items())
+
+
+def local_url(path: Path) -> str:
+    """A path of this machine as Spark takes it: it would read some characters as wildcards."""
+    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))
+
+
+def spark_despite_compaction(read: Callable[[], Result]) -> Result:
+    """`despite_compaction` for what Spark reads.
+
+    Raises:
+        OSError: files keep vanishing.
+    """
+
+    def told() -> Result:
+        try:
+            return read()
+        except Exception as error:  # what Spark raises for it depends on the step that found out
+            if any(sign in str(error) for sign in FILE_IS_GONE):
+                raise FileNotFoundError from error
+            raise
+
+    return despite_compaction(told)
 
 
 @contextmanager

@@ -34,13 +34,10 @@ def stored_rows(
     Raises:
         OSError: a file can't be read.
     """
-    folder, columns = features_folder(data_root, view.name), offline_columns(view)
-    bounds = first * view.slide_ms, last * view.slide_ms
-    days = [one for one in days_of(folder) if day(bounds[0]) <= one <= day(bounds[1])]
-    reaches = None if reach is None else dict(reach.select(PARTITION, "last").iter_rows())
+    columns = offline_columns(view)
 
     def read() -> pl.DataFrame:
-        files = [file for file in files_of(folder, days) if _is_wanted(file, view, reaches, every)]
+        files = stored_files(data_root, view, first, last, reach=reach, every=every)
         if not files:
             return pl.DataFrame(schema=columns)
         rows = pl.scan_parquet(
@@ -49,9 +46,19 @@ def stored_rows(
         end_ms = pl.col(TIME).dt.epoch("ms")
         if every > 1:
             rows = rows.filter(end_ms % (every * view.slide_ms) == 0)
-        return rows.filter(end_ms.is_between(*bounds)).collect()
+        return rows.filter(end_ms.is_between(first * view.slide_ms, last * view.slide_ms)).collect()
 
     return despite_compaction(read)
+
+
+def stored_files(
+    data_root: Path, view: WindowedView, first: int, last: int, *, reach: pl.DataFrame | None = None, every: int = 1
+) -> list[Path]:
+    """The files of `stored_rows`, which may hold other windows of the same days too."""
+    folder = features_folder(data_root, view.name)
+    days = [one for one in days_of(folder) if day(first * view.slide_ms) <= one <= day(last * view.slide_ms)]
+    reaches = None if reach is None else dict(reach.select(PARTITION, "last").iter_rows())
+    return [file for file in files_of(folder, days) if _is_wanted(file, view, reaches, every)]
 
 
 def _is_wanted(file: Path, view: WindowedView, reaches: dict[int, int] | None, every: int) -> bool:

@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from batch.profiles import make_profiles, publish_profiles
 from batch.quality import main as quality
 from batch.quality_candidate import MemoryCandidate
-from batch.quality_clicks import row_frame, volume_frame
+from batch.quality_clicks import hours_of, row_frame, volume_frame
 from batch.quality_gate import newest_time, published
 from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
 from batch.quality_validation import QualityError
@@ -316,6 +316,26 @@ class TestClicks:
         )
         assert rule in failed(run(capsys, "clicks", status=1))
 
+    @pytest.mark.usefixtures("spark_session")
+    def test_spark_sees_the_same(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = stream(root, view, clicks(hours=30, events=60_000, users=400, partitions=2))
+        ends = rows["event_timestamp"].unique().sort()
+        undeclared, doubled, odd = ((end, round(end.timestamp() * 1000)) for end in ends[-3:])
+        for partition in range(2):
+            held = rows.filter(event_timestamp=undeclared[0], partition=partition).drop("partition")
+            store(root, view, held.with_columns(view_count=None), "stream", partition, undeclared[1])
+        store(root, view, rows.filter(event_timestamp=doubled[0]).drop("partition"), "stream", 0, doubled[1])
+        healed = rows.filter(event_timestamp=odd[0]).drop("partition").head(3)
+        for number, value in enumerate((float("nan"), float("inf"), -1.0)):
+            row = healed[number : number + 1].with_columns(cart_rate=pl.lit(value))
+            store(root, view, row, "heal", number, odd[1])
+        by_pandas, by_spark = (run(capsys, "clicks", "--engine", one, status=1) for one in ("pandas", "spark"))
+        twice = len(rows.filter(event_timestamp=doubled[0], partition=1))
+        assert failed(by_pandas) == {"row_unique": 2 * twice, "cart_rate_present": 1, "cart_rate_range": 2}
+        same = ("rows", "verdict", "start", "end", "hours_compared")
+        assert [by_spark[name] for name in same] == [by_pandas[name] for name in same]
+        assert failed(by_spark) == failed(by_pandas)
+
     def test_a_feature_is_empty_before_it_was_declared(self) -> None:
         stored = pl.concat(
             [click_rows(["a", "b"], TODAY, view_count=None), click_rows(["a", "b"], TODAY + view.slide)]
@@ -331,8 +351,8 @@ class TestClicks:
         parts += [
             click_rows(many[: len(many) // (1 if number < 6 else 4)], end) for number, end in enumerate(ends[:-1])
         ]
-        hours = volume_frame(view, pl.concat(parts).with_columns(writer=pl.lit("stream")))
+        hours = volume_frame(view, hours_of(view, pl.concat(parts)))
         assert hours.select("hour", RATIO).rows() == [(TODAY, 1.0)]
         parts.append(click_rows(many[: len(many) // 4], ends[-1]))
-        hours = volume_frame(view, pl.concat(parts).with_columns(writer=pl.lit("stream")))
+        hours = volume_frame(view, hours_of(view, pl.concat(parts)))
         assert hours[RATIO].to_list() == [1.0, 0.25]
