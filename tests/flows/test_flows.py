@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,10 +35,10 @@ from flows.serve import main as serve
 from flows.telling import CheckFailedError
 from flows.training import training
 from tests.batch.archives import NOW_MS
+from tests.browser import look, needs_chromium
 from tests.flows.conftest import PREFECT, artifact, ask, events, wait_for
 
 NOW = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC)
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def contents(root: Path, view: str) -> str:
@@ -283,7 +282,7 @@ class TestServe:
         assert land.exists()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here: nobody to look at Prefect's pages")
+@needs_chromium
 def test_a_person_sees_deployments_runs_and_artifacts(land: Path, prefect_environment: dict[str, str]) -> None:
     for one in declared():
         served(one).apply()
@@ -302,19 +301,8 @@ def test_a_person_sees_deployments_runs_and_artifacts(land: Path, prefect_enviro
 
 
 def shows(url: str, text: str) -> bool:
-    """Whether a page has a text in a browser, after its scripts have run."""
-    with tempfile.TemporaryDirectory() as profile:
-        done = subprocess.run(
-            [
-                *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-                *("--disable-sync", f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom", url),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    return text in done.stdout
+    """Whether a page has a text in a browser."""
+    return text in look(url).dom
 
 
 def states(name: str) -> list[str]:
