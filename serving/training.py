@@ -95,6 +95,8 @@ def train(
     read = {(one.view, one.name) for one in features}
     encoder = Encoder(features)
     matrix = encoder.trained(split.train)
+    # scikit-learn refuses a column without any value, as of a feature that is new; a constant one teaches as little.
+    matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
     classifier = HistGradientBoostingClassifier(
         learning_rate=0.1, max_iter=100, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed
     )

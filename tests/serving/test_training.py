@@ -101,6 +101,14 @@ class TestModel:
             trained.card.metrics, abs=1e-4
         )
 
+    def test_a_feature_without_a_value_in_training_counts_for_nothing(self) -> None:
+        split = split_by_time(training_rows(2_000))
+        new = pl.lit(None, pl.Int64).alias("age"), pl.lit(None, pl.String).alias("country")
+        trained = train(VIEWS, "test", replace(split, train=split.train.with_columns(new)), "hash", 1, "1")
+        held = trained.model.encoder.trained(split.holdout)
+        without = trained.model.encoder.trained(split.holdout.with_columns(new))
+        np.testing.assert_array_equal(trained.model.probabilities(held), trained.model.probabilities(without))
+
     def test_one_row_and_many_give_the_same(self, trained: Trained) -> None:
         matrix = trained.model.encoder.trained(ROWS)
         one_by_one = [trained.model.probabilities(matrix[number : number + 1])[0] for number in range(50)]
