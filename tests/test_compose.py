@@ -290,6 +290,10 @@ class TestImage:
             assert service["security_opt"] == ["no-new-privileges:true"]
             assert "privileged" not in service
 
+    def test_the_prefect_server_writes_its_pages_where_it_can(self) -> None:
+        server = SERVICES["prefect-server"]
+        assert Path(server["environment"]["PREFECT_UI_STATIC_DIRECTORY"]).parent == Path(server["tmpfs"][0])
+
     def test_writes_only_to_volumes_that_it_owns(self) -> None:
         targets = {volume.split(":")[1] for name in OWN for volume in SERVICES[name].get("volumes", [])}
         assert f"chown app:app {' '.join(sorted(targets))}" in DOCKERFILE
