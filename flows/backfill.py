@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003  (Prefect reads the annotation)
 from typing import Any, Literal
 
 from prefect import flow
@@ -10,7 +9,7 @@ from prefect.cache_policies import DEFAULT
 from prefect.runtime import flow_run
 
 from flows import commands
-from flows.ranges import bounds, by_day, shown
+from flows.ranges import Instant, bounds, by_day, check, shown
 from flows.telling import tell_rows
 
 
@@ -23,8 +22,8 @@ def _name() -> str:
 # A batch job holds the only lock on the data, so days come one after another.
 @flow(name="backfill", flow_run_name=_name, timeout_seconds=12 * 3600)
 def backfill(
-    start: datetime,
-    end: datetime,
+    start: Instant,
+    end: Instant,
     engine: Literal["polars", "spark"] = "polars",
     mode: Literal["as-seen", "complete"] = "as-seen",
     heal: bool = False,  # noqa: FBT001, FBT002  (parameters of a deployment have names)
@@ -33,16 +32,16 @@ def backfill(
 
     Days that are done stay done when the run is retried, and a second run of the same range changes nothing.
     """
-    if start >= end:
-        message = f"start {start.isoformat()} must be before end {end.isoformat()}"
-        raise ValueError(message)
+    check(start, end)
     day = commands.run_command.with_options(cache_policy=DEFAULT, persist_result=True)
     options = ["--engine", engine, "--mode", "complete" if heal else mode, *(["--heal"] if heal else [])]
-    reports = []
-    for first, stop in by_day(start, end):
-        report = day("batch.backfill", [*bounds(first, stop), *options])
-        reports.append({"day": f"{first:%Y-%m-%d}", **report})
-    figures = ("day", "windows", "rows", "added", "healed", "healed_online", "seconds")
-    rows = [{name: report[name] for name in figures} for report in reports]
-    tell_rows("backfill", "Windows computed from the archive, by day", rows)
+    reports: list[dict[str, Any]] = []
+    try:
+        for first, stop in by_day(start, end):
+            report = day("batch.backfill", [*bounds(first, stop), *options])
+            reports.append({"day": f"{first:%Y-%m-%d}", **report})
+    finally:  # what is done is told, also if a later day fails
+        figures = ("day", "windows", "rows", "added", "healed", "healed_online", "seconds")
+        rows = [{name: report[name] for name in figures} for report in reports]
+        tell_rows("backfill", "Windows computed from the archive, by day", rows)
     return reports

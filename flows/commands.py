@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State, TaskRun
 
-CAUSES_OUTSIDE = ("does not answer", "run this again", "can't be reached")
+CAUSES_OUTSIDE = ("does not answer", "run this again")
 RETRIES = 3
 FIRST_WAIT_S = 15
 TIMEOUT_MINUTES = 60
@@ -78,9 +78,18 @@ def run_command(
         raise CommandError(message) from error
     for line in filter(str.strip, done.stderr.splitlines()):
         logger.info("%s", line)
-    if done.returncode not in {0, 1} or not done.stdout.strip():
+    report = _report(done.stdout) if done.returncode in {0, 1} else None
+    if report is None:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         message = f"{module} failed with exit code {done.returncode}: {reason}"
         raise CommandError(message)
-    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return {**report, "status": done.returncode}
+
+
+def _report(output: str) -> dict[str, Any] | None:
+    """The JSON object in the last line, or None: a command that broke off has none."""
+    try:
+        found = json.loads(output.strip().rpartition("\n")[2])
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow
-from pydantic import Field
 
 from flows import commands
-from flows.ranges import last_closed_hours
+from flows.ranges import Hours, Instant, last_closed_hours
 from flows.telling import emit, tell
 
 REFERENCES = {
@@ -26,8 +25,8 @@ def _name() -> str:
 @flow(name="drift", flow_run_name=_name, timeout_seconds=2 * 3600)
 def drift(
     reference: Literal["day before", "week before", "four weeks before"] = "day before",
-    hours: Annotated[int, Field(ge=1)] = 24,
-    end: datetime | None = None,
+    hours: Hours = 24,
+    end: Instant | None = None,
     fail_on: Literal["minor", "major"] = "major",
 ) -> dict[str, Any]:
     """Compare the last closed hours (or those before `end`) with the same hours a while ago.
@@ -49,7 +48,7 @@ def drift(
         "verdict": report["verdict"],
         "current": report["current"]["text"],
         "reference": report["reference"]["text"],
-        **{one["feature"]: f"{one['severity']}; {one['says']}" for one in report["features"]},
+        **{one["feature"]: "; ".join(filter(None, (one["severity"], one["says"]))) for one in report["features"]},
     }
     tell("drift", "Drift of features and predictions", figures, [report["file"]])
     if report["status"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003  (Prefect reads the annotation)
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -11,11 +10,12 @@ from prefect.variables import Variable
 from pydantic import Field
 
 from flows import commands
-from flows.ranges import bounds, last_closed_hours, shown
+from flows.ranges import Hours, Instant, bounds, check, last_closed_hours, shown
 from flows.telling import CheckFailedError, emit, tell
 
 ASKED = "feature_store_heals_asked_for"
 REMEMBERED = 200
+"""Ranges, in the order in which they were asked for."""
 
 
 def _name() -> str:
@@ -25,9 +25,9 @@ def _name() -> str:
 
 @flow(name="parity", flow_run_name=_name, timeout_seconds=3600)
 def parity(
-    hours: Annotated[int, Field(ge=1)] = 1,
-    start: datetime | None = None,
-    end: datetime | None = None,
+    hours: Hours = 1,
+    start: Instant | None = None,
+    end: Instant | None = None,
     mode: Literal["as-seen", "complete"] = "as-seen",
     engine: Literal["polars", "spark"] = "polars",
     online: bool = True,  # noqa: FBT001, FBT002  (parameters of a deployment have names)
@@ -40,6 +40,10 @@ def parity(
     """
     if start is None and end is None:
         start, end = last_closed_hours(hours)
+    if start is None or end is None:
+        message = "name both start and end, or neither"
+        raise ValueError(message)
+    check(start, end)
     options = ["--engine", engine, "--mode", mode, *(["--online", "--sample", str(sample)] if online else [])]
     report = commands.run_command("batch.parity", [*bounds(start, end), *options])
     rows, served = report["rows"], report["online"] or {}
@@ -50,8 +54,8 @@ def parity(
     }
     tell("parity", f"Stream against batch, {mode}, {shown(start, end)}", figures, report["files"])
     about = {
-        "start": None if start is None else start.isoformat(),
-        "end": None if end is None else end.isoformat(),
+        "start": start.isoformat(),
+        "end": end.isoformat(),
         "mode": mode,
         "unexplained": rows["unexplained"],
         "explained": rows["explained"],
@@ -61,13 +65,15 @@ def parity(
         emit("parity.failed", about)
         message = f"{rows['unexplained']:,} rows differ without a reason, {served.get('wrong', 0):,} users online"
         raise CheckFailedError(message)
-    if rows["explained"] and start is not None and end is not None:
+    if rows["explained"]:
         _ask_for_heal(f"{start.isoformat()}/{end.isoformat()}", about)
     return report
 
 
 def _ask_for_heal(span: str, about: dict[str, Any]) -> None:
-    """Emit `parity.explained`, unless the range was healed for as many rows before: then healing does not settle it.
+    """Emit `parity.explained`, unless a heal of the range was asked for when as many rows differed.
+
+    A heal that changes nothing would else be asked for without an end.
 
     Raises:
         CheckFailedError: it was.
@@ -75,8 +81,11 @@ def _ask_for_heal(span: str, about: dict[str, Any]) -> None:
     asked: dict[str, Any] = dict(Variable.get(ASKED, default={}) or {})
     if asked.get(span) == about["explained"]:
         emit("parity.failed", about)
-        message = f"{about['explained']:,} rows differ as before their heal: look into it"
+        message = (
+            f"{about['explained']:,} rows differ as before, and their heal was asked for: look at the runs of "
+            "backfill/heal"
+        )
         raise CheckFailedError(message)
-    asked[span] = about["explained"]
+    asked = {**{name: rows for name, rows in asked.items() if name != span}, span: about["explained"]}
     Variable.set(ASKED, dict(list(asked.items())[-REMEMBERED:]), overwrite=True)
     emit("parity.explained", about)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from flows import commands
 from flows.materialize import materialize
-from flows.telling import CheckFailedError, emit, tell
+from flows.telling import CheckFailedError, emit, tell, tell_rows
 
 
 def _name() -> str:
@@ -43,9 +43,15 @@ def profiles(
         report = commands.run_command("batch.quality", [*gate, "--input", str(source)])
     figures = {name: report[name] for name in ("verdict", "rows", "good", "quarantined")}
     tell("profiles", "Quality of the profiles", figures, report["files"])
+    tell_rows("profiles-rules", "Rules of the quality gate", [_row(one) for one in report["findings"]])
     if report["status"]:
         failed = [one["rule"] for one in report["findings"] if not one["holds"]]
         emit("quality.failed", {"verdict": report["verdict"], "rules": failed, "source": str(source)})
         raise CheckFailedError(report["verdict"])
     materialize(look_back_days=look_back_days)
     return report
+
+
+def _row(finding: dict[str, Any]) -> dict[str, Any]:
+    columns = {"rule": "rule", "says": "says", "holds": "held", "broken": "broken rows"}
+    return {shown: finding[name] for name, shown in columns.items()}

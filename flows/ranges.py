@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
 from stream.settings import StreamSettings
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MOST_HOURS = 366 * 24
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+Instant = Annotated[datetime, AfterValidator(_in_utc)]
+"""A time as a parameter; without an offset it is UTC, as for the commands."""
+Hours = Annotated[int, Field(ge=1, le=MOST_HOURS)]
+"""The length of a range that ends with what the stream has closed."""
 
 
 class NothingClosedError(Exception):
@@ -31,9 +45,19 @@ def last_closed_hours(hours: int) -> tuple[datetime, datetime]:
     return stop - hours * HOUR, stop
 
 
+def check(start: datetime, end: datetime) -> None:
+    """Refuse a range without a window end in it.
+
+    Raises:
+        ValueError: it ends where it starts, or before.
+    """
+    if start >= end:
+        message = f"start {start.isoformat()} must be before end {end.isoformat()}"
+        raise ValueError(message)
+
+
 def by_day(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
-    """A range cut at midnight UTC."""
-    start, end = start.astimezone(UTC), end.astimezone(UTC)
+    """A range of times in UTC, cut at midnight."""
     parts = []
     while start < end:
         midnight = start.replace(hour=0, minute=0, second=0, microsecond=0) + DAY

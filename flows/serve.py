@@ -9,11 +9,10 @@ Each run is a process of its own. Ctrl-C ends it; schedules stay on, so runs tha
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING
 
 from prefect import serve
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from feast_repo.commands import Command, integer
@@ -37,11 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     url = PREFECT_API_URL.value()
     if not url:
         command.error("PREFECT_API_URL is not set: start `prefect server start`, and set http://127.0.0.1:4200/api")
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10):  # noqa: S310  (the user's own server)
-            pass
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        command.error(f"the Prefect server at {url} does not answer ({error}): start `prefect server start`")
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            command.error(f"the Prefect server at {url} does not answer ({error}): start `prefect server start`")
     serve(*map(served, declared()), pause_on_shutdown=False, limit=options.limit)
     return 0
 

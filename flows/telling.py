@@ -19,11 +19,14 @@ class CheckFailedError(Exception):
 
 
 def tell(key: str, title: str, figures: Mapping[str, Any], files: Sequence[str | Path] = ()) -> None:
-    """A Markdown artifact: figures as a table, and links to reports on disk."""
+    """A Markdown artifact: figures as a table, and links to reports on disk.
+
+    A link shows its path, since browsers don't open files of a disk from a page of a server.
+    """
     lines = [f"## {title}", "", "| | |", "|---|---|"]
     lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in figures.items()]
     pages = [Path(file) for file in files if str(file).endswith(".html")]
-    lines += ["", *(f"- [{page.name}]({page.absolute().as_uri()})" for page in pages)]
+    lines += ["", *(f"- [{page.absolute()}]({page.absolute().as_uri()})" for page in pages)]
     create_markdown_artifact(key=key, markdown="\n".join(lines), description=title)
 
 

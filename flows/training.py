@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows import commands
-from flows.ranges import bounds
+from flows.ranges import Instant, bounds
 from flows.telling import tell
 
 
@@ -19,7 +19,7 @@ def _name() -> str:
 
 @flow(name="training", flow_run_name=_name, timeout_seconds=4 * 3600)
 def training(
-    start: datetime | None = None, end: datetime | None = None, seed: Annotated[int, Field(ge=0)] = 1
+    start: Instant | None = None, end: Instant | None = None, seed: Annotated[int, Field(ge=0)] = 1
 ) -> dict[str, Any]:
     """Make the point-in-time training set of all that is archived (or of a range), train, compare, and promote."""
     rows = commands.run_command("batch.training_set", bounds(start, end))
