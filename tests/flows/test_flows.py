@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from prefect import flow
 
-from batch.profiles import make_profiles
+from batch.profiles import make_profiles, publish_profiles
 from feast_repo.features import user_click_features as clicks, user_profile_features as profiles_view
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.tables import features_folder
@@ -32,11 +33,16 @@ from flows.parity import parity
 from flows.profiles import profiles
 from flows.ranges import by_day, last_closed_hours
 from flows.serve import main as serve
-from flows.telling import CheckFailedError
+from flows.telling import CheckFailedError, emit
 from flows.training import training
 from tests.batch.archives import NOW_MS
 from tests.browser import look, needs_chromium
-from tests.flows.conftest import PREFECT, artifact, ask, events, wait_for
+from tests.flows.conftest import PREFECT, USERS, artifact, ask, events, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from redis import Redis
 
 NOW = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC)
 
@@ -65,6 +71,11 @@ class TestDeclarations:
         assert one["tags"]
         assert one["description"].endswith(".")
 
+    def test_times_are_in_utc_also_those_without_an_offset(self) -> None:
+        given = {"start": "2026-01-01", "end": "2026-01-02T01:00:00+01:00"}
+        found = backfill.validate_parameters(given)
+        assert [found[name].isoformat() for name in given] == ["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
+
     def test_names_are_unique_and_every_flow_is_there(self) -> None:
         names = [(flow_of(one).name, one["name"]) for one in declared()]
         assert len(set(names)) == len(names)
@@ -89,6 +100,7 @@ class TestDeclarations:
             (drift, {"reference": "the year before"}),
             (backfill, {"start": "yesterday", "end": NOW}),
             (materialize, {"look_back_days": -1}),
+            (drift, {"hours": 10**9}),
         ],
     )
     def test_wrong_parameters_are_refused(self, flow: Any, wrong: dict[str, Any]) -> None:
@@ -110,6 +122,7 @@ class TestProfiles:
         report = profiles(users=300, seed=5)
         assert (report["good"], report["quarantined"]) == (300, 0)
         assert "300 rows are published" in artifact("profiles")["data"]
+        assert all(rule["held"] for rule in json.loads(artifact("profiles-rules")["data"]))
         (row,) = json.loads(artifact("materialize")["data"])
         assert (row["users"], row["equal"], row["missing"]) == (300, 300, 0)
         assert land.exists()
@@ -122,7 +135,8 @@ class TestProfiles:
             profiles(source=file)
         assert contents(land, profiles_view.name) == before
         (payload,) = wait_for(lambda: events("quality.failed", str(file)))
-        assert payload["rules"]
+        failed = {rule["rule"] for rule in json.loads(artifact("profiles-rules")["data"]) if not rule["held"]}
+        assert failed == set(payload["rules"]) != set()
 
 
 class TestMaterialize:
@@ -135,6 +149,24 @@ class TestMaterialize:
             materialize()
         run = ask("POST", "/task_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
         assert (run["name"], run["run_count"]) == ("batch.materialize", 2)
+
+    def test_users_who_are_not_served_what_is_stored_fail_the_run(self, land: Path, redis: Redis) -> None:
+        del land
+        redis.flushall()
+        with pytest.raises(CheckFailedError, match="250 users are not served"):
+            materialize()  # the look-back does not reach their rows
+        (row,) = json.loads(artifact("materialize")["data"])
+        assert (row["equal"], row["missing"], row["missing share"]) == (0, 250, 1)
+
+    def test_output_that_is_no_report_is_told(self, prefect_environment: dict[str, str]) -> None:
+        del prefect_environment
+
+        @flow
+        def talkative() -> None:
+            commands.run_command("this")
+
+        with pytest.raises(CommandError, match="this failed with exit code 0"):
+            talkative()
 
     def test_what_is_not_outside_is_not_tried_again(self, land: Path) -> None:
         del land
@@ -159,18 +191,30 @@ class TestBackfillAndParity:
         assert late > 0
         (payload,) = wait_for(lambda: events("parity.explained", start.isoformat()))
         assert (payload["explained"], payload["unexplained"]) == (late, 0)
-        with pytest.raises(CheckFailedError, match="as before their heal"):
+        with pytest.raises(CheckFailedError, match="as before, and their heal was asked for"):
             parity(**span, mode="complete", online=False)
 
         healed = backfill(start=payload["start"], end=payload["end"], heal=True)
         assert [one["day"] for one in healed] == [f"{first:%Y-%m-%d}" for first, _ in by_day(start, end)]
         assert sum(one["healed"] for one in healed) == late
         before = contents(land, clicks.name)
-        (again,) = backfill(start=by_day(start, end)[-1][0], end=end, heal=True)
-        assert again["healed"] == 0
+        assert [one["healed"] for one in backfill(start=start, end=end, heal=True)] == [0] * len(healed)
         assert contents(land, clicks.name) == before
         report = parity(**span, mode="complete")
         assert report["rows"]["equal"] == report["rows"]["recomputed"]
+
+    def test_what_is_lacking_is_added_once(self, land: Path) -> None:
+        start, end = NOW - timedelta(hours=4), NOW - timedelta(hours=2)
+        lost = 0
+        for file in features_folder(land, clicks.name).glob("dt=*/*.parquet"):
+            rows = pl.read_parquet(file, hive_partitioning=False)
+            if start <= rows["event_timestamp"][0] < end:
+                lost += len(rows)
+                file.unlink()
+        assert sum(one["added"] for one in backfill(start=start, end=end)) == lost > 0
+        before = contents(land, clicks.name)
+        assert sum(one["added"] for one in backfill(start=start, end=end)) == 0
+        assert contents(land, clicks.name) == before
 
     def test_unexplained_differences_only_raise_the_alarm(self, land: Path) -> None:
         start, stop = last_closed_hours(3)
@@ -192,6 +236,8 @@ class TestBackfillAndParity:
         del prefect_environment
         with pytest.raises(ValueError, match="must be before end"):
             backfill(start=NOW, end=NOW)
+        with pytest.raises(ValueError, match="both start and end"):
+            parity(start=NOW)
 
 
 def test_compaction_keeps_every_row(land: Path) -> None:
@@ -206,19 +252,16 @@ def test_compaction_keeps_every_row(land: Path) -> None:
 
 
 def test_drift_is_told_and_does_not_fail(land: Path) -> None:
-    rows = pl.concat([pl.read_parquet(file) for file in features_folder(land, clicks.name).glob("dt=*/*.parquet")])
-    end: datetime = rows["event_timestamp"].max()  # type: ignore[assignment]  # a column of times
-    calm = drift(hours=12, end=end, reference="day before")  # too few users then: nothing is claimed
-    assert calm["status"] == 0
-    for file in features_folder(land, clicks.name).glob("dt=*/*.parquet"):
-        part = pl.read_parquet(file, hive_partitioning=False)
-        late = part["event_timestamp"][0] > end - timedelta(hours=14)
-        part.with_columns(pl.col("view_count") + (50 if late else 0)).write_parquet(file)
-    found = drift(hours=14, end=end + timedelta(seconds=1), reference="day before")
-    assert isinstance(found["verdict"], str)
-    assert "Drift" in artifact("drift")["description"]
-    if found["status"]:
-        assert wait_for(lambda: events("drift.detected", "view_count"))
+    end = last_closed_hours(1)[1]
+    calm = drift(hours=12, end=end)
+    assert (calm["status"], calm["severity"]) == (0, "none")
+    assert "Nothing has drifted" in artifact("drift")["data"]
+    publish_profiles(make_profiles(USERS, 1, "older"), end - timedelta(hours=1), land)
+    found = drift(hours=12, end=end)
+    assert (found["status"], found["severity"]) == (1, "major")
+    (payload,) = wait_for(lambda: events("drift.detected", "age"))
+    assert payload["severity"] == "major"
+    assert payload["verdict"] in artifact("drift")["data"]
 
 
 def test_training_serves_a_model_and_tells(land: Path) -> None:
@@ -246,40 +289,61 @@ class TestServe:
         assert "prefect server start" in done.stderr.splitlines()[-1]
         assert callable(serve)
 
-    def test_runs_by_name_and_leaves_schedules_on(self, land: Path, prefect_environment: dict[str, str]) -> None:
+    @pytest.mark.timeout(600)
+    def test_runs_by_name_by_event_and_on_schedule(self, land: Path, prefect_environment: dict[str, str]) -> None:
         environment = {**os.environ, **prefect_environment, "COLUMNS": "200"}
-        serving = subprocess.Popen(
-            [sys.executable, "-m", "flows.serve"],
-            cwd=PROJECT_ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_for(lambda: len(ask("POST", "/deployments/filter", {})) == len(declared()))
-            done = subprocess.run(
-                [PREFECT, "deployment", "run", "compaction/hourly", "--watch"],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert "Completed" in done.stdout, done.stdout + done.stderr
-            # An event starts what is declared for it.
+        with serving(environment) as server:
+            assert "Completed" in run_by_name("compaction/hourly", environment)
             start, end = NOW - timedelta(hours=12), NOW - timedelta(hours=4)
             wait_for(lambda: len(ask("POST", "/automations/filter", {})) == 2)
             assert parity(start=start, end=end, mode="complete", online=False)["rows"]["explained"] > 0
             name = f"heal {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
-            wait_for(lambda: states(name) == ["COMPLETED"], 120)
-        finally:
-            serving.send_signal(signal.SIGTERM)
-            serving.wait(60)
-        assert parity(start=start, end=end, mode="complete", online=False)["rows"]["explained"] == 0
-        assert states(name) == ["COMPLETED"], "once"
+            heals = wait_for(lambda: runs(name=name, state=FINAL), 240)
+            server.kill()
+        # A second one takes over from one that was killed.
+        with serving(environment):
+            assert parity(start=start, end=end, mode="complete", online=False)["rows"]["explained"] == 0
+            due = {one["name"] for one in declared() if one.get("schedules")}
+            wait_for(lambda: {one["name"] for one in scheduled()} == due)
         schedules = [one for deployment in ask("POST", "/deployments/filter", {}) for one in deployment["schedules"]]
         assert len(schedules) == sum(len(one.get("schedules", [])) for one in declared())
         assert all(one["active"] for one in schedules)
+        assert [run["state_type"] for run in heals] == ["COMPLETED"], heals
+        assert len(runs(name=name)) == 1, "once"
         assert land.exists()
+
+        emit("drift.detected", {"severity": "major", "features": ["view_count"], "verdict": "Drifted."})
+        wait_for(
+            lambda: [one for one in runs(flow="training") if (one["created_by"] or {}).get("type") == "AUTOMATION"]
+        )
+
+
+@pytest.mark.timeout(600)
+def test_a_work_pool_runs_what_is_deployed(land: Path, prefect_environment: dict[str, str]) -> None:
+    environment = {**os.environ, **prefect_environment, "COLUMNS": "200"}
+
+    def prefect(*words: str) -> None:
+        done = subprocess.run(
+            [PREFECT, *words], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    prefect("--no-prompt", "work-pool", "create", "features", "--type", "process", "--overwrite")
+    prefect("--no-prompt", "deploy", "--all")
+    found = ask("POST", "/deployments/filter", {})
+    assert {one["work_pool_name"] for one in found} == {"features"}
+    assert sorted(one["name"] for one in found) == sorted(one["name"] for one in declared())
+    triggers = {one["name"]: one for entry in declared() for one in entry.get("triggers", [])}
+    automations = ask("POST", "/automations/filter", {})
+    assert {one["name"]: one["actions"][0]["parameters"] for one in automations} == {
+        name: one.get("parameters") for name, one in triggers.items()
+    }
+    before = len(runs(flow="compaction", state=FINAL))
+    prefect("deployment", "run", "compaction/hourly")
+    prefect("worker", "start", "--pool", "features", "--run-once")
+    done = runs(flow="compaction", state=FINAL)
+    assert [run["state_type"] for run in done[before:]] == ["COMPLETED"], done[before:]
+    assert land.exists()
 
 
 @needs_chromium
@@ -305,7 +369,44 @@ def shows(url: str, text: str) -> bool:
     return text in look(url).dom
 
 
-def states(name: str) -> list[str]:
-    """The states of the flow runs of a name."""
-    runs = ask("POST", "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
-    return [run["state_type"] for run in runs]
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def runs(*, name: str | None = None, flow: str | None = None, state: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Flow runs, oldest first."""
+    chosen: dict[str, Any] = {"name": {"any_": [name]} if name else None}
+    chosen["state"] = {"type": {"any_": list(state)}} if state else None
+    found: list[dict[str, Any]] = ask(
+        "POST",
+        "/flow_runs/filter",
+        {"flow_runs": chosen, "flows": {"name": {"any_": [flow]}} if flow else None, "sort": "START_TIME_ASC"},
+    )
+    return found
+
+
+def scheduled() -> list[dict[str, Any]]:
+    """The deployments that have a run which a schedule has made."""
+    made = {run["deployment_id"] for run in runs(state=["SCHEDULED"]) if run["auto_scheduled"]}
+    return [one for one in ask("POST", "/deployments/filter", {}) if one["id"] in made]
+
+
+@contextmanager
+def serving(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m flows.serve`, when it is ready."""
+    with tempfile.NamedTemporaryFile() as log:
+        command = [sys.executable, "-m", "flows.serve"]
+        process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: "being served" in Path(log.name).read_text(encoding="utf-8"))
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def run_by_name(name: str, environment: Mapping[str, str]) -> str:
+    """Run a deployment to its end, from the command line; returns what that prints."""
+    done = subprocess.run(
+        [PREFECT, "deployment", "run", name, "--watch"], env=environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
