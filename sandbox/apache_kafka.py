@@ -9,7 +9,7 @@ import uuid
 from string import Template
 from typing import TYPE_CHECKING
 
-from sandbox.kafka_jars import KAFKA_FILES, ensure_jars, jars_folder, kafka_version
+from sandbox.kafka_jars import KAFKA_FILES, KAFKA_JARS, kafka_version
 from sandbox.processes import RequestError, SandboxError, free_port
 from sandbox.server import Server
 from sandbox.topics import broker_answers, create_topic
@@ -42,7 +42,7 @@ class ApacheKafka(Server):
     @property
     def version(self) -> str:
         """Kafka's version, once the jars are there."""
-        return kafka_version(jars_folder())
+        return kafka_version(KAFKA_JARS.folder)
 
     def command(self) -> list[str]:
         """Java with Kafka's jars; formats the folder before its first use.
@@ -55,7 +55,7 @@ class ApacheKafka(Server):
         if java is None:
             message = "Apache Kafka needs Java 17 or newer; `java` is not on PATH: install it, or use embedded Kafka"
             raise RequestError(message)
-        jars = ensure_jars()
+        jars = KAFKA_JARS.ensure()
         properties = self.folder / "server.properties"
         template = Template((KAFKA_FILES / "server.properties").read_text())
         properties.write_text(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox.apache_kafka import ApacheKafka
-from sandbox.kafka_jars import apache_available, ensure_jars, kafka_version
+from sandbox.kafka_jars import KAFKA_JARS, apache_available, kafka_version
 from sandbox.processes import RequestError, SandboxError, free_port
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_program(path: Path, text: str) -> None:
 def test_concurrent_callers_fetch_once_and_get_the_same_folder(programs: Path, tmp_path: Path) -> None:
     write_program(programs / "mvn", FETCHES.format(count=tmp_path / "count"))
     with ThreadPoolExecutor(8) as pool:
-        folders = set(pool.map(lambda _: ensure_jars(), range(8)))
+        folders = set(pool.map(lambda _: KAFKA_JARS.ensure(), range(8)))
     assert len(folders) == 1
     assert kafka_version(folders.pop()) == "9.9.9"
     assert (tmp_path / "count").read_text() == "run\n"
@@ -52,7 +52,7 @@ def test_concurrent_callers_fetch_once_and_get_the_same_folder(programs: Path, t
 def test_a_failing_maven_is_quoted_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:
     write_program(programs / "mvn", FAILS)
     with pytest.raises(SandboxError, match=r"Maven can't fetch Apache Kafka: \[ERROR\] Could not resolve the parts;"):
-        ensure_jars()
+        KAFKA_JARS.ensure()
     left = [path.name for path in (tmp_path / "cache" / "ml-feature-store").iterdir()]
     assert [name for name in left if not name.endswith(".lock")] == []
 
