@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-MESSAGES_PER_BATCH = 500_000
+MESSAGES_PER_BATCH = 2_000_000  # the more, the quicker, as long as the state fits into memory
 ROWS_PER_PUSH = 50_000
 SCHEMA = "user_id string, event_type string, event_timestamp bigint, price_cents bigint"
 CONNECTOR = MavenJars(
