@@ -17,7 +17,6 @@ Where the declaration asks for `deduplicate`, a record whose event came before c
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,28 +25,20 @@ import numpy as np
 import polars as pl
 
 from feast_repo.events import UTC_MICROSECONDS
+from stream.panes import AFTER, PANE, Panes
 from stream.seen_ids import HASHING, SeenIds, ids_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from feast_repo.views import WindowedView
 
     Int64Array = NDArray[np.int64]
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 CHECKSUM_BYTES, VERSION_BYTES = 16, 2
 NOTHING_CLOSED = -(2**62)
 """Index of the last closed window before the first record: below every real one, and safe to subtract from."""
-
-PANE, AFTER, WINDOW = "#pane", "#after", "#window"
-"""Columns with indices: of a pane (its start divided by the slide), of the window after which a row counts, of a window
-(its end divided by the slide). No event field or feature has such a name."""
-
-FLUSH_ROWS = 65_536
-"""Rows that wait before they are aggregated: one large group-by costs far less than many small ones."""
 
 
 class SnapshotError(ValueError):
@@ -98,7 +89,7 @@ class WindowEngine:
         self._view = view
         self._max_event_ms: int | None = None
         self._max_kafka_ms: int | None = None
-        self._panes = _Panes(view)
+        self._panes = Panes(view)
         self._seen = SeenIds()
 
     @property
@@ -257,93 +248,6 @@ class WindowEngine:
 def tail_start_ms(view: WindowedView, watermark_ms: int) -> int:
     """The event time from which on records can matter to windows that are still open, or to their expiry rows."""
     return watermark_ms // view.slide_ms * view.slide_ms - view.window_ms
-
-
-class _Panes:
-    """Aggregates by pane and user.
-
-    They lie in frames with one row per pane and user each: like in a log-structured merge tree, a frame is merged into
-    the one before it once it is at least half its size, so a row is merged O(log n) times.
-    """
-
-    def __init__(self, view: WindowedView) -> None:
-        self._view = view
-        self._key = view.entity.join_key
-        self._frames: list[pl.DataFrame] = []
-        self._waiting: list[pl.DataFrame] = []
-        self._waiting_rows = 0
-
-    def add(self, inputs: pl.DataFrame) -> None:
-        """Add counted records while no window closes: join key, PANE, AFTER, and the fields that aggregates read."""
-        if inputs.is_empty():
-            return
-        self._waiting.append(inputs)
-        self._waiting_rows += len(inputs)
-        if self._waiting_rows >= FLUSH_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        added = pl.concat(self._waiting).group_by(PANE, self._key).agg(self._view.pane_expressions())
-        self._waiting, self._waiting_rows = [], 0
-        self._frames.append(added)
-        while len(self._frames) > 1 and len(self._frames[-2]) <= 2 * len(self._frames[-1]):
-            self._frames[-2:] = [self._merge(self._frames[-2:], PANE)]
-
-    def _merge(self, frames: list[pl.DataFrame], by: str) -> pl.DataFrame:
-        return pl.concat(frames).group_by(by, self._key).agg(self._view.merge_expressions())
-
-    def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Add counted records while the windows with index in (closed, upto] close; give those that have rows.
-
-        All of them are merged at once: a row of pane p counts in the windows from the first that was open for it up to
-        p + panes_per_window, and appears with empty aggregates in the one after that. Merging those changes nothing for
-        a user who has records there, and is the expiry row of one who hasn't. Gaps without panes cost nothing.
-        """
-        self._flush()
-        added = inputs.group_by(PANE, AFTER, self._key).agg(self._view.pane_expressions())
-        # What was there before was added while `closed` was the last closed window.
-        before = [frame.with_columns(pl.col(PANE).alias(AFTER)).select(added.columns) for frame in self._frames]
-        rows = pl.concat([*before, added])
-
-        expiry = rows[PANE].to_numpy() + self._view.panes_per_window + 1
-        first = np.maximum(rows[AFTER].to_numpy(), closed) + 1
-        copies = np.maximum(np.minimum(expiry, upto) - first + 1, 0)
-        source = np.repeat(np.arange(len(rows)), copies)
-        window = first[source] + np.arange(len(source)) - np.repeat(np.cumsum(copies) - copies, copies)
-        is_expiry = pl.Series(window == expiry[source])
-        empty = [
-            pl.when(is_expiry).then(pl.lit(aggregate.empty, pl.Int64)).otherwise(pl.col(name)).alias(name)
-            for name, aggregate in self._view.aggregates.items()
-        ]
-        spread = rows.select(self._key, *self._view.aggregates)[source].with_columns(pl.Series(WINDOW, window), *empty)
-        merged = self._merge([spread], WINDOW).sort(WINDOW, self._key)
-
-        live = rows.filter(pl.Series(expiry > upto)).drop(AFTER)
-        self._frames = [self._merge([live], PANE)] if len(live) else []
-        for (index,), part in merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True).items():
-            yield int(index), part
-
-    def to_bytes(self) -> bytes:
-        """All panes as one compressed Arrow IPC file."""
-        self._flush()
-        if len(self._frames) > 1:
-            self._frames = [self._merge(self._frames, PANE)]
-        buffer = io.BytesIO()
-        (self._frames[0] if self._frames else self._empty()).write_ipc(buffer, compression="lz4")
-        return buffer.getvalue()
-
-    def _empty(self) -> pl.DataFrame:
-        return pl.DataFrame(
-            schema={PANE: pl.Int64, self._key: pl.String, **dict.fromkeys(self._view.aggregates, pl.Int64)}
-        )
-
-    def load(self, data: bytes) -> None:
-        """Take over what `to_bytes` gave."""
-        # By name: the order of the features may have changed, which is no change of meaning.
-        frame = pl.read_ipc(io.BytesIO(data)).select(PANE, self._key, *self._view.aggregates)
-        self._frames = [frame] if len(frame) else []
 
 
 def _checksum(content: bytes) -> bytes:

@@ -477,6 +477,17 @@ def test_sums_wrap_like_the_integer_they_are_stored_in() -> None:
     assert table(result) == [(10, "u1", -(2**63) + 1)]
 
 
+def test_sums_outgrow_the_integers_that_their_parts_are_kept_in() -> None:
+    # 100 x, 100 x | 100 x: a count of 100 fits 8 bits and a sum of 2e9 fits 32; those of a pane and of a window don't
+    view = replace(VIEW, features={"n": Count(), "total": Sum("price_cents"), "most": Max("price_cents")})
+    engine = WindowEngine(view)
+    for minute in (0, 5, 10):
+        feed(engine, *(at(minute, price=20_000_000 + minute) for _ in range(100)))
+        engine = WindowEngine.restore(view, engine.snapshot())
+    result = table(feed(engine, beat(22)))
+    assert result == [(10, "u1", 200, 4_000_000_500, 20_000_005), (20, "u1", 300, 6_000_001_500, 20_000_010)]
+
+
 @pytest.mark.parametrize("view", [VIEW, PRICES, user_click_features], ids=lambda view: str(view.name))
 def test_row_columns_and_types_are_those_of_the_declaration(view: WindowedView) -> None:
     expected = {

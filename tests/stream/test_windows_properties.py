@@ -16,6 +16,7 @@ from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, Integer, Text, Timestamp
 from feast_repo.features import user, user_click_features
 from feast_repo.views import Entity, WindowedView
+from stream import panes
 from stream.windows import SnapshotError, WindowEngine
 from tests.stream.reference import Record, ReferenceWindow, ReferenceWindows, records_frame
 
@@ -224,6 +225,18 @@ def test_batches_and_restarts_never_change_results(data: st.DataObject) -> None:
     assert found(view, log, dict.fromkeys(range(len(log)), False)) == whole
     assert found(view, log, dict.fromkeys(range(len(log)), True)) == whole
     assert found(view, log, data.draw(cuts_of(log))) == whole
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None)
+@given(cases(), st.sampled_from([1, 3]), st.sampled_from([0, 10]))
+def test_how_many_rows_wait_and_are_merged_at_once_never_changes_results(
+    case: tuple[WindowedView, list[Record], dict[int, bool]], waiting: int, merged: int
+) -> None:
+    view, log, cuts = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panes, "FLUSH_ROWS", waiting)
+        patch.setattr(panes, "MERGED_ROWS", merged)
+        assert found(view, log, cuts) == expected(view, log)
 
 
 @settings(max_examples=EXAMPLES // 5, deadline=None)

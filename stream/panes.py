@@ -1,0 +1,152 @@
+"""Aggregates by pane and user: the state that windows are merged from.
+
+A pane lies in runs with one row per user each. As in a log-structured merge tree, a run is merged into the one before
+it once that is at most twice as large, so a row is merged O(log n) times, and only with rows of its own pane. Numbers
+are kept in the smallest integer type that holds all of their column, since most counts of ten minutes fit one byte.
+"""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from feast_repo.views import WindowedView
+
+Index = TypeVar("Index", int, pl.Expr)
+
+PANE, AFTER, WINDOW = "#pane", "#after", "#window"
+"""Columns with indices: of a pane (its start divided by the slide), of the window after which a row counts, of a window
+(its end divided by the slide). No event field or feature has such a name."""
+
+FLUSH_ROWS = 65_536
+"""Rows that wait before they are aggregated: one large group-by costs far less than many small ones."""
+
+MERGED_ROWS = 1_000_000
+"""How many rows may be merged at once when windows close, a row counted for each of its windows. A gap in event time
+closes all windows at once, and a pane is in most of them."""
+
+
+class Panes:
+    """The panes of one partition."""
+
+    def __init__(self, view: WindowedView) -> None:
+        self._view = view
+        self._key = view.entity.join_key
+        self._runs: dict[int, list[pl.DataFrame]] = {}
+        self._waiting: list[pl.DataFrame] = []
+        self._waiting_rows = 0
+
+    def add(self, inputs: pl.DataFrame) -> None:
+        """Add counted records while no window closes: join key, PANE, AFTER, and the fields that aggregates read."""
+        if inputs.is_empty():
+            return
+        self._waiting.append(inputs)
+        self._waiting_rows += len(inputs)
+        if self._waiting_rows >= FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._keep(pl.concat(self._waiting).group_by(PANE, self._key).agg(self._view.pane_expressions()))
+            self._waiting, self._waiting_rows = [], 0
+
+    def _keep(self, added: pl.DataFrame) -> None:
+        """Add rows of PANE, join key and aggregates, one per pane and user, to their panes."""
+        for (pane,), run in added.partition_by(PANE, as_dict=True, include_key=False).items():
+            runs = self._runs.setdefault(pane, [])
+            runs.append(self._shrunk(run))
+            while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
+                runs[-2:] = [self._merged(runs[-2:])]
+
+    def _shrunk(self, run: pl.DataFrame) -> pl.DataFrame:
+        return run.select(self._key, *(run[name].shrink_dtype() for name in self._view.aggregates))
+
+    def _merged(self, runs: list[pl.DataFrame]) -> pl.DataFrame:
+        return runs[0] if len(runs) == 1 else self._shrunk(self._merge(_together(run.lazy() for run in runs)))
+
+    def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.DataFrame:
+        """Rows of the same user, and of the same `by`, as one."""
+        exact = rows.with_columns(pl.col(*self._view.aggregates).cast(pl.Int64))
+        # Unlike the in-memory engine, this one makes no copy of all that it reads.
+        return exact.group_by(*by, self._key).agg(self._view.merge_expressions()).collect(engine="streaming")
+
+    def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Add counted records while the windows with index in (closed, upto] close; give those that have rows.
+
+        A row of pane p counts in the windows from the first that was open for it up to p + panes_per_window, and
+        appears with empty aggregates in the one after that. Merging those changes nothing for a user who has records
+        there, and is the expiry row of one who hasn't. Gaps without panes cost nothing.
+        """
+        self._flush()
+        added = inputs.group_by(PANE, AFTER, self._key).agg(self._view.pane_expressions())
+        bounds = self._bounds(closed, upto)
+        for low, high in pairwise(bounds):
+            merged = self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, self._key)
+            by_window = merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True)
+            yield from ((int(index), rows) for (index,), rows in by_window.items())
+
+        self._runs = {pane: runs for pane, runs in self._runs.items() if self._expiry(pane) > upto}
+        live = added.lazy().drop(AFTER).filter(self._expiry(pl.col(PANE)) > upto)
+        self._keep(self._merge(live, PANE))
+
+    def _expiry(self, pane: Index) -> Index:
+        """The window in which a pane's rows are there with empty aggregates."""
+        return pane + self._view.panes_per_window + 1
+
+    def _bounds(self, closed: int, upto: int) -> list[int]:
+        """Where to cut the windows in (closed, upto], so that not too many rows are merged at once."""
+        last = min(max(map(self._expiry, self._runs), default=closed), upto)
+        rows = sum(len(run) for runs in self._runs.values() for run in runs)
+        if rows * (last - closed) <= MERGED_ROWS:
+            return [closed, upto]
+        return sorted({*range(closed, last + 1), upto})
+
+    def _spread(self, added: pl.DataFrame, closed: int, upto: int) -> pl.LazyFrame:
+        """Each row once for each of the windows in (closed, upto] that it appears in: WINDOW, join key, aggregates."""
+        # What was there before was added while no window after its pane's end had closed.
+        before = [
+            run.lazy().select(pl.lit(pane, pl.Int64).alias(PANE), pl.lit(pane, pl.Int64).alias(AFTER), pl.all())
+            for pane, runs in self._runs.items()
+            if pane < upto and self._expiry(pane) > closed
+            for run in runs
+        ]
+        expiry = self._expiry(pl.col(PANE))
+        first = pl.max_horizontal(AFTER, pl.lit(closed, pl.Int64)) + 1
+        last = pl.min_horizontal(expiry, pl.lit(upto, pl.Int64))
+        rows = _together([*before, added.lazy()]).filter(first <= last)
+        rows = rows.with_columns(pl.int_ranges(first, last + 1).alias(WINDOW)).explode(WINDOW)
+        is_expiry = pl.when(pl.col(WINDOW) == expiry)
+        return rows.with_columns(
+            is_expiry.then(pl.lit(aggregate.empty, pl.Int64)).otherwise(pl.col(name)).alias(name)
+            for name, aggregate in self._view.aggregates.items()
+        )
+
+    def to_bytes(self) -> bytes:
+        """All panes as one compressed Arrow IPC file, each with one row per user."""
+        self._flush()
+        self._runs = {pane: [self._merged(runs)] for pane, runs in self._runs.items()}
+        panes = [run.select(pl.lit(pane, pl.Int64).alias(PANE), pl.all()) for pane, (run,) in self._runs.items()]
+        buffer = io.BytesIO()
+        pl.concat([self._empty(), *panes], how="vertical_relaxed").write_ipc(buffer, compression="lz4")
+        return buffer.getvalue()
+
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(
+            schema={PANE: pl.Int64, self._key: pl.String, **dict.fromkeys(self._view.aggregates, pl.Int8)}
+        )
+
+    def load(self, data: bytes) -> None:
+        """Take over what `to_bytes` gave."""
+        # By name: the order of the features may have changed, which is no change of meaning.
+        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, self._key, *self._view.aggregates))
+
+
+def _together(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:
+    """Rows of frames whose integers have different sizes."""
+    return pl.concat(list(frames), how="vertical_relaxed")
