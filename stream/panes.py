@@ -42,6 +42,13 @@ class Panes:
         self._waiting: list[pl.DataFrame] = []
         self._waiting_rows = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the rows take, those that wait included."""
+        frames = [*(run for runs in self._runs.values() for run in runs), *self._waiting]
+        # Not Polars' `estimated_size`: it leaves out the 16 bytes that point to each string, or hold a short one.
+        return sum(frame.to_arrow(compat_level=pl.CompatLevel.newest()).get_total_buffer_size() for frame in frames)
+
     def add(self, inputs: pl.DataFrame) -> None:
         """Add counted records while no window closes: join key, PANE, AFTER, and the fields that aggregates read."""
         if inputs.is_empty():
@@ -68,13 +75,14 @@ class Panes:
         return run.select(self._key, *(run[name].shrink_dtype() for name in self._view.aggregates))
 
     def _merged(self, runs: list[pl.DataFrame]) -> pl.DataFrame:
-        return runs[0] if len(runs) == 1 else self._shrunk(self._merge(_together(run.lazy() for run in runs)))
+        if len(runs) == 1:
+            return runs[0]
+        return self._shrunk(_collected(self._merge(_together(run.lazy() for run in runs))))
 
-    def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.DataFrame:
+    def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.LazyFrame:
         """Rows of the same user, and of the same `by`, as one."""
         exact = rows.with_columns(pl.col(*self._view.aggregates).cast(pl.Int64))
-        # Unlike the in-memory engine, this one makes no copy of all that it reads.
-        return exact.group_by(*by, self._key).agg(self._view.merge_expressions()).collect(engine="streaming")
+        return exact.group_by(*by, self._key).agg(self._view.merge_expressions())
 
     def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Add counted records while the windows with index in (closed, upto] close; give those that have rows.
@@ -87,13 +95,13 @@ class Panes:
         added = inputs.group_by(PANE, AFTER, self._key).agg(self._view.pane_expressions())
         bounds = self._bounds(closed, upto)
         for low, high in pairwise(bounds):
-            merged = self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, self._key)
+            merged = _collected(self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, self._key))
             by_window = merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True)
             yield from ((int(index), rows) for (index,), rows in by_window.items())
 
         self._runs = {pane: runs for pane, runs in self._runs.items() if self._expiry(pane) > upto}
         live = added.lazy().drop(AFTER).filter(self._expiry(pl.col(PANE)) > upto)
-        self._keep(self._merge(live, PANE))
+        self._keep(_collected(self._merge(live, PANE)))
 
     def _expiry(self, pane: Index) -> Index:
         """The window in which a pane's rows are there with empty aggregates."""
@@ -150,3 +158,8 @@ class Panes:
 def _together(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:
     """Rows of frames whose integers have different sizes."""
     return pl.concat(list(frames), how="vertical_relaxed")
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    """The rows, from the engine that does not copy all that it reads, and sorts twice as fast."""
+    return rows.collect(engine="streaming")

@@ -75,6 +75,11 @@ class SeenIds:
         """How many events are known."""
         return sum(len(run.first) for runs in self._runs.values() for run in runs)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the ids take."""
+        return sum(run.first.nbytes + run.second.nbytes for runs in self._runs.values() for run in runs)
+
     def add(self, panes: Int64Array, ids: Ids) -> BoolArray:
         """Take the next events; gives which of them were there before, in earlier calls or in this one.
 

@@ -103,6 +103,11 @@ class WindowEngine:
         watermark = self.watermark_ms
         return None if watermark is None else watermark // self._view.slide_ms * self._view.slide_ms
 
+    @property
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes of memory that the aggregates take, and those that the known ids take."""
+        return self._panes.nbytes, self._seen.nbytes
+
     def process(self, records: pl.DataFrame) -> Processed:
         """Take the partition's next accepted records, in offset order.
 
