@@ -3,48 +3,51 @@
     python -m benchmarks.deduplicate
 
 One partition, 2 million events of 100,000 users over 65 minutes, in batches of 10,000. Rounds alternate.
+
+What bounds it: an id is hashed, and then searched for and merged O(log n) times.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from rich.progress import track
 
+from benchmarks.options import options
 from benchmarks.results import keep
-from feast_repo.commands import Command, integer
+from benchmarks.rounds import Spread, in_turn, ratio
 from feast_repo.features import user_click_features
 from stream.windows import WindowEngine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EVENTS, USERS, BATCH, MINUTES = 2_000_000, 100_000, 10_000, 65
+EVENTS = {"quick": 200_000, "usual": 2_000_000, "full": 2_000_000}
+USERS, BATCH, MINUTES = 100_000, 10_000, 65
 START_MS = 1_772_366_400_000
 
 
-def records() -> pl.DataFrame:
-    """The events, in order of time with 5 s of disorder; ids are those of UUIDs in length."""
+def records(events: int) -> pl.DataFrame:
+    """So many events, in order of time with 5 s of disorder; ids are those of UUIDs in length."""
     chance = np.random.default_rng(1)
-    number = np.arange(EVENTS)
-    times = START_MS + number * (MINUTES * 60_000) // EVENTS - chance.integers(0, 5_000, EVENTS)
+    number = np.arange(events)
+    times = START_MS + number * (MINUTES * 60_000) // events - chance.integers(0, 5_000, events)
     kinds = np.array(["view", "click", "add_to_cart", "purchase"])
     return pl.DataFrame(
         {
             "kafka_timestamp": times,
             "event_id": pl.Series(number).cast(pl.String).str.zfill(36),
-            "user_id": "user_" + pl.Series(chance.integers(0, USERS, EVENTS)).cast(pl.String).str.zfill(6),
-            "event_type": kinds[chance.integers(0, 4, EVENTS)],
+            "user_id": "user_" + pl.Series(chance.integers(0, USERS, events)).cast(pl.String).str.zfill(6),
+            "event_type": kinds[chance.integers(0, 4, events)],
             "event_timestamp": times,
-            "product_id": pl.Series([None] * EVENTS, dtype=pl.String),
-            "session_id": pl.Series([None] * EVENTS, dtype=pl.String),
-            "price_cents": chance.integers(0, 10_000, EVENTS),
+            "product_id": pl.Series([None] * events, dtype=pl.String),
+            "session_id": pl.Series([None] * events, dtype=pl.String),
+            "price_cents": chance.integers(0, 10_000, events),
         }
     )
 
@@ -53,12 +56,12 @@ def measure(log: pl.DataFrame, *, deduplicate: bool) -> dict[str, float]:
     """One run of the engine over the log."""
     engine = WindowEngine(replace(user_click_features, deduplicate=deduplicate))
     start = time.perf_counter()
-    for at in range(0, EVENTS, BATCH):
-        engine.process(log[at : at + BATCH])
+    for batch in log.iter_slices(BATCH):
+        engine.process(batch)
     processed = time.perf_counter()
     size = len(engine.snapshot())
     return {
-        "events_per_second": EVENTS / (processed - start),
+        "events_per_second": len(log) / (processed - start),
         "snapshot_bytes": float(size),
         "snapshot_seconds": time.perf_counter() - processed,
     }
@@ -66,39 +69,26 @@ def measure(log: pl.DataFrame, *, deduplicate: bool) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    command = Command("python -m benchmarks.deduplicate", "The window engine with and without deduplication.")
-    command.add_argument("--rounds", type=integer(1, 100), default=5, help="runs of each (%(default)s)")
-    options = command.parse_args(arguments)
-    log = records()
-    runs: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
-    for _ in track(range(options.rounds), description="rounds"):
-        for name, found in runs.items():
-            found.append(measure(log, deduplicate=name == "with"))
-    median = {
-        name: {what: statistics.median(run[what] for run in found) for what in found[0]} for name, found in runs.items()
-    }
-    rates = {name: [run["events_per_second"] for run in found] for name, found in runs.items()}
-    live = EVENTS * 60 // MINUTES
-    result = {
-        "with_over_without": round(median["with"]["events_per_second"] / median["without"]["events_per_second"], 2),
-        "bytes_per_event_in_snapshot": round(
-            (median["with"]["snapshot_bytes"] - median["without"]["snapshot_bytes"]) / live, 1
-        ),
-        "runs": runs,
-    }
+    chosen = options("benchmarks.deduplicate", "The window engine with and without deduplication.", arguments)
+    log = records(EVENTS[chosen.size])
+    ways = {name: partial(measure, log, deduplicate=name == "with") for name in ("without", "with")}
+    runs = in_turn(ways, chosen.rounds, "deduplicate")
+    spreads = {name: {what: Spread.of(run[what] for run in found) for what in found[0]} for name, found in runs.items()}
+    over = ratio(*([run["events_per_second"] for run in runs[name]] for name in ("with", "without")))
+    live = len(log) * 60 // MINUTES
+    grows = (spreads["with"]["snapshot_bytes"].median - spreads["without"]["snapshot_bytes"].median) / live
     rows = "\n".join(
-        f"| {name} | {found['events_per_second']:,.0f} | {min(rates[name]):,.0f} to {max(rates[name]):,.0f} | "
-        f"{found['snapshot_bytes'] / 1e6:,.1f} | {found['snapshot_seconds'] * 1000:,.0f} |"
-        for name, found in median.items()
+        f"| {name} | {found['events_per_second'].text()} | {found['snapshot_bytes'].median / 1e6:,.1f} | "
+        f"{found['snapshot_seconds'].median * 1000:,.0f} |"
+        for name, found in spreads.items()
     )
     text = (
-        f"The engine with `deduplicate` has {result['with_over_without']} times the speed without it, and its snapshot "
-        f"grows by {result['bytes_per_event_in_snapshot']} bytes for each of about {live:,} live events.\n\n"
-        "| deduplicate | events/s | from ... to | snapshot, MB | snapshot, ms |\n|---|---|---|---|---|\n"
-        f"{rows}\n"
+        f"The engine with `deduplicate` has {over.text('.2f')} times the speed without it, and its snapshot grows by "
+        f"{grows:.1f} bytes for each of about {live:,} live events.\n\n"
+        f"| deduplicate | events/s | snapshot, MB | snapshot, ms |\n|---|---|---|---|\n{rows}\n"
     )
-    command_line = f"python -m benchmarks.deduplicate --rounds {options.rounds}"
-    keep("deduplicate", command_line, "What deduplication costs", result, text)
+    result = {"with_over_without": asdict(over), "bytes_per_event_in_snapshot": round(grows, 1), "runs": runs}
+    keep("deduplicate", chosen.command, "What deduplication costs", result, text, quick=chosen.quick)
     return 0
 
 

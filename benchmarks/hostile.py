@@ -5,6 +5,8 @@
 Every other message of the hostile topic is a good event; the others are of the kinds in `tests/stream/hostile.py`.
 Both span two slides of event time, so that few windows close, and reading is what counts. Rounds alternate between the
 two topics. The messages differ in size, so bytes/s are told beside messages/s.
+
+What bounds it: a dead letter's reason is found by looking at the message alone, and its bytes are stored.
 """
 
 from __future__ import annotations
@@ -12,19 +14,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Producer
-from rich.progress import track
 
+from benchmarks.options import options
 from benchmarks.results import keep
-from feast_repo.commands import Command, integer
+from benchmarks.rounds import Spread, in_turn, ratio
 from feast_repo.settings import PROJECT_ROOT
 from sandbox.stack import Sandbox
 from tests.stream.hostile import Corpus
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.stream.hostile import Sent
 
-MESSAGES = 200_000
+MESSAGES = {"quick": 20_000, "usual": 200_000, "full": 200_000}
 RATE = re.compile(r"\(([\d,]+) messages/s\)")
 
 
@@ -74,47 +77,38 @@ def run(sandbox: Sandbox, topic: str, folder: Path) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    command = Command("python -m benchmarks.hostile", "The dataflow on hostile and on clean input.")
-    command.add_argument("--rounds", type=integer(1, 100), default=5, help="runs on each topic (%(default)s)")
-    options = command.parse_args(arguments)
+    chosen = options("benchmarks.hostile", "The dataflow on hostile and on clean input.", arguments)
+    count = MESSAGES[chosen.size]
     topics = {
-        "clean": islice(Corpus(1, messages_per_slide=MESSAGES).messages(2 * MESSAGES), 0, None, 2),
-        "hostile": Corpus(2, messages_per_slide=MESSAGES // 2).messages(MESSAGES),
+        "clean": islice(Corpus(1, messages_per_slide=count).messages(2 * count), 0, None, 2),
+        "hostile": Corpus(2, messages_per_slide=count // 2).messages(count),
     }
-    rates: dict[str, list[float]] = {topic: [] for topic in topics}
     with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder) / "stack") as sandbox:
-        sizes = {}
+        bytes_each = {}
         for topic, messages in topics.items():
             sandbox.kafka.create_topic(topic, sandbox.partitions)
-            sizes[topic] = produce(sandbox.bootstrap, topic, messages)
-        for _ in track(range(options.rounds), description="rounds"):
-            for topic in topics:
-                rates[topic].append(run(sandbox, topic, Path(folder) / "data"))
-    median = {topic: statistics.median(found) for topic, found in rates.items()}
-    bytes_each = {topic: size / MESSAGES for topic, size in sizes.items()}
-    result = {
-        "clean_over_hostile_messages": round(median["clean"] / median["hostile"], 2),
-        "clean_over_hostile_bytes": round(
-            median["clean"] * bytes_each["clean"] / (median["hostile"] * bytes_each["hostile"]), 2
-        ),
-        "messages_per_second": {
-            topic: {"median": median[topic], "least": min(found), "most": max(found)} for topic, found in rates.items()
-        },
-        "bytes_per_message": {topic: round(size) for topic, size in bytes_each.items()},
-    }
+            bytes_each[topic] = produce(sandbox.bootstrap, topic, messages) / count
+        ways = {topic: partial(run, sandbox, topic, Path(folder) / "data") for topic in topics}
+        rates = in_turn(ways, chosen.rounds, "hostile")
+    speeds = {topic: [rate * bytes_each[topic] / 1e6 for rate in found] for topic, found in rates.items()}
+    messages_over, bytes_over = (ratio(found["clean"], found["hostile"]) for found in (rates, speeds))
     rows = "\n".join(
-        f"| {topic} | {median[topic]:,.0f} | {min(rates[topic]):,.0f} to {max(rates[topic]):,.0f} | "
-        f"{bytes_each[topic]:,.0f} | {median[topic] * bytes_each[topic] / 1e6:,.1f} |"
+        f"| {topic} | {Spread.of(rates[topic]).text()} | {bytes_each[topic]:,.0f} | "
+        f"{Spread.of(speeds[topic]).text(',.1f')} |"
         for topic in topics
     )
     text = (
-        f"Clean input is {result['clean_over_hostile_messages']} times as fast in messages/s, and "
-        f"{result['clean_over_hostile_bytes']} times in bytes/s "
-        f"({MESSAGES:,} messages, median of {options.rounds}).\n\n"
-        f"| topic | messages/s | from ... to | bytes a message | MB/s |\n|---|---|---|---|---|\n{rows}\n"
+        f"Clean input is {messages_over.text('.2f')} times as fast in messages/s, and {bytes_over.text('.2f')} times "
+        f"in bytes/s ({count:,} messages, {chosen.rounds} rounds).\n\n"
+        f"| topic | messages/s | bytes a message | MB/s |\n|---|---|---|---|\n{rows}\n"
     )
-    command_line = f"python -m benchmarks.hostile --rounds {options.rounds}"
-    keep("hostile", command_line, "Hostile input beside clean input", result, text)
+    result = {
+        "clean_over_hostile_messages": asdict(messages_over),
+        "clean_over_hostile_bytes": asdict(bytes_over),
+        "messages_per_second": rates,
+        "bytes_per_message": {topic: round(size) for topic, size in bytes_each.items()},
+    }
+    keep("hostile", chosen.command, "Hostile input beside clean input", result, text, quick=chosen.quick)
     return 0
 
 

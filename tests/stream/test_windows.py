@@ -670,6 +670,16 @@ def test_state_of_expired_users_is_let_go() -> None:
     assert _state_size([f"user_{number:06}" for number in range(300)]) <= _state_size(["u"]) + 8
 
 
+def test_bytes_held_are_those_of_rows_and_ids() -> None:
+    engine = WindowEngine(replace(VIEW, deduplicate=True))
+    assert engine.nbytes == (0, 0)
+    feed(engine, at(5, "short"), at(6, "short"), at(7, "longer than twelve"))
+    engine = WindowEngine.restore(replace(VIEW, deduplicate=True), engine.snapshot())
+    assert engine.nbytes == (16 + 1 + 16 + 18 + 1, 3 * 16)  # a row: 16 bytes, its long id, a count of one byte
+    feed(engine, beat(82))
+    assert engine.nbytes == (0, 16)  # the heartbeat's own id
+
+
 def test_snapshot_survives_another_order_of_the_features() -> None:
     engine = WindowEngine(VIEW)
     feed(engine, at(5), at(7, "u2"))

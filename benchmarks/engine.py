@@ -1,0 +1,134 @@
+"""One run of the window engine over one partition's log, in a process of its own: so its peak memory means something.
+
+The log is made chunk by chunk and given to the engine in batches of 10,000, as the dataflow does; only the engine's
+part counts. Time is CPU time on one core, which others on the machine disturb least.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.clicks import Clicks
+from benchmarks.watch import cores
+from feast_repo.algebra import Count, Feature, Max, Min, Ratio, Sum, field
+from feast_repo.features import user_click_features as shipped
+from feast_repo.settings import PROJECT_ROOT
+from stream.windows import WindowEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import polars as pl
+
+    from feast_repo.views import WindowedView
+
+BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the engine is to do. `panes`: slides per window. The view is the shipped one but for what is said here."""
+
+    events: int
+    users: int
+    minutes: float
+    features: int = len(shipped.features)
+    panes: int = shipped.panes_per_window
+
+    @property
+    def view(self) -> WindowedView:
+        """The declaration: for more features, a mix of all kinds is added to the shipped ones."""
+        return replace(
+            shipped, window=self.panes * shipped.slide, features={**shipped.features, **_more(self.features)}
+        )
+
+    def batches(self) -> Iterator[pl.DataFrame]:
+        """The log, as `WindowEngine.process` takes it."""
+        for chunk in Clicks(self.events, self.users, self.minutes).clicks():
+            yield from chunk.rename({"arrival_ms": "kafka_timestamp"}).iter_slices(BATCH)
+
+
+@dataclass(frozen=True)
+class Run:
+    """CPU seconds, and the greatest memory of the process while the engine worked (bytes), a chunk of the log included.
+
+    `state_bytes` are those of the columns that it held at the end, `ids_bytes` the known ids among them; `active_users`
+    had a row in the last window, and `rows` were closed in all.
+    """
+
+    cpu_seconds: float
+    peak_bytes: int
+    state_bytes: int
+    ids_bytes: int
+    active_users: int
+    rows: int
+
+
+def run(case: Case) -> Run:
+    """Run the engine in a new process on the measured core.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its complaint went to standard error.
+    """
+    command = ["taskset", "--cpu-list", ",".join(map(str, cores()[0])), sys.executable, "-m", "benchmarks.engine"]
+    done = subprocess.run(
+        [*command, json.dumps(asdict(case))], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Run(**json.loads(done.stdout))
+
+
+def measure(case: Case) -> Run:
+    """Run the engine in this process."""
+    _warm_up(case)
+    engine = WindowEngine(case.view)
+    peak, seconds, rows, active = 0, 0.0, 0, 0
+    for batch in case.batches():
+        Path("/proc/self/clear_refs").write_text("5")  # let VmHWM begin anew
+        start = time.process_time()
+        windows = engine.process(batch).windows
+        seconds += time.process_time() - start
+        peak = max(peak, _most_resident())
+        if windows:
+            active = len(windows[-1].rows)
+            rows += sum(len(window.rows) for window in windows)
+    aggregates, ids = engine.nbytes
+    return Run(seconds, peak, aggregates + ids, ids, active, rows)
+
+
+def _warm_up(case: Case) -> None:
+    """Let everything be loaded and compiled."""
+    engine = WindowEngine(case.view)
+    for batch in replace(case, events=10 * BATCH, users=1000).batches():
+        engine.process(batch)
+
+
+def _most_resident() -> int:
+    """The greatest memory of this process since VmHWM began anew, as the kernel counts it, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
+def _more(features: int) -> dict[str, Feature]:
+    """What to add to the shipped features: counts, sums, least and greatest values, and ratios in turn."""
+    kinds = ("view", "click", "add_to_cart", "purchase")
+    found: dict[str, Feature] = {}
+    for number in range(features - len(shipped.features)):
+        where = (field("event_type") == kinds[number % 4]) & (field("price_cents") > 100 * number)
+        found[f"more_{number}"] = (
+            Count(where=where),
+            Sum("price_cents", where=where),
+            Min("price_cents", where=where),
+            Max("price_cents", where=where),
+            Ratio(f"more_{number - 4}", "view_count"),
+        )[number % 5]
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(measure(Case(**json.loads(sys.argv[1]))))))

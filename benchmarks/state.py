@@ -1,0 +1,168 @@
+"""What the stream's state takes: memory for each active user, snapshots, and the time of a restart.
+
+    python -m benchmarks.state
+
+Memory and snapshots are those of one engine (`benchmarks/held.py`), the restart is that of the whole dataflow on a real
+Kafka with 12 partitions (`benchmarks/restart.py`). A user is active who has a row in the last window that closed.
+
+What bounds them: a user takes a row in each pane in which they clicked, of 16 bytes for the id (and its text if that is
+longer than 12) and the smallest integer that holds each aggregate; an event takes 16 bytes while its pane lives. A
+snapshot writes all of it, in each epoch. A restart is mostly the imports, of which Feast's take the longest, and the
+state is read one partition after the other.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.clicks import Clicks
+from benchmarks.held import Held, Holding, hold
+from benchmarks.options import options
+from benchmarks.restart import MINUTES, Restart, Restarts
+from benchmarks.results import keep
+from benchmarks.rounds import Spread, in_turn
+from sandbox.stack import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+USERS = {"quick": 50_000, "usual": 1_000_000, "full": 1_000_000}
+DRAWN, EVENTS = 2, 8
+"""For each active user, so many users among whom clicks are drawn by Zipf's law, and so many clicks of them."""
+
+CLICKS_AN_HOUR = 4
+MOST_RESTARTS = 3
+BYTES_A_USER, BYTES_AN_ID, RESTART_S = 400, 24, 15
+KINDS = ("columns", "process", "restored process")
+AS_THEY_COME, WITH_IDS = "clicks as they come", "the same, with deduplication"
+EVERYWHERE, LONG_IDS = "every user in every pane", "the same, ids of 36 characters"
+
+
+def holdings(users: int, rounds: int) -> dict[str, Holding]:
+    """What is held in memory."""
+    return {
+        AS_THEY_COME: Holding(DRAWN * users, EVENTS * users),
+        WITH_IDS: Holding(DRAWN * users, EVENTS * users, deduplicate=True, restores=rounds),
+        EVERYWHERE: Holding(users),
+        LONG_IDS: Holding(users, id_length=36),
+    }
+
+
+def restarts(users: int, rounds: int) -> tuple[list[Restart], int, int]:
+    """Restarts of the dataflow; its active users, and the bytes of its recovery state."""
+    clicks = Clicks(round(users * CLICKS_AN_HOUR * MINUTES / 60), users, MINUTES, skew=0)
+    with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder) / "stack", kafka="auto") as sandbox:
+        run = Restarts(sandbox, clicks, Path(folder))
+        found = in_turn({"restart": run.restart}, rounds, "dataflow")
+        return found["restart"], run.active_users, run.recovery_bytes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    chosen = options("benchmarks.state", "Memory per active user, snapshots, and the time of a restart.", arguments)
+    users = USERS[chosen.size]
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {
+            name: lambda holding=holding: hold(holding, Path(folder))
+            for name, holding in holdings(users, chosen.rounds).items()
+        }
+        held = {name: runs[0] for name, runs in in_turn(ways, 1, "memory").items()}
+    started, active, recovery_bytes = restarts(users, min(chosen.rounds, MOST_RESTARTS))
+    keep(
+        "state",
+        chosen.command,
+        "What state takes",
+        {
+            "held": {name: asdict(one) for name, one in held.items()},
+            "restart": {
+                "active_users": active,
+                "recovery_bytes": recovery_bytes,
+                "seconds": [asdict(one) for one in started],
+            },
+        },
+        _text(held, started, active, recovery_bytes),
+        plots={"bytes of memory for each active user": _plot(held)},
+        quick=chosen.quick,
+    )
+    return 0
+
+
+def _a_user(held: Held) -> list[float]:
+    """Memory for each active user, in the order of KINDS."""
+    return [size / held.active_users for size in (held.column_bytes, held.grown_bytes, held.restored_bytes)]
+
+
+def _bytes_an_id(held: dict[str, Held]) -> float:
+    """Memory that deduplication adds, for each id."""
+    return (held[WITH_IDS].grown_bytes - held[AS_THEY_COME].grown_bytes) / held[WITH_IDS].ids
+
+
+def _text(held: dict[str, Held], started: list[Restart], active: int, recovery_bytes: int) -> str:
+    users = held[AS_THEY_COME].grown_bytes / held[AS_THEY_COME].active_users
+    most, longer = (held[name].grown_bytes / held[name].active_users for name in (EVERYWHERE, LONG_IDS))
+    first = Spread.of(one.first_row for one in started)
+    kinds = [f"{kind}, bytes a user" for kind in KINDS]
+    head = ["an engine's state", "active users", *kinds, "snapshot, MB", "written in, ms", "restored in, ms"]
+    lines = [
+        "| | measured | budget | |",
+        "|---|---|---|---|",
+        _verdict("bytes of memory for an active user, clicks as they come", users, BYTES_A_USER),
+        _verdict("the same, every user in every pane", most, BYTES_A_USER),
+        _verdict("the same, every user in every pane, with ids of 36 characters", longer, BYTES_A_USER),
+        _verdict("bytes of memory for a known id", _bytes_an_id(held), BYTES_AN_ID, ".1f"),
+        _verdict(f"s from process start to the first new row, {active:,} active users", first.median, RESTART_S, ".1f"),
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(
+            f"| {name} | {one.active_users:,} | {' | '.join(f'{size:,.0f}' for size in _a_user(one))} | "
+            f"{one.snapshot_bytes / 1e6:,.1f} | {one.snapshot_seconds * 1000:,.0f} | "
+            f"{Spread.of(one.restore_seconds).median * 1000:,.0f} |"
+            for name, one in held.items()
+        ),
+        "",
+        "Columns: exactly what the rows take, known ids included. Process: resident memory after the run less that",
+        "before it, garbage collected. Restored process: the same where only the snapshot was read.",
+        "",
+        "| restart, s from the start of the process | |",
+        "|---|---|",
+        f"| Python and Feast are imported | {Spread.of(one.ready for one in started).text('.1f')} |",
+        f"| first new row in Redis | {first.text('.1f')} |",
+        f"| new rows of all partitions | {Spread.of(one.all_rows for one in started).text('.1f')} |",
+        f"| end, with all committed | {Spread.of(one.exit for one in started).text('.1f')} |",
+        "",
+        f"Recovery state of {active:,} active users: {recovery_bytes / 1e6:,.1f} MB. Rounds: {len(started)}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(what: str, measured: float, budget: float, form: str = ",.0f") -> str:
+    return f"| {what} | {measured:{form}} | {budget} | {'within' if measured <= budget else '**missed**'} |"
+
+
+def _plot(held: dict[str, Held]) -> Figure:
+    from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second)
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    sizes_by_kind = zip(*map(_a_user, held.values()), strict=True)
+    for number, (label, sizes) in enumerate(zip(KINDS, sizes_by_kind, strict=True)):
+        axes.barh([at + (number - 1) * 0.26 for at in range(len(held))], sizes, height=0.24, label=label)
+    axes.axvline(BYTES_A_USER, color="#888", linestyle="--", label="budget (without ids)")
+    axes.set_yticks(range(len(held)), list(held))
+    axes.invert_yaxis()
+    axes.set_xlabel("bytes for each active user")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
