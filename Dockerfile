@@ -5,11 +5,11 @@ FROM python:3.12.12-slim-bookworm AS build
 COPY requirements/core.lock /tmp/core.lock
 # Wheels only: a package that would have to be compiled fails here and not in production.
 RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --only-binary :all: --require-hashes --requirement /tmp/core.lock
+ && /opt/venv/bin/pip install --no-cache-dir --only-binary :all: --no-deps --require-hashes --requirement /tmp/core.lock
 
 FROM build AS build-worker
 COPY requirements/worker.lock /tmp/worker.lock
-RUN /opt/venv/bin/pip install --no-cache-dir --only-binary :all: --require-hashes --requirement /tmp/worker.lock
+RUN /opt/venv/bin/pip install --no-cache-dir --only-binary :all: --no-deps --require-hashes --requirement /tmp/worker.lock
 
 FROM python:3.12.12-slim-bookworm AS base
 # The volumes are mounted where these folders are and take over their owner.

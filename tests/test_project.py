@@ -92,7 +92,7 @@ class TestLocks:
 
     def test_the_image_gets_no_tests_and_no_sandbox(self) -> None:
         only_dev = {canonicalize_name(Requirement(one).name) for extra in ("sandbox", "dev") for one in EXTRAS[extra]}
-        shared = {"mypy", "pyyaml"}  # Feast depends on them
+        shared = {"mypy", "psutil", "pyyaml"}  # Feast depends on them
         for image in ("core", "worker"):
             assert pins(image).keys() & only_dev <= shared
 
