@@ -25,10 +25,10 @@ FIND_PYTHON = set -e; python=; \
 	fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check bench up down clean lock
+.PHONY: help setup demo test chaos check bench bench-quick bench-full up down clean lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## install the locked dependencies and this project into .venv
 	@echo "$(VENV) is ready"
@@ -47,8 +47,14 @@ check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy --explicit-package-bases .
 
-bench: $(READY) ## run the benchmarks
+bench-quick: $(READY) ## see in a few minutes that all benchmarks work; keeps no results
+	@$(BIN)/python -m benchmarks --size quick
+
+bench: $(READY) ## measure the budgets: half an hour on a quiet machine
 	@$(BIN)/python -m benchmarks
+
+bench-full: $(READY) ## the same with growth curves and all peers: hours
+	@$(BIN)/python -m benchmarks --size full
 
 up: $(READY) ## start the sandbox: Kafka, a Redis-compatible server and the registry
 	@$(BIN)/python -m sandbox up

@@ -33,7 +33,7 @@ from benchmarks.options import options
 from benchmarks.results import keep
 from benchmarks.rounds import in_turn
 from benchmarks.scaling import Dimension, Point
-from benchmarks.topic import aside, produce, run_ours
+from benchmarks.topic import aside, compete, produce
 from feast_repo.features import user_click_features as view
 from sandbox.stack import Sandbox
 
@@ -174,7 +174,7 @@ def flow_dimensions(rounds: int) -> list[Dimension]:
 
 def _flow(sandbox: Sandbox, topic: str, folder: Path) -> Flow:
     data = folder / "data"
-    watched = run_ours(sandbox, topic, data, folder / "run.log")
+    watched = compete(sandbox, "ours", topic, data)
     rows = pl.scan_parquet(data / "features" / "**" / "*.parquet").select(pl.len()).collect().item()
     return Flow(watched.cpu_seconds, watched.peak_bytes, rows)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from redis import Redis
 
 from benchmarks.bare import key
 from benchmarks.clicks import START_MS, Clicks
-from benchmarks.topic import OURS, aside, environment, produce, run_ours
+from benchmarks.topic import aside, compete, environment, produce
 from benchmarks.watch import ContestantError, cores
 from feast_repo.features import user_click_features as view
 from feast_repo.redis_format import decode_time
@@ -44,6 +45,7 @@ LAST_END_MS = START_MS + 60 * 60_000
 """The last window that the first run closes, since the watermark is two minutes behind."""
 
 POLL_S = 0.005
+_OURS = [sys.executable, "-m", "benchmarks.contestants.ours"]
 GIVE_UP_S = 120.0
 
 
@@ -75,7 +77,7 @@ class Restarts:
         sandbox.kafka.create_topic(TOPIC, sandbox.partitions)
         aside(sandbox)
         produce(sandbox, TOPIC, _part(clicks, before=True))
-        run_ours(sandbox, TOPIC, self._data, folder / "run.log", self._recovery)
+        compete(sandbox, "ours", TOPIC, self._data, BENCH_RECOVERY=str(self._recovery))
         rows = self._last_rows()
         self.active_users = sum(map(len, rows))
         self._probes = [key(part["user_id"][0]) for part in rows]
@@ -99,7 +101,7 @@ class Restarts:
         with log.open("w") as errors, Redis.from_url(self._sandbox.redis_url) as redis:
             start = time.perf_counter()
             child = subprocess.Popen(
-                ["taskset", "--cpu-list", ",".join(map(str, cores()[0])), *OURS],
+                ["taskset", "--cpu-list", ",".join(map(str, cores()[0])), *_OURS],
                 cwd=PROJECT_ROOT,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,

@@ -1,15 +1,15 @@
-"""A topic of clicks on a sandbox with real servers, and the dataflow over it with stores that are empty each time."""
+"""A topic of clicks on a sandbox with real servers, and contestants over it with stores that are empty each time."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from benchmarks.contestants.environments import interpreter
 from benchmarks.watch import Watched, cores, pin, watch
 from stream.producing import TopicSink
 from stream.settings import StreamSettings
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from sandbox.stack import Sandbox
-
-OURS = [sys.executable, "-m", "benchmarks.contestants.ours"]
 
 
 class ProduceError(Exception):
@@ -46,7 +44,7 @@ def produce(sandbox: Sandbox, topic: str, frames: Iterable[pl.DataFrame]) -> Non
 
 
 def environment(sandbox: Sandbox, topic: str, folder: Path) -> dict[str, str]:
-    """What leads the dataflow from a topic to the sandbox's Redis and to files below a folder, and ends it there."""
+    """What leads a contestant from a topic to the sandbox's Redis and to files below a folder, and ends it there."""
     return {
         **sandbox.environment,
         "KAFKA_TOPIC": topic,
@@ -63,14 +61,22 @@ def aside(sandbox: Sandbox) -> None:
             pin(server.process.pid, cores()[1])
 
 
-def run_ours(sandbox: Sandbox, topic: str, folder: Path, log: Path, recovery: Path | None = None) -> Watched:
-    """The dataflow over the whole topic, with an empty Redis and an empty folder, in which its files stay.
+def compete(
+    sandbox: Sandbox,
+    contestant: str,
+    topic: str,
+    folder: Path,
+    *arguments: str,
+    on: set[int] | None = None,
+    **more: str,
+) -> Watched:
+    """A contestant over the whole topic, with an empty Redis and an empty folder, in which its files stay.
 
-    `recovery`: where its recovery state stays, too.
+    `more`: environment variables. Its log is beside the folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with Redis.from_url(sandbox.redis_url) as redis:
         redis.flushall()
-    more = {} if recovery is None else {"BENCH_RECOVERY": str(recovery)}
-    return watch(OURS, {**environment(sandbox, topic, folder), **more}, log)
+    command = [str(interpreter(contestant)), "-m", f"benchmarks.contestants.{contestant}", *arguments]
+    return watch(command, {**environment(sandbox, topic, folder), **more}, folder.with_suffix(".log"), on)

@@ -8,6 +8,7 @@ comes from Feast's own functions; `feast_bytes.py` compares the rest with the in
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,10 +21,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    Encode = Callable[[pl.Series, bytes], list[bytes]]
+
 VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 
 PROBE = "\x01probe\x01"
+SMALL = 1 << 12
+"""Numbers below it, as most counts are, have their bytes ready."""
+
 ROWS_PER_PAYLOAD = 2_000
 """So many rows are made ready while the server works on those before."""
 
@@ -56,24 +62,30 @@ def argument(value: bytes) -> bytes:
 NULL = argument(b"")
 
 
-def _varints(field: str) -> Callable[[pl.Series], list[bytes]]:
+def _varints(field: str) -> Encode:
     tag = value_tag(field, VARINT)
-    small = [argument(tag + as_varint(number)) for number in range(1 << 14)]  # most counts
 
-    def encode(column: pl.Series) -> list[bytes]:
+    @cache
+    def small(before: bytes) -> list[bytes]:
+        return [before + argument(tag + as_varint(number)) for number in range(SMALL)]
+
+    def encode(column: pl.Series, before: bytes) -> list[bytes]:
+        known = small(before)
         return [
-            small[value] if 0 <= value < len(small) else argument(tag + as_varint(value)) for value in column.to_list()
+            known[value] if 0 <= value < SMALL else before + argument(tag + as_varint(value))
+            for value in column.to_list()
         ]
 
     return encode
 
 
-def _fixed(field: str, wire_type: int, numpy_type: str) -> Callable[[pl.Series], list[bytes]]:
+def _fixed(field: str, wire_type: int, numpy_type: str) -> Encode:
     width = np.dtype(numpy_type).itemsize
-    head, tail = b"$%d\r\n%b" % (1 + width, value_tag(field, wire_type)), b"\r\n"
-    record = np.dtype([("head", f"S{len(head)}"), ("value", numpy_type), ("tail", f"S{len(tail)}")])
+    length, tail = b"$%d\r\n%b" % (1 + width, value_tag(field, wire_type)), b"\r\n"
 
-    def encode(column: pl.Series) -> list[bytes]:
+    def encode(column: pl.Series, before: bytes) -> list[bytes]:
+        head = before + length
+        record = np.dtype([("head", f"S{len(head)}"), ("value", numpy_type), ("tail", f"S{len(tail)}")])
         records = np.empty(len(column), record)
         records["head"], records["value"], records["tail"] = head, column.to_numpy(), tail
         data = records.tobytes()
@@ -82,11 +94,11 @@ def _fixed(field: str, wire_type: int, numpy_type: str) -> Callable[[pl.Series],
     return encode
 
 
-def _strings() -> Callable[[pl.Series], list[bytes]]:
+def _strings() -> Encode:
     tag = value_tag("string_val", SIZED)
 
-    def encode(column: pl.Series) -> list[bytes]:
-        return [argument(tag + as_varint(len(value)) + value) for value in column.cast(pl.Binary).to_list()]
+    def encode(column: pl.Series, before: bytes) -> list[bytes]:
+        return [before + argument(tag + as_varint(len(value)) + value) for value in column.cast(pl.Binary).to_list()]
 
     return encode
 
@@ -95,7 +107,7 @@ class ValueFormat(NamedTuple):
     """How a Feast type is written: the column's type, the encoder, and what stands in for null meanwhile."""
 
     dtype: Any
-    encode: Callable[[pl.Series], list[bytes]]
+    encode: Encode
     filler: Any = 0
 
 
@@ -110,8 +122,8 @@ VALUE_FORMATS = {
 """By Feast type. Views with others are left to Feast: what it makes of a value of some types depends on the batch."""
 
 
-def encode_values(column: pl.Series, feast_type: str) -> list[bytes]:
-    """A feature column as Feast's values, in RESP; null (and NaN, as in Feast) is empty.
+def encode_values(column: pl.Series, feast_type: str, before: bytes = b"") -> list[bytes]:
+    """A feature column as Feast's values, in RESP, each with `before` in front; null (and NaN, as in Feast) is empty.
 
     Raises:
         polars.exceptions.InvalidOperationError: a value does not fit into the declared type.
@@ -121,15 +133,15 @@ def encode_values(column: pl.Series, feast_type: str) -> list[bytes]:
     if dtype.is_float():
         column = column.fill_nan(None)
     if not column.null_count():
-        return encode(column)
-    values = encode(column.fill_null(filler))
-    return [NULL if null else value for null, value in zip(column.is_null().to_list(), values, strict=True)]
+        return encode(column, before)
+    values, empty = encode(column.fill_null(filler), before), before + NULL
+    return [empty if null else value for null, value in zip(column.is_null().to_list(), values, strict=True)]
 
 
-def encode_times(column: pl.Series) -> list[bytes]:
-    """Event times (Datetime) as protobuf Timestamps, in RESP; there are few different ones in a push."""
+def encode_times(column: pl.Series, before: bytes = b"") -> list[bytes]:
+    """Event times (Datetime) as protobuf Timestamps, in RESP, each with `before` in front; few of them differ."""
     microseconds = column.dt.epoch("us").to_list()
-    encoded = {value: _timestamp(value) for value in set(microseconds)}
+    encoded = {value: before + _timestamp(value) for value in set(microseconds)}
     return [encoded[value] for value in microseconds]
 
 
@@ -142,6 +154,18 @@ def _timestamp(microseconds: int) -> bytes:
 def decode_time(data: bytes) -> int:
     """A stored protobuf Timestamp in nanoseconds."""
     return int(Timestamp.FromString(data).ToNanoseconds())
+
+
+class _KeyEnds(dict[int, tuple[bytes, bytes]]):
+    """What stands around an entity in its key, in RESP, by the entity's length; there are few of them."""
+
+    def __init__(self, head: bytes, tail: bytes) -> None:
+        self._head, self._tail = head, tail
+
+    def __missing__(self, length: int) -> tuple[bytes, bytes]:
+        size = len(self._head) + 4 + length + len(self._tail)
+        self[length] = b"$%d\r\n%b%b" % (size, self._head, struct.pack("<I", length)), self._tail + b"\r\n"
+        return self[length]
 
 
 class RowFormat:
@@ -157,8 +181,7 @@ class RowFormat:
         sample: bytes = _redis_key(project, entity, entity_key_serialization_version=key_version)
         head, _, tail = sample.partition(PROBE.encode())
         head = head[:-4]  # the entity's length as 32 bits
-        self._key_constant = len(head) + 4 + len(tail)
-        self._key_template = b"$%d\r\n" + head.replace(b"%", b"%%") + b"%b%b" + tail.replace(b"%", b"%%") + b"\r\n"
+        self._key_ends = _KeyEnds(head, tail)
         self._time_field = argument(f"_ts:{view}".encode())
         self._fields = [argument(_mmh3(f"{view}:{name}")) for name in features]
 
@@ -171,11 +194,11 @@ class RowFormat:
         if missing := entities.null_count():
             message = f"{missing} of {len(entities)} rows have no {entities.name}"
             raise ValueError(message)
-        template, constant, length = self._key_template, self._key_constant, struct.Struct("<I").pack
-        return [
-            template % (constant + len(entity), length(len(entity)), entity)
-            for entity in entities.cast(pl.Binary).to_list()
-        ]
+        ends, made = self._key_ends, []
+        for entity in entities.cast(pl.Binary).to_list():
+            head, tail = ends[len(entity)]
+            made.append(head + entity + tail)
+        return made
 
     def write_commands(self, keys: list[bytes], rows: pl.DataFrame) -> Iterator[tuple[bytes, int]]:
         """HSET commands in RESP: payloads, each with the number of its commands.
@@ -208,10 +231,12 @@ class RowFormat:
         return 2 + 2 * len(self._features)
 
     def _fields_and_values(self, rows: pl.DataFrame) -> list[bytes | list[bytes]]:
-        pieces: list[bytes | list[bytes]] = [self._time_field, encode_times(rows["event_timestamp"])]
-        for field, (name, feature_type) in zip(self._fields, self._features.items(), strict=True):
-            pieces += [field, encode_values(rows[name], feature_type)]
-        return pieces
+        # Each field goes in front of its values before they are put together, which halves the pieces.
+        values = (
+            encode_values(rows[name], feature_type, field)
+            for field, (name, feature_type) in zip(self._fields, self._features.items(), strict=True)
+        )
+        return [encode_times(rows["event_timestamp"], self._time_field), *values]
 
     def read_time_commands(self, keys: list[bytes]) -> Iterator[tuple[bytes, int]]:
         """HGET commands in RESP for the stored event times of keys in RESP: payloads, each with their number."""
