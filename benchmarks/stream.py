@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ from sandbox.stack import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from feast import FeatureStore
 
     from benchmarks.options import Options
     from benchmarks.watch import Watched
@@ -98,8 +100,6 @@ class Contest:
 
 def _online_differences(folder: Path) -> int:
     """For how many users Feast reads something else from Redis than their newest row in Parquet."""
-    from feast_repo.store import open_store  # noqa: PLC0415  (after the settings)
-
     newest = (
         pl.scan_parquet(folder / "features" / "**" / "*.parquet", hive_partitioning=False)
         .select(pl.col("user_id").cast(pl.String), pl.col("event_timestamp"), *view.features)
@@ -110,9 +110,18 @@ def _online_differences(folder: Path) -> int:
         .collect()
     )
     wanted = [f"{view.name}:{name}" for name in view.features]
-    read = open_store().get_online_features(wanted, [{"user_id": user} for user in newest["user_id"]]).to_dict()
+    read = _store().get_online_features(wanted, [{"user_id": user} for user in newest["user_id"]]).to_dict()
     columns = {name: newest[name].to_list() for name in view.features}
     return sum(any(read[name][row] != columns[name][row] for name in columns) for row in range(len(newest)))
+
+
+@cache
+def _store() -> FeatureStore:
+    from feast_repo.store import ensure_applied, open_store  # noqa: PLC0415  (after the settings)
+
+    store = open_store()
+    ensure_applied(store)
+    return store
 
 
 def peers(chosen: Options) -> dict[str, int]:
