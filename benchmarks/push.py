@@ -37,6 +37,7 @@ from benchmarks.plots import bars
 from benchmarks.redis_content import digest, hashes, payloads
 from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
+from benchmarks.watch import ContestantError
 from feast_repo.features import user_click_features as view
 from feast_repo.redis_pipe import ask
 from sandbox.processes import LOOPBACK
@@ -70,10 +71,6 @@ LACKING = (
 )
 
 
-class DifferentError(Exception):
-    """Two contestants have left different contents."""
-
-
 class Contest:
     """One Redis, and those who write into it: each way gives rows/s. Ours are timed over `at_least` rows."""
 
@@ -84,7 +81,7 @@ class Contest:
         """Both pushes must leave the same.
 
         Raises:
-            DifferentError: they don't.
+            ContestantError: they don't.
         """
         self._redis.flushall()
         self._pusher.push_online(rows)
@@ -92,7 +89,8 @@ class Contest:
         self._redis.flushall()
         self._push_stock(rows.to_pandas())
         if ours != digest(self._redis) or ours.hashes != len(rows):
-            raise DifferentError
+            message = "the two pushes have left different contents in Redis"
+            raise ContestantError(message)
 
     def ours(self, rows: pl.DataFrame) -> float:
         """`Pusher.push_online`, again and again until so many rows are pushed."""
@@ -103,7 +101,8 @@ class Contest:
             written = self._pusher.push_online(rows)
             seconds += time.perf_counter() - start
             if written != len(rows):
-                raise DifferentError
+                message = f"the push wrote {written:,} of {len(rows):,} rows"
+                raise ContestantError(message)
         return self._at_least / seconds
 
     def feast(self, rows: pl.DataFrame) -> float:
