@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 USERS, AN_HOUR = 10_000, 200_000
 SIZES = {"quick": (400_000,), "usual": (500_000, 2_000_000), "full": (2_000_000, 10_000_000, 50_000_000)}
-MANY = 5_000_000
-MOST_ROUNDS, ROUNDS_OF_MANY = 3, 1
+ROUNDS_UP_TO = {1_000_000: 3, 5_000_000: 2}
+"""By events; beyond these one, since Spark takes minutes then."""
 POLARS, SPARK, BY_HAND = "polars", "spark", "DuckDB by hand"
 COMMANDS = {
     POLARS: ["-m", "benchmarks.contestants.backfill", "polars"],
@@ -69,6 +69,11 @@ def run(archive: Path, command: Sequence[str], contents: set[tuple[int, int]]) -
         return watched
 
 
+def rounds_of(events: int) -> int:
+    """Of so many events, at most."""
+    return next((rounds for size, rounds in ROUNDS_UP_TO.items() if events <= size), 1)
+
+
 def measure(events: int, rounds: int) -> dict[str, list[Watched]]:
     """All contestants in turn on so many events.
 
@@ -93,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "Backfill with Polars and with Spark, beside DuckDB by hand."
     options = read_options("benchmarks.backfill", about, arguments)
     found = {
-        events: measure(events, min(options.rounds, ROUNDS_OF_MANY if events > MANY else MOST_ROUNDS))
+        events: measure(events, min(options.rounds, rounds_of(events)))
         for events in track(SIZES[options.size], description="archives", transient=True)
     }
     seconds = {
