@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from benchmarks.rounds import Spread
 
@@ -35,8 +35,10 @@ def bars(found: Mapping[str, Sequence[float]], unit: str, ours: Sequence[str]) -
         text = f"{one.median:,.0f}" if one.median >= 100 else f"{one.median:.3g}"  # noqa: PLR2004  (three digits)
         axes.annotate(text, (one.most, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.15)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(PLAIN)
     axes.set_xlabel(unit)
     return figure

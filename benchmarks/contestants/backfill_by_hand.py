@@ -13,6 +13,8 @@ from feast_repo.features import user_click_features as view
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import events_folder, features_folder, progress_folder
 
+MEMORY = "8GB"
+"""Beyond it, DuckDB spills to disk."""
 QUERY = """
 copy (
   with once as (
@@ -68,6 +70,8 @@ def main() -> None:
     )
     with duckdb.connect() as database:
         database.execute("set preserve_insertion_order = false")
+        database.execute(f"set memory_limit = '{MEMORY}'")
+        database.execute(f"set temp_directory = '{root / 'spilled'}'")
         say("ready")
         (rows,) = database.execute(query).fetchone() or (0,)
     say("done", rows=rows)
