@@ -110,6 +110,6 @@ def _history(axes: Any, name: str, history: Sequence[Mapping[str, Any]]) -> None
     every = -(-len(days) // 7)
     axes.set_xticks(list(places)[::-every][::-1], days[::-every][::-1], fontsize=8)
     axes.set_xlim(-0.5, max(len(history), 2) - 0.5)
-    axes.set_ylim(0, max(1.5, *(1.1 * level for level in levels if level == level)))  # noqa: PLR0124  (NaN is not)
+    axes.set_ylim(0, 1.1 * np.nanmax([1.4, *levels]))
     axes.set_ylabel("effect / minor threshold", fontsize=8)
     axes.set_xlabel("24 hours to", fontsize=8)

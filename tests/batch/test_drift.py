@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from batch.drift import analyze_click_count_drift, drift_of, main as drift, samples_of
+from batch.drift_plots import plot
 from batch.drift_samples import PREDICTION, Period, health_in_words, sample, stream_health
 from batch.drift_statistics import LEAST_ROWS, compare, judge
 from batch.profiles import make_profiles, publish_profiles
@@ -343,3 +344,8 @@ class TestLibraryUse:
         assert analyze_click_count_drift(yesterday, today, feature_column="click_count_1h").severity == "major"
         with pytest.raises(ValueError, match="no column 'clicks'; the columns are click_count"):
             analyze_click_count_drift(yesterday, today, feature_column="clicks")
+
+
+def test_a_feature_that_no_day_has_a_verdict_on_is_drawn() -> None:
+    days = [{"end": "2026-01-06T00:00:00+00:00", "levels": {}, "severities": {}}]
+    assert plot("age", normal(rows=50), normal(rows=50), days)
