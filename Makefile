@@ -25,7 +25,7 @@ FIND_PYTHON = set -e; python=; \
 	fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check bench bench-quick bench-full up down clean lock
+.PHONY: help setup demo test chaos check bench-quick bench bench-full up down clean lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
