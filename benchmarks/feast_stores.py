@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,14 @@ class Stores:
     root: Path
     redis: Redis
     redis_url: str
+    _opened: list[FeatureStore] = field(default_factory=list)
 
     def ours(self) -> FeatureStore:
         """Feast with our plug-ins, as the commands open it."""
         from feast_repo.store import ensure_applied, open_store  # noqa: PLC0415  (after the settings; takes seconds)
 
         store = open_store()
+        self._opened.append(store)
         ensure_applied(store)
         return store
 
@@ -53,19 +55,27 @@ class Stores:
             "offline_store": {"type": offline},
         }
         store = FeatureStore(config=RepoConfig(repo_path=self.root, **settings))
+        self._opened.append(store)
         store.apply(_stock_objects())
         store.refresh_registry()  # else it is up to a minute behind
         return store
 
+    def close(self) -> None:
+        """Let the stores go of their registries, which are about to vanish."""
+        for store in self._opened:
+            store.registry._exit_handler()  # noqa: SLF001  (the timer of the cache; Feast stops it when Python ends)
+            store.registry.write_engine.dispose()
+
 
 @contextmanager
 def own_stores() -> Iterator[Stores]:
-    """An empty Redis without persistence, and an empty folder."""
+    """An empty Redis without persistence, and an empty folder; the settings are as before when they are gone."""
     with tempfile.TemporaryDirectory() as folder:
         root, guard = Path(folder) / "data", Guard()
         root.mkdir()
         server = RedisServer(Path(folder) / "redis", free_port(), guard)
         server.start()
+        before = os.environ.copy()
         os.environ |= {
             "REDIS_URL": server.url,
             "DATA_ROOT": str(root),
@@ -73,8 +83,12 @@ def own_stores() -> Iterator[Stores]:
         }
         try:
             with Redis.from_url(server.url) as redis:
-                yield Stores(root, redis, server.url)
+                stores = Stores(root, redis, server.url)
+                yield stores
+                stores.close()
         finally:
+            os.environ.clear()
+            os.environ.update(before)
             server.close()
             guard.close()
 
