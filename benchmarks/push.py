@@ -207,9 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (OURS, FEAST): ">= 15",
         (OURS_PLAIN, FEAST): "",
         (OURS, FEAST_SPARED): "",
+        (OURS_LARGE, READY_MADE): "",
         (OURS, limit): ">= 0.5",
         (OURS_LARGE, limit): ">= 0.5",
-        (OURS_LARGE, READY_MADE): "",
     }
     ratios = {
         f"{ours} / {theirs}": (ratio(found[ours], found[theirs]), budget) for (ours, theirs), budget in pairs.items()
