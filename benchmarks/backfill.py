@@ -8,8 +8,9 @@ with the 2 GB of memory that the command gives it. Timed is the job: imports and
 beside) are over. Memory is that of all processes together, pages of mapped files included. With `--size full`, Spark is
 left out of the largest size.
 
-What bounds it: `contestants/backfill_by_hand.py` computes the same rows with less care, in up to 8 GB. A backfill also reads the log
-once more in order, to recheck the watermarks and to know when each window closed, and compares with what is stored.
+What bounds it: `contestants/backfill_by_hand.py` computes the same rows with less care, in up to 8 GB. A backfill also
+reads the log once more in order, to recheck the watermarks and to know when each window closed, and compares with what
+is stored.
 
 After each run the rows must be the same, to the bit; `created_timestamp` is that of ours.
 """
