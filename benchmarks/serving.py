@@ -27,8 +27,8 @@ import polars as pl
 from rich.progress import track
 
 from benchmarks.http_load import closed_loop, open_loop, post
+from benchmarks.options import options
 from benchmarks.results import keep
-from feast_repo.commands import Command, integer
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import purchase_prediction, user_click_features as clicks
 from feast_repo.settings import PROJECT_ROOT
@@ -233,9 +233,7 @@ def _text(rounds: int, http: dict[str, Any], reads: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    command = Command("python -m benchmarks.serving", "The prediction service beside bare ASGI and feast serve.")
-    command.add_argument("--rounds", type=integer(1, 100), default=5, help="of each (%(default)s)")
-    options = command.parse_args(arguments)
+    chosen = options("benchmarks.serving", "The prediction service beside bare ASGI and feast serve.", arguments)
     with tempfile.TemporaryDirectory() as folder:
         guard = Guard()
         redis = RedisServer(Path(folder) / "redis", free_port(), guard)
@@ -247,14 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         try:
             fill(environment)
-            http = over_http(environment, options.rounds)
-            reads = in_process(environment, options.rounds)
+            http = over_http(environment, chosen.rounds)
+            reads = in_process(environment, chosen.rounds)
         finally:
             redis.close()
             guard.close()
-    text = _text(options.rounds, http, reads)
+    text = _text(chosen.rounds, http, reads)
     result = {"http": http, "in_process": reads, "views": [clicks.name, purchase_prediction.views[1].name]}
-    keep("serving", f"python -m benchmarks.serving --rounds {options.rounds}", "Serving", result, text)
+    keep("serving", chosen.command, "Serving", result, text, quick=chosen.quick)
     return 0
 
 

@@ -128,7 +128,7 @@ def peers(chosen: Options) -> dict[str, int]:
     """Rounds of each contestant beside ours and the limit."""
     slow = chosen.rounds if chosen.size == "full" else min(chosen.rounds, SLOW_ROUNDS)
     found = {"spark_streaming": chosen.rounds, "stock_bytewax": slow}
-    return found | ({"flink_sql": SLOW_ROUNDS, "quix_streams": 1} if chosen.size == "full" else {})
+    return found | ({"flink_sql": slow, "quix_streams": 1} if chosen.size == "full" else {})
 
 
 def measure(contest: Contest, rounds: dict[str, int]) -> dict[str, list[Watched]]:

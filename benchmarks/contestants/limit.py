@@ -39,7 +39,14 @@ def main() -> None:
     """Read the topic to its end."""
     settings = StreamSettings()
     consumer = Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "limit", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "group.id": "limit",
+            "enable.auto.commit": False,
+            # A fetch that only asks for partitions at their end holds up the others for so long.
+            "fetch.wait.max.ms": 10,
+            "queued.min.messages": 1_000_000,
+        }
     )
     starts, left = [], 0
     for partition in topic_partitions(settings):
@@ -51,7 +58,7 @@ def main() -> None:
     say("ready")
     consumer.assign(starts)
     while left:
-        batch = consumer.consume(min(BATCH, left), timeout=1)
+        batch = consumer.consume(min(BATCH, left), timeout=0.1)
         if any(message.error() is not None for message in batch):
             raise RuntimeError
         events = list(map(decode, [message.value() for message in batch]))
