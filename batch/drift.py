@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -180,12 +181,12 @@ def _print(report: dict[str, Any], file: Path) -> None:
     for one in report["features"]:
         colour = colours.get(one["severity"], "dim")
         p = f"{one['p_adjusted']:.2g}" if one["effects"] else ""
-        table.add_row(one["feature"], f"[{colour}]{one['severity']}[/]", one["says"], p)
+        table.add_row(one["feature"], f"[{colour}]{one['severity']}[/]", escape(one["says"]), p)
     console = Console()
     console.print(table)
     for says in health_in_words(report["reference"]["stream"], report["current"]["stream"]):
         console.print(says, highlight=False)
-    console.print(report["verdict"])
+    console.print(report["verdict"], markup=False)
     console.print(str(file), soft_wrap=True, highlight=False)
 
 

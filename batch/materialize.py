@@ -69,7 +69,8 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table)
     for name, one in report["views"].items():
         for example in one["examples"]:
-            console.print(f"  {name} {example['user']} {example['feature']}: {example['online']}, {example['offline']}")
+            told = f"  {name} {example['user']} {example['feature']}: {example['online']}, {example['offline']}"
+            console.print(told, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

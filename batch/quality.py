@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from batch.archive import ArchiveError
@@ -187,10 +188,10 @@ def _print(report: dict[str, Any]) -> None:
     table = Table("rule", "held", "broken", "for example", title=f"{report['table']}: {report['rows']:,} rows")
     for one in report["findings"]:
         held = "[green]yes[/]" if one["holds"] else "[red]NO[/]"
-        table.add_row(one["rule"], held, f"{one['broken']:,}", "; ".join(one["examples"][:3]))
+        table.add_row(one["rule"], held, f"{one['broken']:,}", escape("; ".join(one["examples"][:3])))
     console = Console()
     console.print(table)
-    console.print(report["verdict"], style="green" if report["holds"] else "red")
+    console.print(report["verdict"], style="green" if report["holds"] else "red", markup=False)
     for file in report["files"]:
         console.print(file, soft_wrap=True, highlight=False)
 

@@ -14,7 +14,7 @@ from flows.ranges import Hours, Instant, bounds, check, last_closed_hours, shown
 from flows.telling import CheckFailedError, emit, tell
 
 ASKED = "feature_store_heals_asked_for"
-REMEMBERED = 200
+REMEMBERED = 50
 """Ranges, in the order in which they were asked for."""
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.5
 
@@ -36,8 +39,8 @@ class AccessLog:
 
     def start(self) -> None:
         """Begin to write."""
-        self._flush()
         self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.start)
+        self._flush()
 
     def stop(self) -> None:
         """Write what is left, and end."""
@@ -47,6 +50,10 @@ class AccessLog:
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, bytearray()
-        if lines:
+        if not lines:
+            return
+        try:
             sys.stdout.write(lines.decode())
             sys.stdout.flush()
+        except OSError as error:  # a full disk or a closed pipe must not keep lines in memory, nor end the log
+            logger.warning("%d bytes of the access log are lost: %s", len(lines), error)

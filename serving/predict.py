@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,7 +56,9 @@ def _timed(reader: Reader, model: Model, users: Sequence[str]) -> tuple[list[Pre
 
 
 def _features_table(predictions: Sequence[Prediction], version: str) -> Table:
-    table = Table("", *(one.user_id for one in predictions), title=f"purchase within the next hour, model {version}")
+    table = Table(
+        "", *(escape(one.user_id) for one in predictions), title=f"purchase within the next hour, model {version}"
+    )
     for view in predictions[0].views:
         reads = [one.views[view] for one in predictions]
         table.add_row(f"[bold]{view}[/]", *(f"{read.status}{_age(read.age_seconds)}" for read in reads))
@@ -67,7 +70,7 @@ def _features_table(predictions: Sequence[Prediction], version: str) -> Table:
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def _age(seconds: float | None) -> str:

@@ -89,7 +89,11 @@ class Service:
         return Readiness(redis.ok and self._model_part.ok, redis, self._registry_part, self._model_part)
 
     async def refresh(self) -> None:
-        """Look at registry, model and keys once."""
+        """Look at keys, registry and model once."""
+        try:  # first, since a key that was taken away must not stay valid while a registry hangs
+            self.keys = await asyncio.to_thread(ApiKeys, self._settings)
+        except (OSError, ValueError) as error:
+            logger.warning("the API keys stay as they were: %s", error)
         schema, self._registry_part = await asyncio.to_thread(self._read_registry)
         model, part = await asyncio.to_thread(self._fitting, schema, self._model)
         # No await in between: a request sees both as before, or both as they are now.
@@ -97,10 +101,6 @@ class Service:
             logger.info("the registry has changed: reading its new schema")
             self.reader.use(schema)
         self._model, self._model_part = model, part
-        try:
-            self.keys = await asyncio.to_thread(ApiKeys, self._settings)
-        except (OSError, ValueError) as error:
-            logger.warning("the API keys stay as they were: %s", error)
 
     def _read_registry(self) -> tuple[ServedSchema, Part]:
         try:

@@ -356,3 +356,15 @@ class TestClicks:
         parts.append(click_rows(many[: len(many) // 4], ends[-1]))
         hours = volume_frame(view, hours_of(view, pl.concat(parts)))
         assert hours[RATIO].to_list() == [1.0, 0.25]
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = as_text().with_columns(
+        country=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("[/x]")).otherwise("country")
+    )
+    rows.write_csv(tmp_path / "new.csv")
+    assert quality(["profiles", "--input", str(tmp_path / "new.csv")]) == 0
+    assert "[/x]" in capsys.readouterr().out
+    assert len(held(root)) == USERS - 1
