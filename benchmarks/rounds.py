@@ -38,14 +38,21 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return Spread.of(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
-def in_turn(ways: Mapping[str, Callable[[], Result]], rounds: int, title: str) -> dict[str, list[Result]]:
-    """Run each way once a round; every other round goes the other way about. Shows progress on standard error."""
+def in_turn(
+    ways: Mapping[str, Callable[[], Result]], rounds: int | Mapping[str, int], title: str
+) -> dict[str, list[Result]]:
+    """Run each way once a round; every other round goes the other way about. Shows progress on standard error.
+
+    With rounds by way, those with fewer than the most take part in the first ones.
+    """
+    wanted = rounds if not isinstance(rounds, int) else dict.fromkeys(ways, rounds)
     found: dict[str, list[Result]] = {name: [] for name in ways}
     with Progress(transient=True) as progress:
-        task = progress.add_task(title, total=rounds * len(ways))
-        for number in range(rounds):
-            for name in list(ways)[:: -1 if number % 2 else 1]:
-                progress.update(task, description=f"{title}: {name}, round {number + 1} of {rounds}")
+        task = progress.add_task(title, total=sum(wanted.values()))
+        for number in range(max(wanted.values())):
+            taking_part = [name for name in ways if number < wanted[name]]
+            for name in taking_part[:: -1 if number % 2 else 1]:
+                progress.update(task, description=f"{title}: {name}, round {number + 1} of {wanted[name]}")
                 found[name].append(ways[name]())
                 progress.advance(task)
     return found

@@ -132,13 +132,8 @@ def peers(chosen: Options) -> dict[str, int]:
 
 
 def measure(contest: Contest, rounds: dict[str, int]) -> dict[str, list[Watched]]:
-    """All contestants in turn; those with fewer rounds than the most take part in the first ones."""
-    found: dict[str, list[Watched]] = {name: [] for name in rounds}
-    for number in range(max(rounds.values())):
-        ways = {name: partial(contest.run, name) for name, wanted in rounds.items() if number < wanted}
-        for name, runs in in_turn(ways, 1, f"{contest.topic}, round {number + 1}").items():
-            found[name] += runs
-    return found
+    """All contestants in turn."""
+    return in_turn({name: partial(contest.run, name) for name in rounds}, rounds, contest.topic)
 
 
 def two_processes(contest: Contest, rounds: int) -> dict[str, list[Watched]]:

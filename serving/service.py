@@ -124,9 +124,9 @@ class Service:
             problem = misfit(model.card.features, schema)
         except ModelError as error:
             problem = str(error)
-            if before is not None and misfit(before.card.features, schema) is None:
-                logger.warning("model %s stays: %s", before.card.version, problem)
-                model, problem = before, None
+        if problem is not None and before is not None and misfit(before.card.features, schema) is None:
+            logger.warning("model %s stays: %s", before.card.version, problem)
+            model, problem = before, None
         metrics.ready.labels("model").set(problem is None)
         if problem is not None or model is None:
             return None, Part(ok=False, detail=problem or "there is no model")

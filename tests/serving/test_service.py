@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 import pytest
 from feast import FeatureService, FeatureView, Field
@@ -439,6 +440,18 @@ class TestChanges:
         (data_root / "models" / "purchase_prediction" / "current.json").write_text("{")
         wait_for(lambda: "model v1 stays" in caplog.text)
         assert client.predict("a").status == 200
+
+    def test_a_model_that_does_not_fit_takes_no_place_of_one_that_does(
+        self, client: Client, data_root: Path, trained: Trained, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, *others = trained.card.features
+        unknown = msgspec.structs.replace(first, name="not_in_the_registry")
+        models = ModelFolder(data_root, "purchase_prediction")
+        models.save(msgspec.structs.replace(trained.card, version="v2", features=(unknown, *others)), trained.onnx)
+        models.promote("v2")
+        wait_for(lambda: "model v1 stays" in caplog.text)
+        assert "not_in_the_registry" in caplog.text
+        assert client.predict("a").body["model_version"] == "v1"
 
     def test_without_a_model_it_says_what_to_do_and_finds_one_later(
         self, store: FeatureStore, trained: Trained, monkeypatch: pytest.MonkeyPatch
