@@ -23,10 +23,10 @@ READ_TRIES = 10
 """A compaction removes the files of a day at once, so this allows for a read over many days."""
 
 
-def publish(path: Path, table: pl.DataFrame | pl.LazyFrame) -> None:
+def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None = None) -> None:
     """Write a table to `path` atomically, replacing what is there. Safe to call from several threads at once.
 
-    A lazy table goes to the disk in parts, so it may be larger than memory.
+    A lazy table goes to the disk in parts, so it may be larger than memory. `level`: of zstd; None is its default.
 
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
@@ -36,12 +36,12 @@ def publish(path: Path, table: pl.DataFrame | pl.LazyFrame) -> None:
     try:
         with temporary.open("wb") as file:
             if isinstance(table, pl.LazyFrame):
-                table.sink_parquet(file, compression="zstd")
+                table.sink_parquet(file, compression="zstd", compression_level=level)
             else:
                 # Through memory, since Polars tells a full disk in words of its own, and callers need the operating
                 # system's error.
                 buffer = io.BytesIO()
-                table.write_parquet(buffer, compression="zstd")
+                table.write_parquet(buffer, compression="zstd", compression_level=level)
                 file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())

@@ -1,12 +1,14 @@
 """A table that is a log: appended in offset order, one file per day and epoch, never a row twice.
 
-Guarantee: the rows of one day and one partition are appended in offset order and a file appears whole, so what is there
-is always a prefix of what should be. After a restart, a table finds the highest offset that is durable for each day and
-partition and skips rows up to it; this holds with and without recovery state, and nothing is ever deleted.
+Guarantee: the rows of one day and one partition are appended in offset order, and files appear whole and in the order
+in which they were taken, so what is there is always a prefix of what should be. After a restart, a table finds the
+highest offset that is durable for each day and partition and skips rows up to it; this holds with and without recovery
+state, and nothing is ever deleted.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -21,6 +23,28 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 DAY = "#day"
 """Column with a row's day; no event field has such a name."""
+
+FAST = 1
+"""Compression level: half the work of the default for files larger by a thirtieth, which a compaction writes anew."""
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file to be: rows of one day by partition, each partition's in offset order."""
+
+    folder: Path
+    rows: dict[int, list[pl.DataFrame]]
+
+    def write(self) -> None:
+        """Make the rows durable, in a file named after the first of them. It can be repeated.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        table = pl.concat(frame for _, frames in sorted(self.rows.items()) for frame in frames)
+        first = table.row(0, named=True)
+        path = self.folder / f"p{first['partition']:05d}-{first['offset']:020d}.parquet"
+        publish(path, table, level=FAST)
 
 
 class LogTable:
@@ -37,7 +61,7 @@ class LogTable:
         self._folder = folder
         self._columns = columns
         self._taken: dict[str, dict[int, int]] = {}
-        self._waiting: dict[str, list[pl.DataFrame]] = {}
+        self._waiting: dict[str, dict[int, list[pl.DataFrame]]] = {}
         self.waiting_rows = 0
 
     def append(self, partition: int, rows: pl.DataFrame) -> None:
@@ -71,22 +95,23 @@ class LogTable:
             else pl.col(column)
             for column, dtype in self._columns.items()
         )
-        self._waiting.setdefault(name, []).append(rows)
+        self._waiting.setdefault(name, {}).setdefault(partition, []).append(rows)
         self.waiting_rows += len(rows)
 
+    def take_files(self) -> list[LogFile]:
+        """All rows that wait, as files that the caller has to write, in this order: one per day."""
+        files = [LogFile(day_folder(self._folder, name), self._waiting[name]) for name in sorted(self._waiting)]
+        self._waiting, self.waiting_rows = {}, 0
+        return files
+
     def flush(self) -> None:
-        """Make all appended rows durable: one file per day, named after the first row in it.
+        """Write all rows that wait.
 
         Raises:
-            OSError: the disk is full or not writable; what was not written stays waiting.
+            OSError: the disk is full or not writable; what was not written is lost for this table, not for the next.
         """
-        for name in sorted(self._waiting):
-            table = pl.concat(self._waiting[name]).sort("partition", "offset")
-            first = table.row(0, named=True)
-            path = day_folder(self._folder, name) / f"p{first['partition']:05d}-{first['offset']:020d}.parquet"
-            publish(path, table)
-            self.waiting_rows -= len(table)
-            del self._waiting[name]
+        for file in self.take_files():
+            file.write()
 
     def _taken_offsets(self, name: str) -> dict[int, int]:
         """The highest offset of each partition on one day that is durable or waits; read from the files once."""

@@ -1,7 +1,11 @@
 """The dataflow's only output: everything that a batch led to, made durable in the one order that is safe.
 
     at once        features -> Redis (guarded: an older row never overwrites a newer one, so a replay is harmless)
-    at epoch end   log tables -> feature files -> progress record -> the epoch commits
+                   features -> their files; log rows -> their tables, many at a time
+    at epoch end   the rest of these -> progress record -> the epoch commits
+
+All writing goes on in threads beside the dataflow, which therefore waits only for what is in the way: for room, so that
+memory is bounded, and at the epoch's end for everything.
 
 Guarantee: when an epoch commits, all of its rows are durable, and the progress record never runs ahead of them. After a
 crash the epoch is replayed: log rows that are durable are skipped, and a feature file is overwritten with the same
@@ -17,8 +21,9 @@ import atexit
 import gc
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -37,6 +42,7 @@ from feast_repo.tables import (
 )
 from stream import metrics
 from stream.availability import Emptied, hold_for_disk, hold_for_redis
+from stream.background import Background
 from stream.log_table import LogTable
 from stream.routing import partition_of
 from stream.steps import parts
@@ -57,8 +63,11 @@ WRITE_THREADS = 8
 COLLECT_AFTER = 100_000
 """Objects that may come to be, beyond those that go, before the collector looks for cycles among them."""
 
-FLUSH_ROWS = 1_000_000
+FLUSH_ROWS = 250_000
 """Log rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
+
+ROOM = 2
+"""Batches for Redis, and sets of log files, that may be under way before the dataflow waits."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +152,13 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         self._record = ProgressRecord(progress_folder(root))
         self._stored = self._record.load()
         self._reached: dict[int, Progress] = {}
-        self._windows: list[tuple[int, ClosedWindow]] = []
+        self._windows: list[ClosedWindow] = []
         # A catch-up closes thousands of small windows in one epoch: their writes and syncs overlap.
-        self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="parquet")
+        self._feature_files = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="features")
+        self._offline: list[Future[None]] = []
+        # One thread each, since both keep an order: Redis rows are read and then compared, and log tables grow.
+        self._online = Background("redis", ROOM)
+        self._logs = Background("logs", ROOM)
         self._progress_key = progress_key(pusher.project, view.name)
         self._marker_key = marker_key(pusher.project, view.name)
         redis = pusher.redis
@@ -154,8 +167,9 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         self._mark: bytes | None = None  # unknown, so that the first epoch is pushed twice rather than not at all
 
     def write_batch(self, values: list[Outcome]) -> None:
-        """Buffer what goes to Parquet, and push features online."""
+        """Have all that came written."""
         self._tally.received()
+        closed: list[ClosedWindow] = []
         for outcome in values:
             partition = outcome.progress.partition
             self._messages += len(outcome.records) + len(outcome.dead_letters)
@@ -163,35 +177,35 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
             self._late_rows += len(late)
             self._dead += len(outcome.dead_letters)
             hold_for_disk(lambda: self._log(outcome, late))  # noqa: B023  (called before the next round)
-            closed = self._closed_end(partition)
-            self._windows += [(partition, window) for window in outcome.windows if window.end_ms > closed]
+            # Windows that are durable were pushed online before they became so.
+            windows = [window for window in outcome.windows if window.end_ms > self._closed_end(partition)]
+            self._offline += [self._feature_files.submit(self._push_offline, partition, window) for window in windows]
+            closed += windows
             self._reached[partition] = outcome.progress
-        self._push_online(values)
+        if self._events.waiting_rows + self._dead_letters.waiting_rows >= FLUSH_ROWS:
+            self._write_logs()
+        if closed:
+            features = pl.concat([window.rows for window in closed])
+            self._online.do(partial(hold_for_redis, partial(self._pusher.push_online, features)))
+            self._windows += closed
 
     def _log(self, outcome: Outcome, late: pl.DataFrame) -> None:
         partition = outcome.progress.partition
         self._events.append(partition, outcome.records)
         self._late.append(partition, late)
         self._dead_letters.append(partition, outcome.dead_letters)
-        if self._events.waiting_rows + self._dead_letters.waiting_rows >= FLUSH_ROWS:
-            self._flush_logs()
 
-    def _flush_logs(self) -> None:
-        self._events.flush()
-        self._late.flush()
-        self._dead_letters.flush()
+    def _write_logs(self) -> None:
+        for table in (self._events, self._late, self._dead_letters):
+            for file in table.take_files():
+                self._logs.do(partial(hold_for_disk, file.write))
 
-    def _push_online(self, values: list[Outcome]) -> None:
-        """Push windows that are not durable yet; those that are have been pushed before they became so."""
-        rows = [
-            window.rows
-            for outcome in values
-            for window in outcome.windows
-            if window.end_ms > self._closed_end(outcome.progress.partition)
-        ]
-        if rows:
-            features = pl.concat(rows)
-            hold_for_redis(lambda: self._pusher.push_online(features))
+    def _push_offline(self, partition: int, window: ClosedWindow) -> None:
+        hold_for_disk(
+            lambda: self._pusher.push_offline(
+                window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms
+            )
+        )
 
     def _closed_end(self, partition: int) -> int:
         """The last window end whose rows are durable; its file may have been compacted, so it is never rewritten."""
@@ -200,12 +214,16 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
 
     def snapshot(self) -> None:
         """Make the epoch durable; the progress record comes last."""
-        hold_for_disk(self._flush_logs)
-        list(self._threads.map(self._push_offline, self._windows))
+        self._write_logs()
+        for file in self._offline:
+            file.result()
+        self._logs.finish()
+        self._online.finish()
         if (redis := self._pusher.redis) is not None and self._reached:
             hold_for_redis(lambda: self._push_what_a_restore_missed(redis))
-        feature_rows = sum(len(window.rows) for _, window in self._windows)
+        feature_rows = sum(len(window.rows) for window in self._windows)
         self._windows.clear()
+        self._offline.clear()
         advanced = {
             partition: progress
             for partition, progress in self._reached.items()
@@ -227,7 +245,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         """
         mark = read_mark(redis, self._marker_key)
         if self._windows and (mark != self._mark or not is_filled(mark)):
-            self._pusher.push_online(pl.concat([window.rows for _, window in self._windows]))
+            self._pusher.push_online(pl.concat([window.rows for window in self._windows]))
         self._mark = mark
         self._emptied.look(filled=is_filled(mark))
 
@@ -245,14 +263,8 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
 
     def close(self) -> None:
         """End the writing threads; the last part tells what the run has stored."""
-        self._threads.shutdown()
+        self._feature_files.shutdown()
+        self._online.close()
+        self._logs.close()
         if summary := self._tally.close_part():
             logger.info("%s", summary)
-
-    def _push_offline(self, closed: tuple[int, ClosedWindow]) -> None:
-        partition, window = closed
-        hold_for_disk(
-            lambda: self._pusher.push_offline(
-                window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms
-            )
-        )

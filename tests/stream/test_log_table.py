@@ -73,12 +73,12 @@ def test_a_crash_between_the_files_of_two_days_loses_and_doubles_nothing(
     published: list[Path] = []
     real = parquet.publish
 
-    def crash_on_the_second(path: Path, table: pl.DataFrame) -> None:
+    def crash_on_the_second(path: Path, table: pl.DataFrame, *, level: int) -> None:
         if published:
             message = "power cut"
             raise OSError(message)
         published.append(path)
-        real(path, table)
+        real(path, table, level=level)
 
     table = LogTable(tmp_path, DEAD_LETTER_COLUMNS)
     table.append(0, letters(range(6), times))
@@ -94,15 +94,39 @@ def test_a_crash_between_the_files_of_two_days_loses_and_doubles_nothing(
     assert stored(tmp_path)["offset"].to_list() == list(range(6))
 
 
-def test_a_failed_flush_keeps_the_rows_for_the_next_one(tmp_path: Path) -> None:
+def test_a_failed_write_can_be_repeated(tmp_path: Path) -> None:
     table = LogTable(tmp_path / "file", DEAD_LETTER_COLUMNS)
     table.append(0, letters(range(3)))
     (tmp_path / "file").write_text("in the way")
+    (file,) = table.take_files()
     with pytest.raises(OSError, match="file"):
-        table.flush()
+        file.write()
     (tmp_path / "file").unlink()
-    table.flush()
+    file.write()
     assert stored(tmp_path / "file")["offset"].to_list() == [0, 1, 2]
+
+
+def test_what_was_taken_for_writing_is_known_to_come(tmp_path: Path) -> None:
+    table = LogTable(tmp_path, DEAD_LETTER_COLUMNS)
+    table.append(0, letters(range(3)))
+    (first,) = table.take_files()
+    table.append(0, letters(range(5)))  # while the first file is still under way
+    (second,) = table.take_files()
+    first.write()
+    second.write()
+    assert stored(tmp_path)["offset"].to_list() == list(range(5))
+    assert table.take_files() == []
+
+
+def test_a_file_is_in_order_of_partition_and_offset(tmp_path: Path) -> None:
+    table = LogTable(tmp_path, DEAD_LETTER_COLUMNS)
+    for partition, offsets in [(2, range(3)), (0, range(7, 9)), (2, range(3, 4)), (1, range(1)), (0, range(9, 10))]:
+        table.append(partition, letters(offsets))
+    table.flush()
+    (path,) = tmp_path.rglob("*.parquet")
+    assert path.name == "p00000-00000000000000000007.parquet"
+    rows = pl.read_parquet(path).select("partition", "offset").rows()
+    assert rows == [(0, 7), (0, 8), (0, 9), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3)]
 
 
 def test_rows_that_are_taken_are_not_taken_again(tmp_path: Path) -> None:
