@@ -1,4 +1,4 @@
-"""Kafka to batches: one consumer per partition, one `RawBatch` per poll.
+"""Kafka to batches: for each partition what has arrived of it, as one `RawBatch` at a time.
 
 Guarantee: every record is delivered at least once, in offset order within its partition, and the next offset is part of
 the epoch's snapshot, so with recovery a record counts exactly once. Kafka's group offsets are committed for lag tools
@@ -8,24 +8,19 @@ only and never read.
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import (
-    TIMESTAMP_LOG_APPEND_TIME,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message
 
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
 from stream import availability
+from stream.consumer import WorkerConsumer
 from stream.decoding import RawBatch
-from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, topic_partitions
+from stream.kafka import KafkaUnavailableError, topic_partitions
 from stream.stopping import fail, refuse, stop_requested
 
 if TYPE_CHECKING:
@@ -34,18 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MESSAGES_PER_POLL = 10_000
 EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01: windows end later than their events
 IDLE = timedelta(milliseconds=20)
-CONSUMER_DEFAULTS: dict[str, str | int | bool] = {
-    "fetch.wait.max.ms": 100,
-    "queued.max.messages.kbytes": 16_384,  # per partition: what is read ahead must fit for a hundred of them
-    "fetch.message.max.bytes": 1_048_576,
-    "log_level": 0,  # what is wrong is told once, by `error_cb` and by the messages' errors
-}
-
-
-_abandoned: list[Consumer] = []
 
 
 class KafkaSource(FixedPartitionedSource[RawBatch, int]):
@@ -58,6 +43,7 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._stored: dict[int, Progress] | None = None
+        self._of_worker = threading.local()
 
     def list_parts(self) -> list[str]:
         """One part per Kafka partition."""
@@ -71,40 +57,37 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
         del step_id
         if self._stored is None:
             self._stored = ProgressRecord(progress_folder(self._settings.data_root)).load()
+        if not hasattr(self._of_worker, "consumer"):  # worker threads share this object
+            self._of_worker.consumer = WorkerConsumer(self._settings)
         partition = int(for_part)
-        return KafkaPartition(self._settings, partition, resume_state, self._stored.get(partition))
+        return KafkaPartition(
+            self._settings, self._of_worker.consumer, partition, resume_state, self._stored.get(partition)
+        )
 
 
 class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     """One partition's records from an offset on."""
 
     def __init__(
-        self, settings: StreamSettings, partition: int, resume_offset: int | None, stored: Progress | None
+        self,
+        settings: StreamSettings,
+        consumer: WorkerConsumer,
+        partition: int,
+        resume_offset: int | None,
+        stored: Progress | None,
     ) -> None:
         self._topic = settings.kafka_topic
         self._partition = partition
         self._where = f"{self._topic}[{partition}] on {settings.kafka_bootstrap_servers}"
-        self._consumer = Consumer(
-            {
-                **CONSUMER_DEFAULTS,
-                "group.id": f"ml-feature-store-{self._topic}",
-                **client_config(settings),
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": settings.stream_stop_at_end,
-                "auto.offset.reset": "error",
-                "error_cb": self._on_error,
-            }
-        )
+        self._consumer = consumer
         self._next_offset, end = self._start_and_end(settings, resume_offset, stored)
         self._end = end if settings.stream_stop_at_end else None
         self._ended = self._end is not None and self._next_offset >= self._end
         self._uncommitted: int | None = None
-        self._committed: int | None = None
         self._awake: datetime | None = None
         self._failure: KafkaError | None = None
         self._warned_create_time = False
-        self._consumer.assign([TopicPartition(self._topic, partition, self._next_offset)])
+        consumer.start(partition, self._next_offset)
 
     def _start_and_end(
         self, settings: StreamSettings, resume_offset: int | None, stored: Progress | None
@@ -112,9 +95,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         """Where to start, and the partition's end now; refuses when the log and what we know of it disagree."""
         where = self._where
         try:
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, self._partition), timeout=METADATA_TIMEOUT_S
-            )
+            low, high = self._consumer.bounds(self._partition)
         except KafkaException as error:
             refuse(f"can't read the offsets of {where}: {error.args[0].str()}")
         if resume_offset is not None and resume_offset < low:
@@ -149,33 +130,28 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return (low if resume_offset is None else resume_offset), high
 
     def next_batch(self) -> list[RawBatch]:
-        """What has arrived, up to 10,000 messages; ends on a stop signal or at the end that was asked for."""
+        """What has arrived; ends on a stop signal or at the end that was asked for."""
         if stop_requested.is_set() or self._ended:
             raise StopIteration
         if self._failure is not None:
             fail(self._why_it_ends(self._failure))
-        messages = self._consumer.consume(MESSAGES_PER_POLL, timeout=0)
-        if any(message.error() is not None for message in messages):
+        messages = self._consumer.take(self._partition)
+        if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
+        # While others get something, the next poll may have something for this one.
+        self._awake = datetime.now(UTC) + IDLE if self._consumer.idle else None
         if not messages:
-            self._awake = datetime.now(UTC) + IDLE
             return []
-        self._awake = None
         availability.kafka.is_back_for_all()
         batch = RawBatch(
             partition=self._partition,
             values=[message.value() or b"" for message in messages],
-            keys=[message.key() for message in messages],
+            keys=list(map(Message.key, messages)),
             kafka_timestamps=_within_calendar([message.timestamp()[1] for message in messages]),
-            offsets=[message.offset() for message in messages],
+            offsets=list(map(Message.offset, messages)),
         )
         self._warn_of_create_time(messages[0])
         return self._advance(batch)
-
-    def _on_error(self, error: KafkaError) -> None:
-        """Called while polling. librdkafka connects again by itself, so this is only told."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (librdkafka's public name)
-            availability.kafka.is_away(self._partition, error.str(), "waiting")
 
     def _why_it_ends(self, error: KafkaError) -> str:
         """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""
@@ -237,26 +213,14 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def snapshot(self) -> int:
         """The next offset. What the last snapshot held is committed by now, so lag tools may see it."""
         if self._uncommitted is not None:
-            self._commit(self._uncommitted)
+            self._consumer.commit(self._partition, self._uncommitted)
         self._uncommitted = self._next_offset
         return self._next_offset
 
-    def _commit(self, offset: int) -> None:
-        if availability.kafka.away or offset == self._committed:
-            return
-        self._committed = offset
-        try:
-            self._consumer.commit(offsets=[TopicPartition(self._topic, self._partition, offset)], asynchronous=True)
-        except KafkaException as error:
-            logger.debug("group offset not committed (for lag tools only): %s", error)
-
     def close(self) -> None:
-        """Leave the broker; the last epoch commits as the run ends."""
-        if availability.kafka.away:
-            _abandoned.append(self._consumer)  # closing it would wait for the broker, and nothing depends on that
-            return
-        self._commit(self._next_offset)
-        self._consumer.close()
+        """Leave the partition; the last epoch commits as the run ends."""
+        self._consumer.commit(self._partition, self._next_offset)
+        self._consumer.stop(self._partition)
 
 
 def _within_calendar(timestamps: list[int]) -> list[int]:
