@@ -6,6 +6,7 @@ column for each field. No windows, no stores, no looking at what the decoder let
 
 from __future__ import annotations
 
+import gc
 from operator import attrgetter
 
 import msgspec
@@ -16,7 +17,8 @@ from benchmarks.contestants import say
 from stream.kafka import topic_partitions
 from stream.settings import StreamSettings
 
-BATCH = 10_000
+BATCH = 2_000
+"""What stays in the processor's cache from the poll to the columns."""
 
 
 class Event(msgspec.Struct, gc=False):
@@ -45,6 +47,8 @@ def main() -> None:
             "enable.auto.commit": False,
             # A fetch that only asks for partitions at their end holds up the others for so long.
             "fetch.wait.max.ms": 10,
+            "fetch.queue.backoff.ms": 10,
+            "fetch.message.max.bytes": 4 << 20,
             "queued.min.messages": 1_000_000,
         }
     )
@@ -55,6 +59,7 @@ def main() -> None:
         left += high - low
     messages = left
     decode = msgspec.json.Decoder(Event).decode
+    gc.disable()  # messages are no part of cycles, and looking for some takes a quarter of the time
     say("ready")
     consumer.assign(starts)
     while left:
