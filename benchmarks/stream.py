@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 EVENTS, QUICK_EVENTS = 2_400_000, 200_000
 FEW, MANY = 12, 64
 ONLINE_USERS = 1_000
-SLOW_ROUNDS = 2
-"""Of contestants that take minutes, unless more rounds are wanted (`--size full`)."""
-
 BUDGETS = {"limit": ">= 0.6", "stock_bytewax": ">= 10", "spark_streaming": ">= 3"}
 
 
@@ -126,9 +123,8 @@ def _store() -> FeatureStore:
 
 def peers(chosen: Options) -> dict[str, int]:
     """Rounds of each contestant beside ours and the limit."""
-    slow = chosen.rounds if chosen.size == "full" else min(chosen.rounds, SLOW_ROUNDS)
-    found = {"spark_streaming": chosen.rounds, "stock_bytewax": slow}
-    return found | ({"flink_sql": slow, "quix_streams": 1} if chosen.size == "full" else {})
+    found = {"spark_streaming": chosen.rounds, "stock_bytewax": chosen.rounds}
+    return found | ({"flink_sql": chosen.rounds, "quix_streams": 1} if chosen.size == "full" else {})
 
 
 def measure(contest: Contest, rounds: dict[str, int]) -> dict[str, list[Watched]]:
