@@ -12,7 +12,7 @@ of events are looked for. What should not happen is that anything grows faster t
 - Features: each is one more column to aggregate, to merge and to store; the user ids cost the same for any number.
 - Windows per slide: a window is merged from its panes when it closes, so a row is read once a slide while it lives.
   Events per slide are the same, so this part of an event's cost is linear in the panes.
-- Partitions: the log is the same, cut into more parts; each has its own consumer, engine, files and smaller batches.
+- Partitions: the log is the same, cut into more parts; each has its own engine, files and smaller batches.
 - Density: users are the same, and their events grow. The rows that close don't, and they cost more than events do.
 """
 
