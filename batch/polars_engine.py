@@ -68,8 +68,11 @@ class PolarsEngine:
             waiting = ready.filter(~is_next).drop("lowest")
 
     def _lowest(self, scope: Scope, day: str) -> pl.DataFrame:
-        log = _scan(scope, self._events, (day,))
-        return despite_compaction(log.group_by(PARTITION).agg(pl.col("offset").min().alias("lowest")).collect)
+        def read() -> pl.DataFrame:
+            log = _scan(scope, self._events, (day,))
+            return log.group_by(PARTITION).agg(pl.col("offset").min().alias("lowest")).collect()
+
+        return despite_compaction(read)
 
     def _times(self, scope: Scope, folder: Path, day: str) -> pl.DataFrame:
         def read() -> pl.DataFrame:

@@ -9,8 +9,9 @@ from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's 
 
 from batch.quality_rules import OFF_GRID, VERSION
 from batch.quality_validation import ROW
-from batch.spark_engine import SQL_TYPES, local_url, spark_despite_compaction, sql_schema
+from batch.spark_engine import FILE_IS_GONE, SQL_TYPES, local_url, sql_schema
 from batch.stored import CREATED, TIME, stored_files
+from feast_repo.parquet import despite_compaction
 from feast_repo.views import offline_columns
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def spark_frames(
     Raises:
         OSError: a file can't be read.
     """
-    return spark_despite_compaction(lambda: _frames(view, data_root, first, last, start, reach))
+    return despite_compaction(lambda: _frames(view, data_root, first, last, start, reach), FILE_IS_GONE)
 
 
 def _frames(

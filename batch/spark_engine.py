@@ -14,7 +14,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from functools import reduce
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -42,7 +42,7 @@ except ImportError as error:
     raise ArchiveError(MESSAGE) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from pyspark.sql import Column, DataFrame
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from feast_repo.algebra import Aggregate, Predicate
     from feast_repo.views import WindowedView
 
-    Result = TypeVar("Result")
 
 SQL_TYPES = {pl.String(): "string", pl.Int32(): "int", pl.Int64(): "bigint", pl.Float64(): "double"}
 CONFIGURATION = {
@@ -70,6 +69,7 @@ LOCAL = {
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
 }
 FILE_IS_GONE = ("FileNotFound", "FILE_NOT_EXIST", "PATH_NOT_FOUND")
+"""What the text of an error says; its type depends on the step that found out."""
 
 
 class SparkEngine:
@@ -109,7 +109,7 @@ class SparkEngine:
 
     def timeline(self, scope: Scope) -> Timeline:
         """Read the log once, ordered by Spark."""
-        return spark_despite_compaction(lambda: self._timeline(scope))
+        return despite_compaction(lambda: self._timeline(scope), FILE_IS_GONE)
 
     def windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
         """The rows of a chunk's windows."""
@@ -121,7 +121,7 @@ class SparkEngine:
             LATE: pl.Boolean(),
             **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
         }
-        rows = spark_despite_compaction(lambda: _frame(self._windows(scope, chunk, mode)))
+        rows = despite_compaction(lambda: _frame(self._windows(scope, chunk, mode)), FILE_IS_GONE)
         return rows.select(types.keys()).cast(pl.Schema(types))
 
     def _timeline(self, scope: Scope) -> Timeline:
@@ -282,24 +282,6 @@ def sql_schema(columns: Mapping[str, pl.DataType]) -> str:
 def local_url(path: Path) -> str:
     """A path of this machine as Spark takes it: it would read some characters as wildcards."""
     return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))
-
-
-def spark_despite_compaction(read: Callable[[], Result]) -> Result:
-    """`despite_compaction` for what Spark reads.
-
-    Raises:
-        OSError: files keep vanishing.
-    """
-
-    def told() -> Result:
-        try:
-            return read()
-        except Exception as error:  # what Spark raises for it depends on the step that found out
-            if any(sign in str(error) for sign in FILE_IS_GONE):
-                raise FileNotFoundError from error
-            raise
-
-    return despite_compaction(told)
 
 
 @contextmanager

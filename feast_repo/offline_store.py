@@ -52,6 +52,8 @@ SCHEMA_TAG = "columns"
 """Tag of a source that holds its columns as JSON, so that an empty folder has a schema, too."""
 
 FOREVER = timedelta(days=36_500)
+FILE_IS_GONE = ("No files found", "No such file")
+"""What the text of DuckDB's error says."""
 _TYPES: dict[str, Any] = {
     "String": pl.String,
     "Int64": pl.Int64,
@@ -198,7 +200,7 @@ class _ReplanningJob(IbisRetrievalJob):
     def __init__(self, plan: Callable[[], IbisRetrievalJob]) -> None:
         self._plan = plan
         with _quietly():  # planning opens the files for their schemas, so it can miss one, too
-            self.__dict__.update(despite_compaction(plan, duckdb.IOException).__dict__)
+            self.__dict__.update(despite_compaction(plan, FILE_IS_GONE).__dict__)
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._read(super()._to_df_internal, timeout)
@@ -215,7 +217,7 @@ class _ReplanningJob(IbisRetrievalJob):
                 raise
 
         with _quietly():
-            return despite_compaction(read_or_plan_again, duckdb.IOException)
+            return despite_compaction(read_or_plan_again, FILE_IS_GONE)
 
 
 @contextmanager

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 Result = TypeVar("Result")
 
-READ_TRIES = 10
-"""A compaction removes the files of a day at once, so this allows for a read over many days."""
+PAUSES_S = tuple(0.005 * 2**number for number in range(12))
+"""Between tries of a read. A compaction removes a day's files one after another, thousands of them, on a disk that may
+be busy, and fails whoever lists them meanwhile: 20 s in all is far more than it takes."""
 
 
 def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None = None) -> None:
@@ -69,18 +71,30 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def despite_compaction(read: Callable[[], Result], gone: type[Exception] = FileNotFoundError) -> Result:
-    """List and read files again if a listed one has just been merged into another, which `gone` tells.
+def despite_compaction(read: Callable[[], Result], signs: Sequence[str] = ()) -> Result:
+    """List and read files again, after a pause, while a listed one is gone since it was just merged into another.
+
+    `signs`: what the text of an error has in it if the library that reads has no type of error for that.
 
     Raises:
-        OSError: files keep vanishing, or can't be read.
+        FileNotFoundError: a file is gone for good.
+        OSError: files can't be read.
     """
-    for _ in range(READ_TRIES - 1):
+    for pause_s in PAUSES_S:
         try:
-            return read()
-        except gone:
-            continue
-    return read()
+            return _read(read, signs)
+        except FileNotFoundError:
+            time.sleep(pause_s)
+    return _read(read, signs)
+
+
+def _read(read: Callable[[], Result], signs: Sequence[str]) -> Result:
+    try:
+        return read()
+    except Exception as error:
+        if any(sign in str(error) for sign in signs):
+            raise FileNotFoundError(str(error)) from error
+        raise
 
 
 def day_folder(root: Path, day: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from batch import compaction
+from batch import archive, compaction
 from batch.backfill import main as backfill
 from batch.compaction import main as compact
 from batch.lock import only_batch_writer
@@ -22,6 +24,7 @@ from batch.restore_online import newest_by_day
 from batch.stored import effective, stored_rows
 from batch.training_set import main as training_set
 from feast_repo.features import user_click_features as view
+from feast_repo.files import data_files
 from feast_repo.progress import Progress, ProgressRecord
 from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, event_columns, events_folder, progress_folder
 from sandbox.checks import rows_of
@@ -280,6 +283,26 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = rows_of(events_folder(root)).sort("partition", "offset")
     assert_frame_equal(found.filter(pl.col("partition") < PARTITIONS), before.sort("partition", "offset"))
     assert found.filter(partition=PARTITIONS)["offset"].to_list() == list(range(APPENDED))
+
+
+@pytest.mark.usefixtures("store", "root")
+def test_a_listing_may_be_out_of_date_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    listings: Counter[Path] = Counter()
+
+    def outdated(folder: Path) -> list[Path]:
+        """Each second listing of a day is right."""
+        files = data_files(folder)
+        listings[folder] += 1
+        if listings[folder] % 2:
+            for file in files:
+                file.rename(folder / f"compacted-{uuid.uuid4().hex}.parquet")
+        return files
+
+    monkeypatch.setattr(archive, "data_files", outdated)
+    assert parity([]) == 0
+    assert parity(["--mode", "complete"]) == 0
+    assert {folder.parent.name for folder in listings} >= {"events", view.name}
+    assert min(listings.values()) > 1
 
 
 @pytest.mark.usefixtures("store", "root")

@@ -1,7 +1,8 @@
-"""A listing lacks no row while files are merged."""
+"""Neither a listing nor a read lacks a row while files are merged."""
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from batch.compaction import LOG_ORDER, finish, merge
 from feast_repo.files import data_files
-from feast_repo.parquet import publish
+from feast_repo.parquet import despite_compaction, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,3 +44,38 @@ def test_a_merge_in_the_middle_of_a_listing(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "glob", glob)
     (merged,) = data_files(folder)
     assert pl.read_parquet(merged)["offset"].to_list() == list(range(10))
+
+
+@pytest.mark.parametrize("count", [1, 2_000])
+def test_a_read_outlasts_the_removal_of_the_originals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    publish(tmp_path / "compacted.parquet", pl.DataFrame({"offset": range(count)}))
+    originals = [tmp_path / f"p00000-{offset:020d}.parquet" for offset in range(count)]
+    for original in originals:
+        original.touch()
+    remaining = iter(originals)
+
+    def sleep(seconds: float) -> None:
+        """A slow disk, which takes 5 ms a file."""
+        for original in islice(remaining, round(seconds / 0.005)):
+            original.unlink()
+
+    def read() -> list[int]:
+        files = data_files(tmp_path)
+        for original in islice(remaining, 1):
+            original.unlink()
+        assert len([file.stat() for file in files]) == 1, "all or nothing"
+        offsets: list[int] = pl.read_parquet(files)["offset"].to_list()
+        return offsets
+
+    monkeypatch.setattr("feast_repo.parquet.time.sleep", sleep)
+    assert despite_compaction(read) == list(range(count))
+
+
+def test_a_file_that_is_gone_for_good_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("feast_repo.parquet.time.sleep", paused.append)
+    with pytest.raises(FileNotFoundError, match=r"gone\.parquet"):
+        despite_compaction((tmp_path / "gone.parquet").read_bytes)
+    assert 10 < sum(paused) < 60
