@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 USERS, AN_HOUR = 10_000, 200_000
 SIZES = {"quick": (400_000,), "usual": (500_000, 2_000_000), "full": (2_000_000, 10_000_000, 50_000_000)}
-ROUNDS_UP_TO = {1_000_000: 3, 5_000_000: 2}
-"""By events; beyond these one, since Spark takes minutes then."""
 SPARK_UP_TO = 10_000_000
 """Events; with more, it would take longer than all the others together."""
 POLARS, SPARK, BY_HAND = "polars", "spark", "DuckDB by hand"
@@ -73,11 +71,6 @@ def run(archive: Path, command: Sequence[str], contents: set[tuple[int, int]]) -
         return watched
 
 
-def rounds_of(events: int) -> int:
-    """Of so many events, at most."""
-    return next((rounds for size, rounds in ROUNDS_UP_TO.items() if events <= size), 1)
-
-
 def measure(events: int, rounds: int) -> dict[str, list[Watched]]:
     """All contestants in turn on so many events.
 
@@ -104,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "Backfill with Polars and with Spark, beside DuckDB by hand."
     options = read_options("benchmarks.backfill", about, arguments)
     found = {
-        events: measure(events, min(options.rounds, rounds_of(events)))
+        events: measure(events, options.rounds)
         for events in track(SIZES[options.size], description="archives", transient=True)
     }
     seconds = {
@@ -118,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for other in (SPARK, BY_HAND)
         for events in seconds[other]
     }
-    text = _text(ratios, found, seconds)
+    text = _text(ratios, found, seconds, options.rounds)
     result = {
         "ratios": {name: vars(spread) for name, spread in ratios.items()},
         "runs": {
@@ -129,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name: {events / 1e6: taken for events, taken in by_events.items()} for name, by_events in seconds.items()
     }
     plots = {"Seconds over events": growth(millions, "million events", "seconds", ours=(POLARS,))}
-    keep("backfill", options.command, "Backfill", result, text, plots=plots, quick=options.quick)
+    keep("backfill", options, "Backfill", result, text, plots=plots)
     return 0
 
 
@@ -137,6 +130,7 @@ def _text(
     ratios: dict[str, Spread],
     found: dict[int, dict[str, list[Watched]]],
     seconds: dict[str, dict[int, list[float]]],
+    rounds: int,
 ) -> str:
     lines = ["| ratio | | budget |", "|---|---|---|"]
     lines += [
@@ -158,9 +152,8 @@ def _text(
                 f"| {peak.median:,.0f} | {runs[0].told['rows']:,} |"
             )
     started = Spread.of(one.told["start_seconds"] for ways in found.values() for one in ways.get(SPARK, ()))
-    rounds = ", ".join(f"{len(ways[POLARS])} of {events:,} events" for events, ways in found.items())
     return (
-        f"Median (least to most) of rounds: {rounds}. All stored the same rows. Spark's session took "
+        f"Median (least to most) of {rounds} rounds. All stored the same rows. Spark's session took "
         f"{started.text('.1f')} s to start, which is not counted.\n\n" + "\n".join(lines) + "\n"
     )
 

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"| deduplicate | events/s | snapshot, MB | snapshot, ms |\n|---|---|---|---|\n{rows}\n"
     )
     result = {"with_over_without": asdict(over), "bytes_per_event_in_snapshot": round(grows, 1), "runs": runs}
-    keep("deduplicate", chosen.command, "What deduplication costs", result, text, quick=chosen.quick)
+    keep("deduplicate", chosen, "What deduplication costs", result, text)
     return 0
 
 

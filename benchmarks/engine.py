@@ -58,14 +58,17 @@ class Case:
 class Run:
     """CPU seconds, and the greatest memory of the process while the engine worked (bytes), a chunk of the log included.
 
-    `state_bytes` are those of the columns that it held at the end, `ids_bytes` the known ids among them; `active_users`
-    had a row in the last window, and `rows` were closed in all.
+    `state_bytes` are those of the columns that it held at the end, `ids_bytes` the known ids among them; a snapshot
+    was taken of them and restored. `active_users` had a row in the last window, and `rows` were closed in all.
     """
 
     cpu_seconds: float
     peak_bytes: int
     state_bytes: int
     ids_bytes: int
+    snapshot_bytes: int
+    snapshot_seconds: float
+    restore_seconds: float
     active_users: int
     rows: int
 
@@ -98,7 +101,13 @@ def measure(case: Case) -> Run:
             active = len(windows[-1].rows)
             rows += sum(len(window.rows) for window in windows)
     aggregates, ids = engine.nbytes
-    return Run(seconds, peak, aggregates + ids, ids, active, rows)
+    start = time.perf_counter()
+    state = engine.snapshot()
+    taken = time.perf_counter() - start
+    start = time.perf_counter()
+    WindowEngine.restore(case.view, state)
+    restored = time.perf_counter() - start
+    return Run(seconds, peak, aggregates + ids, ids, len(state), taken, restored, active, rows)
 
 
 def _warm_up(case: Case) -> None:
@@ -106,6 +115,7 @@ def _warm_up(case: Case) -> None:
     engine = WindowEngine(case.view)
     for batch in replace(case, events=10 * BATCH, users=1000).batches():
         engine.process(batch)
+    WindowEngine.restore(case.view, engine.snapshot())
 
 
 def _most_resident() -> int:

@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = {rate: {**vars(run), "quantiles": _quantiles(run.all)} for rate, run in runs.items()}
     plot = shares({f"{rate:,} events/s": run.all for rate, run in runs.items()}, "milliseconds from record to row")
     plots = {"Share of rows that can be read within a time": plot}
-    keep("freshness", options.command, "Freshness", {"runs": result}, text, plots=plots, quick=options.quick)
+    keep("freshness", options, "Freshness", {"runs": result}, text, plots=plots)
     return 0
 
 

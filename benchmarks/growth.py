@@ -3,9 +3,10 @@
     python -m benchmarks.growth              # the window engine alone
     python -m benchmarks.growth --size full  # 5 million users as well, and the dataflow on Kafka
 
-The first three run the window engine alone on one partition's log in memory (`benchmarks/engine.py`), the others the
-whole dataflow on a real Kafka, with recovery, into Redis and Parquet. All is on one core, and as it is shipped: copies
-of events are looked for. What should not happen is that anything grows faster than linearly.
+The first three run the window engine alone on one partition's log in memory (`benchmarks/engine.py`), with a snapshot
+and a restore at the end, as each epoch and each restart have them. The others run the whole dataflow on a real Kafka,
+with recovery, into Redis and Parquet. All is on one core, and as it is shipped: copies of events are looked for. What
+should not happen is that anything grows faster than linearly.
 
 - Users: the events grow with them, so all work is linear if an event costs the same. A closing window puts its rows
   into a hash table and sorts its users, and known ids are searched: these outgrow the caches, and cost n log n.
@@ -96,7 +97,7 @@ def engine_dimensions(size: Size, rounds: int) -> list[Dimension]:
         return [_engine_point(at, case, found[f"{name}: {at:,}"]) for at, case in cases[name].items()]
 
     users = [
-        Point(runs[0].active_users, point.microseconds, point.memory)
+        Point(runs[0].active_users, point.microseconds, point.memory, point.milliseconds)
         for point, runs in zip(points("users"), (found[f"users: {at:,}"] for at in cases["users"]), strict=True)
     ]
     return [
@@ -123,8 +124,13 @@ def _engine_point(at: float, case: Case, runs: list[Run]) -> Point:
         "aggregates held": [one.state_bytes - one.ids_bytes for one in runs],
         "ids held": [one.ids_bytes for one in runs],
         PEAK: [one.peak_bytes for one in runs],
+        "snapshot": [one.snapshot_bytes for one in runs],
     }
-    return Point(at, [1e6 * one.cpu_seconds / case.events for one in runs], memory)
+    milliseconds = {
+        "snapshot written": [1e3 * one.snapshot_seconds for one in runs],
+        "restored": [1e3 * one.restore_seconds for one in runs],
+    }
+    return Point(at, [1e6 * one.cpu_seconds / case.events for one in runs], memory, milliseconds)
 
 
 def flow_dimensions(rounds: int) -> list[Dimension]:
@@ -192,12 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n".join([f"**{verdict}** Medians of {chosen.rounds}, on one core.\n", *(one.text() for one in dimensions)])
     keep(
         "growth",
-        chosen.command,
+        chosen,
         "How cost grows",
         {"verdict": verdict, "dimensions": {one.name: _as_json(one) for one in dimensions}},
         text,
         plots={f"{one.name}: time of an event and memory": one.plot() for one in dimensions},
-        quick=chosen.quick,
     )
     return 0
 
@@ -209,7 +214,12 @@ def _as_json(dimension: Dimension) -> dict[str, Any]:
         "linear_time": dimension.linear_time,
         "unit": dimension.unit,
         "points": [
-            {"at": point.at, "microseconds": list(point.microseconds), "memory_bytes": point.memory}
+            {
+                "at": point.at,
+                "microseconds": list(point.microseconds),
+                "memory_bytes": point.memory,
+                "milliseconds": point.milliseconds,
+            }
             for point in dimension.points
         ],
     }

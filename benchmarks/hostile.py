@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "messages_per_second": rates,
         "bytes_per_message": {topic: round(size) for topic, size in bytes_each.items()},
     }
-    keep("hostile", chosen.command, "Hostile input beside clean input", result, text, quick=chosen.quick)
+    keep("hostile", chosen, "Hostile input beside clean input", result, text)
     return 0
 
 

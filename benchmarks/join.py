@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seconds": found,
     }
     plots = {f"Seconds to join {asked:,} rows": bars(found, f"seconds for {asked:,} rows", ours=(OURS,))}
-    keep("join", options.command, "Point-in-time join", result, text, plots=plots, quick=options.quick)
+    keep("join", options, "Point-in-time join", result, text, plots=plots)
     return 0
 
 

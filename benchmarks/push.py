@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     plot = bars(found, "rows/s into Redis (median; line: all rounds)", ours=(OURS, OURS_LARGE, OURS_PLAIN))
     plots = {"Rows per second into Redis": plot}
-    keep("push", options.command, "Push to Redis", result, text, plots=plots, quick=options.quick)
+    keep("push", options, "Push to Redis", result, text, plots=plots)
     return 0
 
 

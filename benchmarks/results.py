@@ -11,30 +11,36 @@ from sandbox.machine import as_markdown, facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from matplotlib.figure import Figure
 
+    from benchmarks.options import Options, Size
+
 RESULTS = PROJECT_ROOT / "benchmarks" / "results"
-QUICK = PROJECT_ROOT / ".cache" / "benchmarks"
-"""Results of quick runs, which must not take the place of better ones."""
+FOLDERS: dict[Size, Path] = {
+    "quick": PROJECT_ROOT / ".cache" / "benchmarks",
+    "usual": RESULTS,
+    "full": RESULTS / "full",
+}
+"""By the size of the run, since one must not take the place of another; those of quick runs are not for keeping."""
 
 
 def keep(
     name: str,
-    command: str,
+    chosen: Options,
     title: str,
     result: dict[str, Any],
     text: str,
     *,
     plots: Mapping[str, Figure] | None = None,
-    quick: bool = False,
 ) -> None:
     """Write a result as `<name>.json` and `<name>.md`, with what it was measured on and its plots; print the text.
 
     `plots`: by what they show; each becomes an SVG beside the others.
     """
-    machine = facts(command)
-    folder = QUICK if quick else RESULTS
+    machine = facts(chosen.command)
+    folder = FOLDERS[chosen.size]
     folder.mkdir(parents=True, exist_ok=True)
     pictures = ""
     for number, (shows, figure) in enumerate((plots or {}).items()):

@@ -6,7 +6,7 @@ of the last two points alone, which shows a bend. Points are medians over the ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +24,12 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Point:
-    """A place on the dimension with its rounds: microseconds of CPU an event, and memory in bytes by its kind."""
+    """Rounds at a place: microseconds of CPU an event; bytes and milliseconds by what takes them."""
 
     at: float
     microseconds: Sequence[float]
     memory: Mapping[str, Sequence[float]]
+    milliseconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,29 @@ class Dimension:
     bound: str
 
     def exponents(self, *, last_step: bool = False) -> dict[str, float]:
-        """Of the time of one event, and of each kind of memory."""
+        """Of the time of one event, of each kind of memory, and of what takes milliseconds."""
         points = self.points[-2:] if last_step else self.points
         series = {"time": [Spread.of(point.microseconds).median for point in points]}
-        series |= {kind: [Spread.of(point.memory[kind]).median for point in points] for kind in self._kinds}
-        return {what: _exponent([point.at for point in points], values) for what, values in series.items()}
+        series |= {f"{kind}, MB": [Spread.of(point.memory[kind]).median for point in points] for kind in self._kinds}
+        series |= {
+            f"{task}, ms": [Spread.of(point.milliseconds[task]).median for point in points] for task in self._tasks
+        }
+        at = [point.at for point in points]
+        return {name: _exponent(at, values) for name, values in series.items()}
 
     @property
     def _kinds(self) -> list[str]:
         return list(self.points[0].memory)
 
     @property
+    def _tasks(self) -> list[str]:
+        return list(self.points[0].milliseconds)
+
+    @property
     def worse_than_linear(self) -> list[str]:
         """What grows more than linearly over all points or over the last step."""
         both = [self.exponents(), self.exponents(last_step=True)]
-        allowed = {"time": self.linear_time, **dict.fromkeys(self._kinds, 1)}
+        allowed = {**dict.fromkeys(both[0], 1), "time": self.linear_time}
         return [what for what, most in allowed.items() if any(found[what] > most + TOLERANCE for found in both)]
 
     @property
@@ -71,23 +80,25 @@ class Dimension:
     def text(self) -> str:
         """The exponents, the points and what bounds them, as Markdown."""
         over, last = self.exponents(), self.exponents(last_step=True)
-        kinds = self._kinds
+        others = [name for name in over if name != "time"]
         lines = [
             f"## {self.name.capitalize()}: {self.verdict}",
             "",
-            f"| | {' | '.join(['time an event', *kinds])} |",
-            f"|---|{'---|' * (1 + len(kinds))}",
-            f"| exponent | {' | '.join(f'{over[what]:.2f}' for what in ['time', *kinds])} |",
-            f"| of the last step | {' | '.join(f'{last[what]:.2f}' for what in ['time', *kinds])} |",
-            f"| of linear work | {' | '.join(map(str, [self.linear_time, *[1] * len(kinds)]))} |",
+            f"| exponent of | {' | '.join(['time an event', *others])} |",
+            f"|---|{'---|' * len(over)}",
+            f"| all points | {' | '.join(f'{over[name]:.2f}' for name in ['time', *others])} |",
+            f"| the last step | {' | '.join(f'{last[name]:.2f}' for name in ['time', *others])} |",
+            f"| linear work | {' | '.join(map(str, [self.linear_time, *[1] * len(others)]))} |",
             "",
-            f"| {self.unit} | CPU time an event, us | events a CPU second | {', MB | '.join(kinds)}, MB |",
-            f"|---|---|---|{'---|' * len(kinds)}",
+            f"| {self.unit} | CPU time an event, us | events a CPU second | {' | '.join(others)} |",
+            f"|---|---|---|{'---|' * len(others)}",
         ]
         for point in self.points:
             taken = Spread.of(point.microseconds)
-            memory = " | ".join(f"{Spread.of(point.memory[kind]).median / 1e6:,.1f}" for kind in kinds)
-            lines.append(f"| {point.at:,.0f} | {taken.text('.2f')} | {1e6 / taken.median:,.0f} | {memory} |")
+            medians = [Spread.of(point.memory[kind]).median / 1e6 for kind in self._kinds]
+            medians += [Spread.of(point.milliseconds[task]).median for task in self._tasks]
+            rest = " | ".join(f"{value:,.1f}" for value in medians)
+            lines.append(f"| {point.at:,.0f} | {taken.text('.2f')} | {1e6 / taken.median:,.0f} | {rest} |")
         return "\n".join([*lines, "", self.bound, ""])
 
     def plot(self) -> Figure:

@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             guard.close()
     text = _text(chosen.rounds, http, reads)
     result = {"http": http, "in_process": reads, "views": [clicks.name, purchase_prediction.views[1].name]}
-    keep("serving", chosen.command, "Serving", result, text, quick=chosen.quick)
+    keep("serving", chosen, "Serving", result, text)
     return 0
 
 

@@ -37,7 +37,6 @@ DRAWN, EVENTS = 2, 8
 """For each active user, so many users among whom clicks are drawn by Zipf's law, and so many clicks of them."""
 
 CLICKS_AN_HOUR = 4
-MOST_RESTARTS = 3
 BYTES_A_USER, BYTES_AN_ID, RESTART_S = 400, 24, 15
 KINDS = ("columns", "process", "restored process")
 AS_THEY_COME, WITH_IDS = "clicks as they come", "the same, with deduplication"
@@ -73,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, holding in holdings(users, chosen.rounds).items()
         }
         held = {name: runs[0] for name, runs in in_turn(ways, 1, "memory").items()}
-    started, active, recovery_bytes = restarts(users, min(chosen.rounds, MOST_RESTARTS))
+    started, active, recovery_bytes = restarts(users, chosen.rounds)
     keep(
         "state",
-        chosen.command,
+        chosen,
         "What state takes",
         {
             "held": {name: asdict(one) for name, one in held.items()},
@@ -88,7 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
         _text(held, started, active, recovery_bytes),
         plots={"bytes of memory for each active user": _plot(held)},
-        quick=chosen.quick,
     )
     return 0
 

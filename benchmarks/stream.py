@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
     from benchmarks.watch import Watched
 
-EVENTS, QUICK_EVENTS = 2_400_000, 200_000
+EVENTS, QUICK_EVENTS = 2_000_000, 200_000
 FEW, MANY = 12, 64
 ONLINE_USERS = 1_000
 BUDGETS = {"limit": ">= 0.6", "stock_bytewax": ">= 10", "spark_streaming": ">= 3"}
@@ -124,7 +124,9 @@ def _store() -> FeatureStore:
 def peers(chosen: Options) -> dict[str, int]:
     """Rounds of each contestant beside ours and the limit."""
     found = {"spark_streaming": chosen.rounds, "stock_bytewax": chosen.rounds}
-    return found | ({"flink_sql": chosen.rounds, "quix_streams": 1} if chosen.size == "full" else {})
+    if chosen.size == "full":
+        found |= {"stock_bytewax_tuned": chosen.rounds, "flink_sql": chosen.rounds, "quix_streams": 1}
+    return found
 
 
 def measure(contest: Contest, rounds: dict[str, int]) -> dict[str, list[Watched]]:
@@ -196,12 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = len(few.expected)
     keep(
         "stream",
-        chosen.command,
+        chosen,
         "Stream",
         as_json(runs),
         told(runs, clicks, rows),
         plots={f"events/s with {FEW} partitions": plot(runs["few"], clicks.events)},
-        quick=chosen.quick,
     )
     return 0
 
