@@ -20,6 +20,9 @@ from stream import strict_json
 
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+AT_ONCE = 2_000
+"""Messages that are decoded before the next ones: their bytes and objects fit in a core's own cache."""
+
 _MALFORMED = ("JSON is malformed", "Input data was truncated")
 """How msgspec's errors begin where a document is no JSON by any reading; its other errors may be of its own limits."""
 
@@ -81,23 +84,13 @@ class Decoder:
 
     def decode(self, batch: RawBatch) -> DecodedBatch:
         """Decode a batch of any size; never raises on bad input."""
-        values = batch.values
-        blank = self._struct()
-        events, reasons = self._decode_each(values, blank)
-        for position in self._doubtful(values, events) - reasons.keys():
-            outcome = self._look_again(values[position])
-            if isinstance(outcome, str):
-                reasons[position] = outcome
-                events[position] = blank
-            else:
-                events[position] = outcome
-
-        columns = pl.DataFrame(
-            [
-                pl.Series("offset", batch.offsets, dtype=pl.Int64),
-                pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),
-                *(pl.Series(field.name, list(map(get, events)), dtype=field.dtype) for field, get in self._columns),
-            ]
+        reasons: dict[int, str] = {}
+        starts = range(0, len(batch.values), AT_ONCE) or [0]
+        fields = [self._fields(batch.values[start : start + AT_ONCE], start, reasons) for start in starts]
+        columns = pl.concat(fields, rechunk=True).select(
+            pl.Series("offset", batch.offsets, dtype=pl.Int64),
+            pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),
+            pl.all(),
         )
         keys = pl.Series("message_key", batch.keys, dtype=pl.Binary)
         verdict = columns.with_columns(keys).select(self._verdict).to_series()
@@ -108,6 +101,22 @@ class Decoder:
         bad = verdict.is_not_null()
         dead_letters = self._dead_letters(batch, bad.arg_true().to_list(), verdict.drop_nulls())
         return DecodedBatch(batch.partition, batch.next_offset, columns.filter(~bad), dead_letters)
+
+    def _fields(self, values: list[bytes], start: int, reasons: dict[int, str]) -> pl.DataFrame:
+        """The declared fields of some messages; adds the reasons against those that have none, counted from `start`."""
+        blank = self._struct()
+        events, refused = self._decode_each(values, blank)
+        for position in self._doubtful(values, events) - refused.keys():
+            outcome = self._look_again(values[position])
+            if isinstance(outcome, str):
+                refused[position] = outcome
+                events[position] = blank
+            else:
+                events[position] = outcome
+        reasons.update((start + position, reason) for position, reason in refused.items())
+        return pl.DataFrame(
+            [pl.Series(field.name, list(map(get, events)), dtype=field.dtype) for field, get in self._columns]
+        )
 
     def _decode_each(self, values: list[bytes], blank: Any) -> tuple[list[Any], dict[int, str]]:
         """One event a message, and the reasons against those that are no JSON for sure, which have a blank event.

@@ -7,13 +7,12 @@ only and never read.
 
 from __future__ import annotations
 
-import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException
 
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
@@ -26,8 +25,6 @@ from stream.stopping import fail, refuse, stop_requested
 if TYPE_CHECKING:
     from feast_repo.progress import Progress
     from stream.settings import StreamSettings
-
-logger = logging.getLogger(__name__)
 
 EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01: windows end later than their events
 IDLE = timedelta(milliseconds=20)
@@ -86,7 +83,6 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._uncommitted: int | None = None
         self._awake: datetime | None = None
         self._failure: KafkaError | None = None
-        self._warned_create_time = False
         consumer.start(partition, self._next_offset)
 
     def _start_and_end(
@@ -135,23 +131,17 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             raise StopIteration
         if self._failure is not None:
             fail(self._why_it_ends(self._failure))
-        messages = self._consumer.take(self._partition)
-        if any(map(Message.error, messages)):
-            messages = self._without_errors(messages)
+        arrived = self._consumer.take(self._partition)
+        self._failure = arrived.failure
+        if arrived.end is not None:
+            self._ended = self._end is not None and arrived.end >= self._end
         # While others get something, the next poll may have something for this one.
         self._awake = datetime.now(UTC) + IDLE if self._consumer.idle else None
-        if not messages:
+        if not arrived.offsets:
             return []
         availability.kafka.is_back_for_all()
-        batch = RawBatch(
-            partition=self._partition,
-            values=[message.value() or b"" for message in messages],
-            keys=list(map(Message.key, messages)),
-            kafka_timestamps=_within_calendar([message.timestamp()[1] for message in messages]),
-            offsets=list(map(Message.offset, messages)),
-        )
-        self._warn_of_create_time(messages[0])
-        return self._advance(batch)
+        timestamps = _within_calendar(arrived.timestamps)
+        return self._advance(RawBatch(self._partition, arrived.values, arrived.keys, timestamps, arrived.offsets))
 
     def _why_it_ends(self, error: KafkaError) -> str:
         """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""
@@ -179,33 +169,6 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             self._next_offset = batch.offsets[-1] + 1 if within else self._end
         return [batch] if batch.offsets else []
 
-    def _without_errors(self, messages: list[Message]) -> list[Message]:
-        """The good messages; an error is handled after the ones before it were delivered."""
-        good = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                good.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
-                # Its offset is the log's end, also where transaction markers leave a gap behind the last record.
-                self._ended = self._end is not None and message.offset() >= self._end
-            elif error.fatal() or error.code() in _FINAL:
-                self._failure = error
-                break
-            else:
-                availability.kafka.is_away(self._partition, error.str(), "waiting")
-        return good
-
-    def _warn_of_create_time(self, message: Message) -> None:
-        if not self._warned_create_time and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME:
-            self._warned_create_time = True
-            if self._partition == 0:  # once is enough
-                logger.warning(
-                    "topic %s has producers' timestamps; set message.timestamp.type=LogAppendTime, so that one "
-                    "producer with a wrong clock can't move event time",
-                    self._topic,
-                )
-
     def next_awake(self) -> datetime | None:
         """When to ask again; None: at once."""
         return self._awake
@@ -228,12 +191,3 @@ def _within_calendar(timestamps: list[int]) -> list[int]:
     if min(timestamps) >= EARLIEST_MS and max(timestamps) <= LATEST_MS:
         return timestamps
     return [min(max(timestamp, EARLIEST_MS), LATEST_MS) for timestamp in timestamps]
-
-
-# All else passes: librdkafka reconnects and asks again by itself.
-_FINAL = {
-    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001  (librdkafka's public names)
-    KafkaError.OFFSET_OUT_OF_RANGE,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-}

@@ -4,9 +4,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, Message, Producer
 
-from stream import consumer as module
+from stream import availability, consumer as module
 from stream.consumer import WorkerConsumer
 
 if TYPE_CHECKING:
@@ -39,17 +39,24 @@ def consumer(topic: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerCo
             one.stop(partition)
 
 
+def message(offset: int) -> Message:
+    return Message(value=b"0", offset=offset, timestamp=(TIMESTAMP_CREATE_TIME, 0))
+
+
+def error(code: int) -> Message:
+    return Message(error=KafkaError(code))
+
+
 def read(consumer: WorkerConsumer, partitions: set[int]) -> dict[int, list[int]]:
     """Everything of these partitions, asked for in turn, up to their ends."""
     numbers: dict[int, list[int]] = {partition: [] for partition in partitions}
     left = set(partitions)
     while left:
         for partition in sorted(left):
-            for message in consumer.take(partition):
-                if message.error():
-                    left.discard(partition)
-                else:
-                    numbers[partition].append(int(message.value() or b""))
+            arrived = consumer.take(partition)
+            numbers[partition] += map(int, arrived.values)
+            if arrived.end is not None:
+                left.discard(partition)
     return numbers
 
 
@@ -71,9 +78,9 @@ def test_only_so_much_waits_for_a_partition_that_is_not_asked(
         consumer.start(partition, 0)
     taken = 0
     while consumer.waiting < 100:  # what is taken for partition 1 brings some for 3 until there is no room
-        taken += len(consumer.take(1))
+        taken += len(consumer.take(1).offsets)
     for _ in range(1_000):
-        taken += len(consumer.take(1))
+        taken += len(consumer.take(1).offsets)
     assert consumer.waiting < 200
     assert read(consumer, {3}) == {3: list(range(3 * MESSAGES))}
 
@@ -97,9 +104,31 @@ def test_one_that_was_never_read_can_go(consumer: WorkerConsumer) -> None:
 def test_an_error_without_a_partition_reaches_all(consumer: WorkerConsumer) -> None:
     for partition in (1, 2):
         consumer.start(partition, MESSAGES)
-    fatal = Message(error=None)
+    fatal = error(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     consumer._hand_out(-1, [fatal])  # noqa: SLF001  (no broker makes such an error when a test needs one)
-    assert consumer.take(1) == consumer.take(2) == [fatal]
+    assert consumer.take(1).failure == consumer.take(2).failure == fatal.error()
+
+
+def test_nothing_is_handed_out_behind_a_failure(consumer: WorkerConsumer) -> None:
+    consumer.start(1, MESSAGES)
+    hand_out = consumer._hand_out  # noqa: SLF001
+    hand_out(1, [message(7), error(KafkaError.OFFSET_OUT_OF_RANGE), message(9)])
+    hand_out(1, [message(10)])
+    first, then = consumer.take(1), consumer.take(1)
+    hand_out(1, [message(11)])
+    last = consumer.take(1)
+    assert [first.offsets, then.offsets, last.offsets] == [[7], [], []]
+    assert first.failure is not None
+    assert first.failure == then.failure == last.failure
+    assert consumer.waiting == 0
+
+
+def test_what_passes_hides_no_message(consumer: WorkerConsumer) -> None:
+    consumer.start(1, MESSAGES)
+    consumer._hand_out(1, [message(7), error(KafkaError._TRANSPORT), message(8)])  # noqa: SLF001
+    arrived = consumer.take(1)
+    availability.kafka.is_back_for_all()
+    assert (arrived.offsets, arrived.end, arrived.failure) == ([7, 8], None, None)
 
 
 def test_a_partition_that_is_not_there_has_no_bounds(consumer: WorkerConsumer) -> None:
