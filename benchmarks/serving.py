@@ -38,7 +38,7 @@ from sandbox.redis_server import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-USERS, RATE, SECONDS, CONNECTIONS = 10_000, 1_000, 8, 32
+USERS, RATE, SECONDS, CONNECTIONS = 10_000, 1_000, 5, 32
 READS, MANY, MANY_READS = 3_000, 100, 300
 REQUESTS = {"service": 15_000, "bare": 20_000, "feast serve": 1_500}
 
