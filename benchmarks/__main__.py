@@ -20,8 +20,8 @@ from feast_repo.settings import PROJECT_ROOT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BUDGETS = ("stream", "push", "serving", "backfill", "state", "freshness")
-OTHERS = ("growth", "materialize", "join", "deduplicate", "hostile")
+BUDGETS = ("stream", "push", "serving", "backfill", "state")
+OTHERS = ("freshness", "growth", "materialize", "join", "deduplicate", "hostile")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,7 +29,9 @@ class Spread:
         return cls(median(known), known[0], known[-1])
 
     def text(self, form: str = ",.0f") -> str:
-        """For people: `median (least to most)`."""
+        """For people: `median (least to most)`, or the value if there is but one."""
+        if self.least == self.most:
+            return f"{self.median:{form}}"
         return f"{self.median:{form}} ({self.least:{form}} to {self.most:{form}})"
 
 

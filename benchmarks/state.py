@@ -62,23 +62,28 @@ def restarts(users: int, rounds: int) -> tuple[list[Restart], int, int]:
         return found["restart"], run.active_users, run.recovery_bytes
 
 
+def memory(users: int, rounds: int) -> dict[str, list[Held]]:
+    """What is held in memory, in some rounds: what the allocator can't give back differs from run to run."""
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {
+            name: lambda holding=holding: hold(holding, Path(folder))
+            for name, holding in holdings(users, rounds).items()
+        }
+        return in_turn(ways, rounds, "memory")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     chosen = options("benchmarks.state", "Memory per active user, snapshots, and the time of a restart.", arguments)
     users = USERS[chosen.size]
-    with tempfile.TemporaryDirectory() as folder:
-        ways = {
-            name: lambda holding=holding: hold(holding, Path(folder))
-            for name, holding in holdings(users, chosen.rounds).items()
-        }
-        held = {name: runs[0] for name, runs in in_turn(ways, 1, "memory").items()}
+    held = memory(users, chosen.rounds if chosen.size == "full" else 1)
     started, active, recovery_bytes = restarts(users, chosen.rounds)
     keep(
         "state",
         chosen,
         "What state takes",
         {
-            "held": {name: asdict(one) for name, one in held.items()},
+            "held": {name: [asdict(one) for one in runs] for name, runs in held.items()},
             "restart": {
                 "active_users": active,
                 "recovery_bytes": recovery_bytes,
@@ -91,19 +96,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _a_user(held: Held) -> list[float]:
+def _a_user(runs: list[Held]) -> list[Spread]:
     """Memory for each active user, in the order of KINDS."""
-    return [size / held.active_users for size in (held.column_bytes, held.grown_bytes, held.restored_bytes)]
+    sizes = zip(*((one.column_bytes, one.grown_bytes, one.restored_bytes) for one in runs), strict=True)
+    return [Spread.of(size / runs[0].active_users for size in kind) for kind in sizes]
 
 
-def _bytes_an_id(held: dict[str, Held]) -> float:
+def _an_id(held: dict[str, list[Held]]) -> Spread:
     """Memory that deduplication adds, for each id."""
-    return (held[WITH_IDS].grown_bytes - held[AS_THEY_COME].grown_bytes) / held[WITH_IDS].ids
+    rounds = zip(held[WITH_IDS], held[AS_THEY_COME], strict=True)
+    return Spread.of((with_ids.grown_bytes - without.grown_bytes) / with_ids.ids for with_ids, without in rounds)
 
 
-def _text(held: dict[str, Held], started: list[Restart], active: int, recovery_bytes: int) -> str:
-    users = held[AS_THEY_COME].grown_bytes / held[AS_THEY_COME].active_users
-    most, longer = (held[name].grown_bytes / held[name].active_users for name in (EVERYWHERE, LONG_IDS))
+def _text(held: dict[str, list[Held]], started: list[Restart], active: int, recovery_bytes: int) -> str:
+    users, most, longer = (_a_user(held[name])[1] for name in (AS_THEY_COME, EVERYWHERE, LONG_IDS))
     first = Spread.of(one.first_row for one in started)
     kinds = [f"{kind}, bytes a user" for kind in KINDS]
     head = ["an engine's state", "active users", *kinds, "snapshot, MB", "written in, ms", "restored in, ms"]
@@ -113,20 +119,21 @@ def _text(held: dict[str, Held], started: list[Restart], active: int, recovery_b
         _verdict("bytes of memory for an active user, clicks as they come", users, BYTES_A_USER),
         _verdict("the same, every user in every pane", most, BYTES_A_USER),
         _verdict("the same, every user in every pane, with ids of 36 characters", longer, BYTES_A_USER),
-        _verdict("bytes of memory for a known id", _bytes_an_id(held), BYTES_AN_ID, ".1f"),
-        _verdict(f"s from process start to the first new row, {active:,} active users", first.median, RESTART_S, ".1f"),
+        _verdict("bytes of memory for a known id", _an_id(held), BYTES_AN_ID, ".1f"),
+        _verdict(f"s from process start to the first new row, {active:,} active users", first, RESTART_S, ".1f"),
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
         *(
-            f"| {name} | {one.active_users:,} | {' | '.join(f'{size:,.0f}' for size in _a_user(one))} | "
-            f"{one.snapshot_bytes / 1e6:,.1f} | {one.snapshot_seconds * 1000:,.0f} | "
-            f"{Spread.of(one.restore_seconds).median * 1000:,.0f} |"
-            for name, one in held.items()
+            f"| {name} | {runs[0].active_users:,} | {' | '.join(size.text() for size in _a_user(runs))} | "
+            f"{runs[0].snapshot_bytes / 1e6:,.1f} | {Spread.of(one.snapshot_seconds * 1000 for one in runs).text()} | "
+            f"{Spread.of(one * 1000 for run in runs for one in run.restore_seconds).text()} |"
+            for name, runs in held.items()
         ),
         "",
         "Columns: exactly what the rows take, known ids included. Process: resident memory after the run less that",
-        "before it, garbage collected. Restored process: the same where only the snapshot was read.",
+        "before it, garbage collected. Restored process: the same where only the snapshot was read. Medians (least to",
+        f"most): {len(held[AS_THEY_COME])} of memory, {len(started)} of restarts.",
         "",
         "| restart, s from the start of the process | |",
         "|---|---|",
@@ -135,24 +142,29 @@ def _text(held: dict[str, Held], started: list[Restart], active: int, recovery_b
         f"| new rows of all partitions | {Spread.of(one.all_rows for one in started).text('.1f')} |",
         f"| end, with all committed | {Spread.of(one.exit for one in started).text('.1f')} |",
         "",
-        f"Recovery state of {active:,} active users: {recovery_bytes / 1e6:,.1f} MB. Rounds: {len(started)}.",
+        f"Recovery state of {active:,} active users: {recovery_bytes / 1e6:,.1f} MB.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _verdict(what: str, measured: float, budget: float, form: str = ",.0f") -> str:
-    return f"| {what} | {measured:{form}} | {budget} | {'within' if measured <= budget else '**missed**'} |"
+def _verdict(what: str, measured: Spread, budget: float, form: str = ",.0f") -> str:
+    return f"| {what} | {measured.text(form)} | {budget} | {'within' if measured.median <= budget else '**missed**'} |"
 
 
-def _plot(held: dict[str, Held]) -> Figure:
+def _plot(held: dict[str, list[Held]]) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second)
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     sizes_by_kind = zip(*map(_a_user, held.values()), strict=True)
     for number, (label, sizes) in enumerate(zip(KINDS, sizes_by_kind, strict=True)):
-        axes.barh([at + (number - 1) * 0.26 for at in range(len(held))], sizes, height=0.24, label=label)
+        axes.barh(
+            [at + (number - 1) * 0.26 for at in range(len(held))],
+            [size.median for size in sizes],
+            height=0.24,
+            label=label,
+        )
     axes.axvline(BYTES_A_USER, color="#888", linestyle="--", label="budget (without ids)")
     axes.set_yticks(range(len(held)), list(held))
     axes.invert_yaxis()
