@@ -3,18 +3,15 @@
     python -m benchmarks.hostile
 
 Every other message of the hostile topic is a good event; the others are of the kinds in `tests/stream/hostile.py`.
-Both span two slides of event time, so that few windows close, and reading is what counts. Rounds alternate between the
-two topics. The messages differ in size, so bytes/s are told beside messages/s.
+Both span two slides of event time, so that few windows close, and reading is what counts. Time is measured as in
+`benchmarks/stream.py`. Rounds alternate between the two topics. The messages differ in size, so bytes/s are told beside
+messages/s.
 
 What bounds it: a dead letter's reason is found by looking at the message alone, and its bytes are stored.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -28,7 +25,7 @@ from confluent_kafka import Producer
 from benchmarks.options import options
 from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
-from feast_repo.settings import PROJECT_ROOT
+from benchmarks.topic import aside, compete
 from sandbox.stack import Sandbox
 from tests.stream.hostile import Corpus
 
@@ -37,8 +34,7 @@ if TYPE_CHECKING:
 
     from tests.stream.hostile import Sent
 
-MESSAGES = {"quick": 20_000, "usual": 200_000, "full": 200_000}
-RATE = re.compile(r"\(([\d,]+) messages/s\)")
+MESSAGES = {"quick": 20_000, "usual": 500_000, "full": 500_000}
 
 
 def produce(bootstrap: str, topic: str, messages: Iterable[Sent]) -> int:
@@ -55,26 +51,6 @@ def produce(bootstrap: str, topic: str, messages: Iterable[Sent]) -> int:
     return size
 
 
-def run(sandbox: Sandbox, topic: str, folder: Path) -> float:
-    """The dataflow over a topic, with empty stores; its messages per second."""
-    environment = {
-        **os.environ,
-        **sandbox.environment,
-        "KAFKA_TOPIC": topic,
-        "DATA_ROOT": str(folder),
-        "FEAST_REGISTRY_URL": f"sqlite:///{folder}/registry.db",
-        "STREAM_STOP_AT_END": "1",
-    }
-    command = [sys.executable, "-m", "bytewax.run", "stream.dataflow"]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True)
-    shutil.rmtree(folder)
-    found = RATE.search(done.stderr)
-    if found is None:
-        message = f"the dataflow told no rate: {done.stderr}"
-        raise RuntimeError(message)
-    return float(found[1].replace(",", ""))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     chosen = options("benchmarks.hostile", "The dataflow on hostile and on clean input.", arguments)
@@ -83,13 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "clean": islice(Corpus(1, messages_per_slide=count).messages(2 * count), 0, None, 2),
         "hostile": Corpus(2, messages_per_slide=count // 2).messages(count),
     }
-    with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder) / "stack") as sandbox:
+    with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder) / "stack", kafka="auto") as sandbox:
+        aside(sandbox)
         bytes_each = {}
         for topic, messages in topics.items():
             sandbox.kafka.create_topic(topic, sandbox.partitions)
             bytes_each[topic] = produce(sandbox.bootstrap, topic, messages) / count
-        ways = {topic: partial(run, sandbox, topic, Path(folder) / "data") for topic in topics}
-        rates = in_turn(ways, chosen.rounds, "hostile")
+        ways = {topic: partial(compete, sandbox, "ours", topic, Path(folder) / "data") for topic in topics}
+        runs = in_turn(ways, chosen.rounds, "hostile")
+    rates = {topic: [count / one.seconds for one in found] for topic, found in runs.items()}
     speeds = {topic: [rate * bytes_each[topic] / 1e6 for rate in found] for topic, found in rates.items()}
     messages_over, bytes_over = (ratio(found["clean"], found["hostile"]) for found in (rates, speeds))
     rows = "\n".join(
