@@ -40,14 +40,13 @@ SETTLED_BYTES, SETTLE_S, SETTLE_ROUNDS = 1_000_000, 0.6, 10
 class Holding:
     """State to make: `events` clicks of `users` as they come, or without `events`, of every user in every pane.
 
-    `id_length`: characters of the user ids where every user is in every pane. `restores`: how often to read it back.
+    `id_length`: characters of the user ids where every user is in every pane.
     """
 
     users: int
     events: int | None = None
     id_length: int = 11
     deduplicate: bool = False
-    restores: int = 1
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """The log, as `WindowEngine.process` takes it."""
@@ -70,7 +69,7 @@ class Held:
     restored_bytes: int
     snapshot_bytes: int
     snapshot_seconds: float
-    restore_seconds: list[float]
+    restore_seconds: float
 
 
 def hold(holding: Holding, folder: Path) -> Held:
@@ -119,12 +118,10 @@ def grow(holding: Holding, snapshot: Path) -> dict[str, Any]:
 def restore(holding: Holding, snapshot: Path) -> dict[str, Any]:
     """Read a snapshot back."""
     view, state = _warm(holding), snapshot.read_bytes()
-    before, seconds = _held_bytes(), []
-    for _ in range(holding.restores):
-        engine = None  # one at a time
-        start = time.perf_counter()
-        engine = WindowEngine.restore(view, state)
-        seconds.append(time.perf_counter() - start)
+    before = _held_bytes()
+    start = time.perf_counter()
+    engine = WindowEngine.restore(view, state)
+    seconds = time.perf_counter() - start
     after = _held_bytes()
     del engine
     return {"restored_bytes": after - before, "restore_seconds": seconds}

@@ -43,11 +43,11 @@ AS_THEY_COME, WITH_IDS = "clicks as they come", "the same, with deduplication"
 EVERYWHERE, LONG_IDS = "every user in every pane", "the same, ids of 36 characters"
 
 
-def holdings(users: int, rounds: int) -> dict[str, Holding]:
+def holdings(users: int) -> dict[str, Holding]:
     """What is held in memory."""
     return {
         AS_THEY_COME: Holding(DRAWN * users, EVENTS * users),
-        WITH_IDS: Holding(DRAWN * users, EVENTS * users, deduplicate=True, restores=rounds),
+        WITH_IDS: Holding(DRAWN * users, EVENTS * users, deduplicate=True),
         EVERYWHERE: Holding(users),
         LONG_IDS: Holding(users, id_length=36),
     }
@@ -65,10 +65,7 @@ def restarts(users: int, rounds: int) -> tuple[list[Restart], int, int]:
 def memory(users: int, rounds: int) -> dict[str, list[Held]]:
     """What is held in memory, in some rounds: what the allocator can't give back differs from run to run."""
     with tempfile.TemporaryDirectory() as folder:
-        ways = {
-            name: lambda holding=holding: hold(holding, Path(folder))
-            for name, holding in holdings(users, rounds).items()
-        }
+        ways = {name: lambda holding=holding: hold(holding, Path(folder)) for name, holding in holdings(users).items()}
         return in_turn(ways, rounds, "memory")
 
 
@@ -127,7 +124,7 @@ def _text(held: dict[str, list[Held]], started: list[Restart], active: int, reco
         *(
             f"| {name} | {runs[0].active_users:,} | {' | '.join(size.text() for size in _a_user(runs))} | "
             f"{runs[0].snapshot_bytes / 1e6:,.1f} | {Spread.of(one.snapshot_seconds * 1000 for one in runs).text()} | "
-            f"{Spread.of(one * 1000 for run in runs for one in run.restore_seconds).text()} |"
+            f"{Spread.of(one.restore_seconds * 1000 for one in runs).text()} |"
             for name, runs in held.items()
         ),
         "",

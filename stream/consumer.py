@@ -7,7 +7,7 @@ parts of messages: few at a time are taken apart and let go, so that they stay i
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from confluent_kafka import (
 )
 
 from stream import availability
+from stream.decoding import MESSAGES_AT_ONCE, RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, client_config
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 MESSAGES_PER_POLL = 50_000
 """Of all partitions together: the more, the larger the batches of each, and a batch has a cost of its own."""
-
-MESSAGES_AT_ONCE = 2_000
-"""Of a poll: as many as fit in a core's own cache, a third of a microsecond less for each than with all of them."""
 
 DEFAULTS: dict[str, str | int | bool] = {
     "fetch.wait.max.ms": 100,
@@ -54,21 +52,18 @@ _abandoned: list[Consumer] = []
 
 @dataclass
 class Arrived:
-    """What has come of one partition, in offset order: parallel lists. A missing value is `b""`.
+    """What has come of one partition.
 
     `end` is the log's end, if it was reached (where `stream_stop_at_end` asks); it is behind the last offset, also
-    where transaction markers leave a gap. `failure` is why nothing comes after these messages any more.
+    where transaction markers leave a gap. `failure` is why nothing comes after this batch any more.
     """
 
-    values: list[bytes] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    timestamps: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
+    batch: RawBatch
     end: int | None = None
     failure: KafkaError | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.offsets) or self.end is not None or self.failure is not None
+        return bool(self.batch.offsets) or self.end is not None or self.failure is not None
 
 
 class WorkerConsumer:
@@ -118,7 +113,7 @@ class WorkerConsumer:
 
     def start(self, partition: int, offset: int) -> None:
         """Read a partition from this offset on."""
-        self._arrived[partition] = Arrived()
+        self._arrived[partition] = _nothing(partition)
         self._new[partition] = offset
 
     def take(self, partition: int) -> Arrived:
@@ -126,8 +121,8 @@ class WorkerConsumer:
         if not self._arrived[partition] and self.waiting < MESSAGES_PER_POLL:
             self._poll()
         arrived = self._arrived[partition]
-        self._arrived[partition] = Arrived(failure=arrived.failure)
-        self.waiting -= len(arrived.offsets)
+        self._arrived[partition] = _nothing(partition, arrived.failure)
+        self.waiting -= len(arrived.batch.offsets)
         return arrived
 
     def _poll(self) -> None:
@@ -149,13 +144,13 @@ class WorkerConsumer:
         for taker in list(self._arrived) if partition < 0 else {partition} & self._arrived.keys():
             arrived = self._arrived[taker]
             if arrived.failure is None:
-                self._add(arrived, self._good(taker, messages, arrived))
+                self._add(arrived.batch, self._good(taker, messages, arrived))
 
-    def _add(self, arrived: Arrived, messages: list[Message]) -> None:
-        arrived.values += [message.value() or b"" for message in messages]
-        arrived.keys += map(Message.key, messages)
-        arrived.timestamps += [message.timestamp()[1] for message in messages]
-        arrived.offsets += map(Message.offset, messages)
+    def _add(self, batch: RawBatch, messages: list[Message]) -> None:
+        batch.values.extend([message.value() or b"" for message in messages])
+        batch.keys.extend(map(Message.key, messages))
+        batch.kafka_timestamps.extend([message.timestamp()[1] for message in messages])
+        batch.offsets.extend(map(Message.offset, messages))
         self.waiting += len(messages)
         if messages and not self._warned_create_time:
             self._warn_of_create_time(messages[0])
@@ -200,7 +195,7 @@ class WorkerConsumer:
 
     def stop(self, partition: int) -> None:
         """Read no more of a partition; the last one leaves the broker."""
-        self.waiting -= len(self._arrived.pop(partition).offsets)
+        self.waiting -= len(self._arrived.pop(partition).batch.offsets)
         if not self._arrived:
             if availability.kafka.away:
                 _abandoned.append(self._consumer)  # closing it would wait for the broker, and nothing depends on that
@@ -213,3 +208,7 @@ class WorkerConsumer:
         """Called while polling. librdkafka connects again by itself, so this is only told."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (librdkafka's public name)
             availability.kafka.is_away(self, error.str(), "waiting")
+
+
+def _nothing(partition: int, failure: KafkaError | None = None) -> Arrived:
+    return Arrived(RawBatch(partition, [], [], [], []), failure=failure)

@@ -18,11 +18,11 @@ import polars as pl
 from feast_repo.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, EventField, Integer, Text, Timestamp
 from stream import strict_json
 
+MESSAGES_AT_ONCE = 2_000
+"""Messages that are taken apart, or decoded, before the next ones: as many as fit in a core's own cache."""
+
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-AT_ONCE = 2_000
-"""Messages that are decoded before the next ones: their bytes and objects fit in a core's own cache."""
-
 _MALFORMED = ("JSON is malformed", "Input data was truncated")
 """How msgspec's errors begin where a document is no JSON by any reading; its other errors may be of its own limits."""
 
@@ -85,8 +85,8 @@ class Decoder:
     def decode(self, batch: RawBatch) -> DecodedBatch:
         """Decode a batch of any size; never raises on bad input."""
         reasons: dict[int, str] = {}
-        starts = range(0, len(batch.values), AT_ONCE) or [0]
-        fields = [self._fields(batch.values[start : start + AT_ONCE], start, reasons) for start in starts]
+        starts = range(0, len(batch.values), MESSAGES_AT_ONCE) or [0]
+        fields = [self._fields(batch.values[start : start + MESSAGES_AT_ONCE], start, reasons) for start in starts]
         columns = pl.concat(fields, rechunk=True).select(
             pl.Series("offset", batch.offsets, dtype=pl.Int64),
             pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),

@@ -8,6 +8,7 @@ only and never read.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -137,11 +138,11 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             self._ended = self._end is not None and arrived.end >= self._end
         # While others get something, the next poll may have something for this one.
         self._awake = datetime.now(UTC) + IDLE if self._consumer.idle else None
-        if not arrived.offsets:
+        if not arrived.batch.offsets:
             return []
         availability.kafka.is_back_for_all()
-        timestamps = _within_calendar(arrived.timestamps)
-        return self._advance(RawBatch(self._partition, arrived.values, arrived.keys, timestamps, arrived.offsets))
+        timestamps = _within_calendar(arrived.batch.kafka_timestamps)
+        return self._advance(replace(arrived.batch, kafka_timestamps=timestamps))
 
     def _why_it_ends(self, error: KafkaError) -> str:
         """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""

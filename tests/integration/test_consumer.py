@@ -54,7 +54,7 @@ def read(consumer: WorkerConsumer, partitions: set[int]) -> dict[int, list[int]]
     while left:
         for partition in sorted(left):
             arrived = consumer.take(partition)
-            numbers[partition] += map(int, arrived.values)
+            numbers[partition] += map(int, arrived.batch.values)
             if arrived.end is not None:
                 left.discard(partition)
     return numbers
@@ -78,9 +78,9 @@ def test_only_so_much_waits_for_a_partition_that_is_not_asked(
         consumer.start(partition, 0)
     taken = 0
     while consumer.waiting < 100:  # what is taken for partition 1 brings some for 3 until there is no room
-        taken += len(consumer.take(1).offsets)
+        taken += len(consumer.take(1).batch.offsets)
     for _ in range(1_000):
-        taken += len(consumer.take(1).offsets)
+        taken += len(consumer.take(1).batch.offsets)
     assert consumer.waiting < 200
     assert read(consumer, {3}) == {3: list(range(3 * MESSAGES))}
 
@@ -117,7 +117,7 @@ def test_nothing_is_handed_out_behind_a_failure(consumer: WorkerConsumer) -> Non
     first, then = consumer.take(1), consumer.take(1)
     hand_out(1, [message(11)])
     last = consumer.take(1)
-    assert [first.offsets, then.offsets, last.offsets] == [[7], [], []]
+    assert [one.batch.offsets for one in (first, then, last)] == [[7], [], []]
     assert first.failure is not None
     assert first.failure == then.failure == last.failure
     assert consumer.waiting == 0
@@ -128,7 +128,7 @@ def test_what_passes_hides_no_message(consumer: WorkerConsumer) -> None:
     consumer._hand_out(1, [message(7), error(KafkaError._TRANSPORT), message(8)])  # noqa: SLF001
     arrived = consumer.take(1)
     availability.kafka.is_back_for_all()
-    assert (arrived.offsets, arrived.end, arrived.failure) == ([7, 8], None, None)
+    assert (arrived.batch.offsets, arrived.end, arrived.failure) == ([7, 8], None, None)
 
 
 def test_a_partition_that_is_not_there_has_no_bounds(consumer: WorkerConsumer) -> None:

@@ -43,7 +43,7 @@ def decoded(events: EventDeclaration, messages: Sequence[Message], first_offset:
         kafka_timestamps=[time for _, _, time in messages],
         offsets=list(range(first_offset, first_offset + len(messages))),
     )
-    with patch.object(decoding, "AT_ONCE", 3):  # few enough that most batches need more than one go
+    with patch.object(decoding, "MESSAGES_AT_ONCE", 3):  # few enough that most batches need more than one go
         result = decoder_of(events).decode(batch)
     return result.records.rows(), result.dead_letters.rows()
 
