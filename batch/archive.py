@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import polars as pl
 
 from feast_repo.events import Timestamp
-from feast_repo.files import data_files
+from feast_repo.files import data_files, day_folders
 from feast_repo.tables import day
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def reach_of(view: WindowedView, progress: dict[int, Progress]) -> pl.DataFrame:
 
 def days_of(folder: Path, first_day: str = "") -> list[str]:
     """The days that a table has, from one on, in order."""
-    days = sorted(path.name.removeprefix("dt=") for path in folder.glob("dt=*"))
+    days = [path.name.removeprefix("dt=") for path in day_folders(folder)]
     return [one for one in days if one >= first_day]
 
 

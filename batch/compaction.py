@@ -27,6 +27,7 @@ from rich.table import Table
 
 from batch.lock import BatchRunningError, only_batch_writer
 from feast_repo.commands import Command
+from feast_repo.files import day_folders
 from feast_repo.parquet import publish, sync_folder
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder, progress_folder
@@ -91,7 +92,7 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
                 _window_rule(progress),
             ),
         ]
-        days = [(table, day) for table in tables for day in sorted(table.folder.glob("dt=*"))]
+        days = [(table, day) for table in tables for day in day_folders(table.folder)]
         done = {table.name: Summary() for table in tables}
         with ProgressBar(console=console, transient=True) as bar:
             for table, day in bar.track(days, description="merging files"):

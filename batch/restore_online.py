@@ -20,7 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from feast_repo.commands import Command
 from feast_repo.features import purchase_prediction
-from feast_repo.files import data_files
+from feast_repo.files import data_files, day_folders
 from feast_repo.online_marker import begin_filling, end_filling, marker_key
 from feast_repo.parquet import despite_compaction
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
@@ -48,7 +48,7 @@ def newest_by_day(
     In memory are the entities: their newest rows of a day, and the names of those that have had theirs.
     """
     key, columns = view.entity.join_key, offline_columns(view)
-    days = features_folder(data_root, view.name).glob("dt=*")
+    days = day_folders(features_folder(data_root, view.name))
     folders = sorted((folder for folder in days if folder.name >= f"dt={first_day}"), reverse=True)
     had = pl.DataFrame(schema={key: pl.String})
     for number, folder in enumerate(folders, start=1):

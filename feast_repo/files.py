@@ -1,4 +1,4 @@
-"""Which files a day of a table has, while a compaction puts one in the place of many."""
+"""Which files a table has, while a compaction puts one in the place of many and writers add others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def data_files(folder: Path) -> list[Path]:
-    """A day's files in order of their names, so that no row is lacking; none if the folder isn't there.
+def day_folders(table: Path) -> list[Path]:
+    """The folders `dt=YYYY-MM-DD` of a table in order; none if it isn't there."""
+    return sorted(table.glob("dt=*"))
 
-    A listing takes several system calls. A merged file that appears after the call that would have named it, and
-    originals that go before theirs, would all be missing, and nothing would tell. The next listing has the merged file,
-    so two that are equal are whole.
+
+def data_files(folder: Path) -> list[Path]:
+    """A day's files in order of their names, so that no row is missing; none if the folder isn't there.
+
+    A listing takes several system calls. It can miss a merged file that appears behind it and then also the originals,
+    which are removed ahead of it. A merged file is there before its originals go, so the next listing has it. Hence a
+    listing is whole if it still has every file of the one before. Files that are only added never cause another one.
     """
-    files: list[Path] | None = None
-    while (again := sorted(folder.glob("*.parquet"))) != files:
-        files = again
-    return again
+    earlier: set[Path] = set(folder.glob("*.parquet"))
+    while not earlier <= (files := set(folder.glob("*.parquet"))):
+        earlier = files
+    return sorted(files)

@@ -35,7 +35,7 @@ from feast.infra.offline_stores.ibis import (
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.files import data_files
+from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import day_folder, despite_compaction, publish
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _reader(first: date | None, last: date | None) -> Callable[[DataSource, str]
         empty = ibis.memtable(pl.DataFrame(schema=stored_columns(source)).to_arrow())
         files = [
             str(file)
-            for folder in sorted(source_folder(source, repo_path).glob("dt=*"))
+            for folder in day_folders(source_folder(source, repo_path))
             if _within(folder, first, last)
             for file in data_files(folder)
         ]

@@ -18,7 +18,7 @@ from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from feast_repo.events import Timestamp
-from feast_repo.files import data_files
+from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import despite_compaction
 from feast_repo.progress import Progress, ProgressRecord
 from feast_repo.tables import day, event_columns, events_folder, progress_folder
@@ -72,7 +72,7 @@ def archived_engine(data_root: Path, view: WindowedView, progress: Progress) -> 
 
 def _archived(data_root: Path, events: EventDeclaration, progress: Progress, first_day: str = "") -> pl.LazyFrame:
     """The partition's accepted records that the progress record speaks of, by Kafka-time day."""
-    folders = [folder for folder in events_folder(data_root).glob("dt=*") if folder.name >= f"dt={first_day}"]
+    folders = [folder for folder in day_folders(events_folder(data_root)) if folder.name >= f"dt={first_day}"]
     files = sorted(file for folder in folders for file in data_files(folder))
     empty = pl.LazyFrame(schema=event_columns(events))
     records = pl.scan_parquet(files, hive_partitioning=False) if files else empty

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from batch.compaction import LOG_ORDER, finish, merge
-from feast_repo.files import data_files
+from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import despite_compaction, publish
 
 if TYPE_CHECKING:
@@ -44,6 +44,32 @@ def test_a_merge_in_the_middle_of_a_listing(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "glob", glob)
     (merged,) = data_files(folder)
     assert pl.read_parquet(merged)["offset"].to_list() == list(range(10))
+
+
+def test_a_listing_ends_while_files_are_added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that adds a file during every listing, for as long as somebody lists."""
+    listing = Path.glob
+    added: list[Path] = []
+
+    def glob(path: Path, pattern: str) -> list[Path]:
+        assert len(added) < 100, "no end"
+        found = list(listing(path, pattern))
+        added.append(path / f"p00001-{len(added):020d}.parquet")
+        added[-1].touch()
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert data_files(folder)[: len(NAMES)] == [folder / name for name in NAMES]
+    assert len(added) == 2
+
+
+def test_days_in_order(tmp_path: Path) -> None:
+    days = [tmp_path / f"dt=2026-01-0{number}" for number in (3, 1, 2)]
+    for day in days:
+        day.mkdir()
+    (tmp_path / ".history-1").mkdir()
+    assert day_folders(tmp_path) == sorted(days)
+    assert day_folders(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("count", [1, 2_000])
