@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pydantic import ValidationError
+from rich.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,6 +100,14 @@ def number(*, above: float | None = None, minimum: float = 0.0, maximum: float =
         raise argparse.ArgumentTypeError(message)
 
     return parse
+
+
+def as_it_is() -> Console:
+    """A console for stdout that prints text as it is: nothing in it is markup or an emoji's name.
+
+    Tables fit a terminal. In a file or a pipe, where programs read them, they are as wide as their content.
+    """
+    return Console(width=None if sys.stdout.isatty() else 1_000, markup=False, emoji=False)
 
 
 @contextmanager

@@ -40,6 +40,11 @@ def dead_letters_folder(data_root: Path) -> Path:
     return data_root / "dead_letters"
 
 
+def replays_folder(data_root: Path) -> Path:
+    """Which dead letters were sent again, by the day on which they were."""
+    return data_root / "replays"
+
+
 def progress_folder(data_root: Path) -> Path:
     """How far the data reaches, one file per partition."""
     return data_root / "progress"

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +26,15 @@ import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 
-from feast_repo.commands import Command, instant
-from feast_repo.files import data_files
+from feast_repo.commands import Command, as_it_is, instant
+from feast_repo.files import data_files, day_folders
 from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
+from stream import strict_json
 from stream.decoding import Decoder, RawBatch
 from stream.producing import producer_config
+from stream.replays import marked, record
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -41,6 +46,9 @@ CAME_FROM = "replayed-from"
 
 SHOWN_BYTES = 60
 SHOWN_PROBLEMS = 5
+REASON_WIDTH = 28
+"""Of the column on a terminal: the longest reason of most declarations; a longer one goes on in a second line."""
+ORIGIN = re.compile(r".*\[(?P<partition>\d{1,9})\]@(?P<offset>\d{1,18})", re.DOTALL)
 FLUSH_TIMEOUT_S = 30.0
 FAILED = 1
 
@@ -51,19 +59,25 @@ class LetterError(ValueError):
 
 @dataclass(frozen=True)
 class Letter:
-    """A mended message: what goes to the topic, and where it came from."""
+    """A mended message: what goes to the topic, and the message that it mends.
+
+    `key` is the declared key field of the mended value, and None before it is known.
+    """
 
     key: bytes | None
     value: bytes
     came_from: str
+    partition: int
+    offset: int
+    kafka_timestamp: datetime | None
 
 
 def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
-    """The dead letters that the options select, in the columns of the table."""
-    folders = sorted(dead_letters_folder(settings.data_root).glob("dt=*"))
-    files = [file for folder in folders for file in data_files(folder)]
+    """The dead letters that the options select, in the columns of the table and `replayed_at` (null: not yet)."""
+    files = [file for folder in day_folders(dead_letters_folder(settings.data_root)) for file in data_files(folder)]
     rows = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=DEAD_LETTER_COLUMNS)
     rows = rows.unique(["partition", "offset"], maintain_order=True)  # a compaction ended half-way leaves copies
+    rows = marked(rows, settings.data_root)
     if options.reason is not None:
         rows = rows.filter(reason=options.reason)
     if options.start is not None:
@@ -74,11 +88,12 @@ def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
 
 
 def by_reason(rows: pl.LazyFrame) -> pl.DataFrame:
-    """One row a reason, the most frequent first: count, partitions, first and last Kafka time, an example value."""
+    """One row a reason, the most frequent first: count, how many of them were replayed, where, when, an example."""
     return (
         rows.group_by("reason")
         .agg(
             pl.len().alias("count"),
+            pl.col("replayed_at").count().alias("replayed"),
             pl.col("partition").n_unique().alias("partitions"),
             pl.col("kafka_timestamp").min().alias("first"),
             pl.col("kafka_timestamp").max().alias("last"),
@@ -105,33 +120,38 @@ def as_line(topic: str, row: dict[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-def from_line(text: str) -> Letter:
-    """A mended line as a message; its key follows from the mended value.
+def from_line(text: bytes) -> Letter:
+    """A mended line as a message without its key, which only follows from the value.
 
     Raises:
-        LetterError: the line has no value or doesn't say where it came from.
+        LetterError: the line has no value or doesn't say which message it mends.
     """
     try:
-        line = json.loads(text)
-        value = base64.b64decode(line["value_base64"]) if "value_base64" in line else line["value"].encode()
-        came_from = line["came_from"]
-        document = json.loads(value)
+        line = strict_json.parse(text)
+        in_base64 = "value_base64" in line
+        value = base64.b64decode(line["value_base64"], validate=True) if in_base64 else line["value"].encode()
+        origin = ORIGIN.fullmatch(line["came_from"])
+        arrived = line.get("kafka_timestamp")
+        kafka_timestamp = None if arrived is None else datetime.fromisoformat(arrived).astimezone(UTC)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"no exported letter with a JSON value ({type(error).__name__}: {error})"
+        message = f"no exported letter ({type(error).__name__}: {error})"
         raise LetterError(message) from error
-    user = document.get("user_id") if isinstance(document, dict) else None
-    return Letter(user.encode() if isinstance(user, str) else None, value, str(came_from))
+    if origin is None:
+        message = f"came_from is {line['came_from']!r}, not like topic[partition]@offset"
+        raise LetterError(message)
+    return Letter(None, value, origin[0], int(origin["partition"]), int(origin["offset"]), kafka_timestamp)
 
 
 def read(path: Path, settings: StreamSettings) -> list[Letter]:
-    """The letters of a file, each of which would be accepted now.
+    """The letters of a file, each of which would be accepted now, with their keys. A line ends with a line feed.
 
     Raises:
         LetterError: some would not be.
         OSError: the file can't be read.
     """
     found, problems, numbers = [], [], []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not `splitlines`, which would also cut at characters that JSON allows in a text.
+    for number, text in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -143,25 +163,29 @@ def read(path: Path, settings: StreamSettings) -> list[Letter]:
     batch = RawBatch(
         partition=0,
         values=[letter.value for letter in found],
-        keys=[letter.key for letter in found],
+        keys=[None] * len(found),
         kafka_timestamps=[now_ms] * len(found),
         offsets=numbers,
     )
-    problems += Decoder(settings.view.events).decode(batch).dead_letters.select("offset", "reason").rows()
+    events = settings.view.events
+    decoded = Decoder(events, keyed=False).decode(batch)
+    problems += decoded.dead_letters.select("offset", "reason").rows()
     if problems:
         first = "; ".join(f"line {number}: {reason}" for number, reason in sorted(problems)[:SHOWN_PROBLEMS])
-        message = f"{path}: {len(problems)} of {len(found)} letters would not be accepted, so none is sent ({first})"
+        lines = len({*numbers, *(number for number, _ in problems)})
+        message = f"{path}: {len(problems)} of {lines} letters would not be accepted, so none is sent ({first})"
         raise LetterError(message)
-    return found
+    keys = decoded.records[events.key].cast(pl.Binary)
+    return [replace(letter, key=key) for letter, key in zip(found, keys, strict=True)]
 
 
-def send(settings: StreamSettings, mended: list[Letter], console: Console) -> int:
-    """Send the letters through the topic; returns how many were not delivered."""
-    delivered = 0
+def send(settings: StreamSettings, mended: list[Letter], console: Console) -> list[Letter]:
+    """Send the letters through the topic; returns those that were delivered."""
+    delivered: list[Letter] = []
 
-    def report(error: KafkaError | None, _message: Message) -> None:
-        nonlocal delivered
-        delivered += error is None
+    def report(letter: Letter, error: KafkaError | None, _message: Message) -> None:
+        if error is None:
+            delivered.append(letter)
 
     producer = Producer({**producer_config(settings), "log_level": 0})
     with ProgressBar(console=console, transient=True) as bar:
@@ -171,15 +195,19 @@ def send(settings: StreamSettings, mended: list[Letter], console: Console) -> in
             while True:
                 try:
                     producer.produce(
-                        settings.kafka_topic, letter.value, letter.key, headers=headers, on_delivery=report
+                        settings.kafka_topic,
+                        letter.value,
+                        letter.key,
+                        headers=headers,
+                        on_delivery=partial(report, letter),
                     )
                     break
                 except BufferError:
                     producer.poll(1)
             producer.poll(0)
-            bar.update(task, completed=delivered)
+            bar.update(task, completed=len(delivered))
         producer.flush(FLUSH_TIMEOUT_S)
-    return len(mended) - delivered
+    return delivered
 
 
 def shown(data: bytes) -> str:
@@ -197,12 +225,14 @@ def list_letters(settings: StreamSettings, options: Namespace) -> int:
         rows = found.with_columns(times, example=pl.Series(map(shown, found["example"]), dtype=pl.String)).to_dicts()
         sys.stdout.write(json.dumps(rows) + "\n")
         return 0
-    table = Table("reason", "count", "partitions", "first (Kafka time)", "last", "example")
+    table = Table(Column("reason", overflow="fold", min_width=REASON_WIDTH), "count", "replayed", "partitions")
+    for header in ("first (Kafka time)", "last", "example"):
+        table.add_column(header, overflow="fold")
     for row in found.iter_rows(named=True):
         first, last = (f"{row[name]:%Y-%m-%d %H:%M:%S}" for name in ("first", "last"))
-        table.add_row(row["reason"], f"{row['count']:,}", str(row["partitions"]), first, last, shown(row["example"]))
-    console = Console()
-    console.print(table if len(found) else "no dead letters", markup=False)
+        counts = (f"{row[name]:,}" for name in ("count", "replayed", "partitions"))
+        table.add_row(row["reason"], *counts, first, last, shown(row["example"]))
+    as_it_is().print(table if len(found) else "no dead letters")
     return 0
 
 
@@ -220,7 +250,9 @@ def export(settings: StreamSettings, options: Namespace) -> int:
 def replay(settings: StreamSettings, options: Namespace) -> int:
     """Send mended letters."""
     mended = read(options.file, settings)
-    if failed := send(settings, mended, Console(stderr=True)):
+    delivered = send(settings, mended, Console(stderr=True))
+    record(settings.data_root, [(letter.partition, letter.offset, letter.kafka_timestamp) for letter in delivered])
+    if failed := len(mended) - len(delivered):
         sys.stdout.write(f"{failed:,} of {len(mended):,} letters were not delivered: replay the file again\n")
         return FAILED
     sys.stdout.write(f"{len(mended):,} letters replayed to {settings.kafka_topic}\n")
@@ -246,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return action(settings, options)
     except FileExistsError:
         command.error(f"{options.file} exists already: name another file")
-    except (LetterError, OSError, KafkaException, ValueError) as error:
+    except (LetterError, OSError, KafkaException, ValueError, pl.exceptions.PolarsError) as error:
         command.error(str(error))
 
 

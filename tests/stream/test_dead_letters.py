@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from feast_repo.clickstream import clickstream
 from feast_repo.parquet import publish
-from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
+from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
 from stream import dead_letters
+from stream.replays import record
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -104,6 +108,38 @@ def test_files_are_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "No such file" in refused(capsys, "replay", str(tmp_path / "none"))
 
 
+@pytest.mark.parametrize("sign", ["\u0085", "\u2028", "\u2029", "\r", "\x0b", "\x1c"])
+def test_a_text_with_a_line_separator_survives(sign: str, stored: Path) -> None:
+    """JSON allows these within a text; only a line feed ends a line of the file."""
+    event = {**json.loads(MISTYPED), "event_type": "view", "product_id": f"Tea{sign}pot"}
+    row = {"partition": 0, "offset": 5, "kafka_timestamp": AT, "reason": "", "key": b"u1"}
+    path = stored / "letters.jsonl"
+    line = dead_letters.as_line("clicks", {**row, "value": json.dumps(event, ensure_ascii=False).encode()})
+    path.write_bytes(line.encode() + b"\n" + line.encode() + b"\r\n")
+    assert [json.loads(letter.value) for letter in dead_letters.read(path, StreamSettings())] == [event, event]
+
+
+def test_the_key_is_the_declared_field(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = tuple(replace(field, name="visitor") if field.name == "user_id" else field for field in clickstream.fields)
+    visits = replace(clickstream, name="visits", fields=fields, key="visitor")
+    monkeypatch.setattr(StreamSettings, "view", SimpleNamespace(events=visits))
+    path = stored / "letters.jsonl"
+    event = {"event_id": "1", "visitor": "v1", "event_type": "view", "event_timestamp": NOW_MS}
+    heartbeat = {"event_id": "2", "event_type": "heartbeat", "event_timestamp": NOW_MS}
+    lines = [{"value": json.dumps(value), "came_from": "visits[0]@5"} for value in (event, heartbeat)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [letter.key for letter in dead_letters.read(path, StreamSettings())] == [b"v1", None]
+
+
+def test_a_reason_is_never_cut(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "type:" + "a_field_with_a_very_long_name_" * 3
+    rows = [(2, 1, AT, b"u1", b"x" * 80, reason)]
+    table = pl.DataFrame(rows, schema=DEAD_LETTER_COLUMNS, orient="row")
+    publish(dead_letters_folder(stored / "data") / "dt=2026-03-01" / "p2.parquet", table)
+    assert dead_letters.main(["list"]) == 0
+    assert reason in capsys.readouterr().out
+
+
 def test_mended_letters_come_through_the_topic_with_their_origin(
     stored: Path,
     kafka_broker: str,
@@ -129,3 +165,24 @@ def test_mended_letters_come_through_the_topic_with_their_origin(
     assert message.key() == b"u1"
     assert json.loads(message.value() or b"")["event_type"] == "view"
     consumer.close()
+
+    assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 0, "not_json": 0}
+    assert dead_letters.main(["replay", str(path)]) == 0
+    assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 0, "not_json": 0}
+    assert len(list(replays_folder(stored / "data").glob("*/*"))) == 1, "a second replay adds no file"
+    assert dead_letters.main(["list"]) == 0
+    assert "replayed" in capsys.readouterr().out
+
+
+def replayed(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    capsys.readouterr()
+    assert dead_letters.main(["list", "--json"]) == 0
+    return {row["reason"]: row["replayed"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_a_replay_marks_its_own_letters_only(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Letters of another topic may have the same place."""
+    record(stored / "data", [(0, 5, AT + timedelta(seconds=1)), (1, 7, None)])
+    assert replayed(capsys) == {"unknown_event_type": 0, "type:event_timestamp": 1, "not_json": 0}
+    record(stored / "data", [(0, 5, AT)])
+    assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 1, "not_json": 0}

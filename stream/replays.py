@@ -1,0 +1,49 @@
+"""Which dead letters were sent again. A record beside their table, since a log is never changed."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.files import data_files, day_folders
+from feast_repo.parquet import day_folder, publish
+from feast_repo.tables import LOG_KEY, replays_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+PLACE = ["partition", "offset"]
+COLUMNS = {**LOG_KEY, "replayed_at": UTC_MICROSECONDS}
+
+
+def record(data_root: Path, delivered: Iterable[tuple[int, int, datetime | None]]) -> None:
+    """Keep which letters went back to the topic, by partition, offset and Kafka time (None: of any time).
+
+    Durable when it returns. The file is named after its letters, so recording the same ones again adds nothing.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    now = datetime.now(UTC)
+    rows = pl.DataFrame(sorted({(*letter, now) for letter in delivered}, key=str), schema=COLUMNS, orient="row")
+    if rows.is_empty():
+        return
+    digest = hashlib.sha256(rows.select(LOG_KEY.keys()).write_csv().encode()).hexdigest()[:16]
+    publish(day_folder(replays_folder(data_root), f"{now:%Y-%m-%d}") / f"replay-{digest}.parquet", rows)
+
+
+def marked(letters: pl.LazyFrame, data_root: Path) -> pl.LazyFrame:
+    """Dead letters with `replayed_at`: when one was last sent again, or null."""
+    files = [file for folder in day_folders(replays_folder(data_root)) for file in data_files(folder)]
+    sent = pl.concat(
+        [pl.LazyFrame(schema=COLUMNS), *(pl.scan_parquet(file, hive_partitioning=False) for file in files)]
+    )
+    same = pl.col("sent_timestamp").is_null() | (pl.col("sent_timestamp") == pl.col("kafka_timestamp"))
+    found = letters.select(LOG_KEY.keys()).join(sent.rename({"kafka_timestamp": "sent_timestamp"}), on=PLACE)
+    last = found.filter(same).group_by(PLACE).agg(pl.col("replayed_at").max())
+    return letters.join(last, on=PLACE, how="left")
