@@ -10,7 +10,6 @@ twice with equal content, which readers allow for. A journal beside the files le
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -26,9 +25,10 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from batch.lock import BatchRunningError, only_batch_writer
+from feast_repo import disk
 from feast_repo.commands import Command
 from feast_repo.files import day_folders
-from feast_repo.parquet import publish, sync_folder
+from feast_repo.parquet import publish
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder, progress_folder
 from stream.settings import StreamSettings
@@ -172,12 +172,11 @@ def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
 def _write_journal(folder: Path, name: str, files: Sequence[Path]) -> None:
     originals = [[file.name, *_identity(file)] for file in files]
     temporary = folder / f".{name}.tmp"
-    with temporary.open("w") as file:
-        json.dump({"merged": f"{name}.parquet", "originals": originals}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / f".{name}.json")
-    sync_folder(folder)  # before the merged file can be there
+    with disk.create(temporary) as file:
+        file.write(json.dumps({"merged": f"{name}.parquet", "originals": originals}).encode())
+        disk.sync(file)
+    disk.rename(temporary, folder / f".{name}.json")
+    disk.sync_folder(folder)  # before the merged file can be there
 
 
 def _identity(file: Path) -> tuple[int, int]:
@@ -199,7 +198,7 @@ def finish(folder: Path) -> None:
                 original = folder / name
                 if original.exists() and list(_identity(original)) == identity:
                     original.unlink()
-            sync_folder(folder)
+            disk.sync_folder(folder)
         journal.unlink()
     for temporary in folder.glob(UNFINISHED):
         temporary.unlink()

@@ -7,12 +7,13 @@ was seen survives a crash of the machine. An object store can join here, since n
 from __future__ import annotations
 
 import io
-import os
 import time
 import uuid
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
+
+from feast_repo import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,10 +34,10 @@ def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
     """
-    _make_folder(path.parent)
+    disk.make_folder(path.parent)
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
     try:
-        with temporary.open("wb") as file:
+        with disk.create(temporary) as file:
             if isinstance(table, pl.LazyFrame):
                 table.sink_parquet(file, compression="zstd", compression_level=level)
             else:
@@ -45,30 +46,12 @@ def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None
                 buffer = io.BytesIO()
                 table.write_parquet(buffer, compression="zstd", compression_level=level)
                 file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a folder and what is missing above it, each durable in its parent."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            disk.sync(file)
+        disk.rename(temporary, path)
+    except BaseException:
+        disk.remove(temporary)
+        raise
+    disk.sync_folder(path.parent)
 
 
 def despite_compaction(read: Callable[[], Result], signs: Sequence[str] = ()) -> Result:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from feast_repo.progress import Progress
 from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
+from stream.epoch import Outcome
 from stream.kafka import KafkaUnavailableError
 from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
 from stream.recovery import prepare
@@ -31,7 +32,7 @@ from stream.settings import StreamSettings
 from stream.source import KafkaSource
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS
 from stream.stopping import refuse, stop_on_signals
-from stream.stores import Outcome, Stores
+from stream.stores import Stores
 from stream.windows import SnapshotError, WindowEngine
 
 if TYPE_CHECKING:

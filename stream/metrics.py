@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Gauge, start_http_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from feast_repo.progress import Progress
+    from stream.epoch import Epoch
     from stream.settings import StreamSettings
 
 away = Gauge("stream_away", "1 while Redis, the disk or Kafka is away and the run waits for it", ["part"])
@@ -16,6 +20,17 @@ late = Counter("stream_late_records", "Records that missed windows, durable")
 dead_letters = Counter("stream_dead_letters", "Messages that were not accepted, durable")
 feature_rows = Counter("stream_feature_rows", "Feature rows that are durable")
 watermark = Gauge("stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["partition"])
+
+
+def count(epoch: Epoch, advanced: Iterable[Progress]) -> None:
+    """Add what an epoch has made durable, and how far each partition has come."""
+    messages.inc(epoch.messages)
+    late.inc(epoch.late)
+    dead_letters.inc(epoch.dead_letters)
+    feature_rows.inc(epoch.feature_rows)
+    for progress in advanced:
+        if progress.watermark_ms is not None:
+            watermark.labels(progress.partition).set(progress.watermark_ms / 1000)
 
 
 def serve(settings: StreamSettings, process: int) -> None:

@@ -14,8 +14,9 @@ from feast_repo.push import Pusher
 from feast_repo.tables import DEAD_LETTER_COLUMNS, event_columns
 from sandbox.checks import online_equals_offline
 from stream.availability import Emptied
+from stream.epoch import Outcome
 from stream.settings import StreamSettings
-from stream.stores import Outcome, StorePart
+from stream.stores import StorePart
 from stream.tally import Tally
 from stream.windows import ClosedWindow
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
