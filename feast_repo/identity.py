@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import uuid
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from feast_repo.parquet import sync_folder
+from feast_repo import disk
 from feast_repo.tables import progress_folder
 
 if TYPE_CHECKING:
@@ -114,12 +113,11 @@ def save(data_root: Path, identity: Identity) -> None:
     """
     path = data_root / FILE
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        json.dump(asdict(identity), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(data_root)
+    with disk.create(temporary) as file:
+        file.write(json.dumps(asdict(identity), indent=1).encode())
+        disk.sync(file)
+    disk.rename(temporary, path)
+    disk.sync_folder(data_root)
 
 
 @contextmanager
