@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
-from bytewax.operators import StatefulBatchLogic
 from pydantic import ValidationError
 
-from feast_repo.progress import Progress
 from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
-from stream.epoch import Outcome
 from stream.kafka import KafkaUnavailableError
 from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
 from stream.recovery import prepare
@@ -33,36 +29,7 @@ from stream.source import KafkaSource
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS
 from stream.stopping import refuse, stop_on_signals
 from stream.stores import Stores
-from stream.windows import SnapshotError, WindowEngine
-
-if TYPE_CHECKING:
-    from feast_repo.views import WindowedView
-
-
-class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):
-    """The window engine of one Kafka partition as a Bytewax operator; the end of the input closes no window."""
-
-    def __init__(self, topic: str, view: WindowedView, state: bytes | None) -> None:
-        self._topic = topic
-        try:
-            self._engine = WindowEngine(view) if state is None else WindowEngine.restore(view, state)
-        except SnapshotError as error:
-            refuse(str(error))
-
-    def on_batch(self, values: list[DecodedBatch]) -> tuple[list[Outcome], bool]:
-        """Process the partition's next batches."""
-        return [self._outcome(batch) for batch in values], StatefulBatchLogic.RETAIN
-
-    def _outcome(self, batch: DecodedBatch) -> Outcome:
-        processed = self._engine.process(batch.records)
-        progress = Progress(
-            self._topic, batch.partition, batch.next_offset, self._engine.watermark_ms, self._engine.last_closed_end_ms
-        )
-        return Outcome(progress, processed.records, batch.dead_letters, processed.windows)
-
-    def snapshot(self) -> bytes:
-        """The engine's state, as immutable bytes: Bytewax pickles it later."""
-        return self._engine.snapshot()
+from stream.window_step import Windows
 
 
 def build(settings: StreamSettings) -> Dataflow:
