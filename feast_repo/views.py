@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from feast_repo.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.events import UTC_MICROSECONDS, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +61,9 @@ class WindowedView:
         """Refuse a declaration that could not be computed.
 
         Raises:
-            ValueError: the window is no multiple of the slide, a feature reads a field that the event doesn't have,
-                a ratio names a feature that isn't an aggregate of this view, or a name is taken.
+            ValueError: the window is no multiple of the slide, a feature reads a field that the event doesn't have or
+                compares one with a value that it never has, a ratio names a feature that isn't an aggregate of this
+                view, or a name is taken.
         """
         if self.slide_ms <= 0 or self.window_ms % self.slide_ms or self.window_ms <= 0:
             message = f"view {self.name!r}: window {self.window} must be a positive multiple of slide {self.slide}"
@@ -96,6 +97,9 @@ class WindowedView:
         for comparison in () if aggregate.where is None else aggregate.where.comparisons():
             if schema[comparison.column].is_integer() != isinstance(comparison.value, int):
                 return f"{comparison}: the field is of type {schema[comparison.column]}"
+            declared = self.events.by_name[comparison.column]
+            if isinstance(declared, Choice) and comparison.value not in declared.values:
+                return f"{comparison}: {comparison.column!r} never has that value; declared are {list(declared.values)}"
         return None
 
     @property
@@ -212,11 +216,28 @@ class BatchView:
 
 @dataclass(frozen=True)
 class FeatureServiceDeclaration:
-    """The views that one model reads."""
+    """The views that one model reads. Training rows have a column a feature, so names are unique in a service."""
 
     name: str
     views: tuple[WindowedView | BatchView, ...]
     description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse views whose columns would collide in a training row.
+
+        Raises:
+            ValueError: two views have a feature of the same name, or a feature is named like a join key.
+        """
+        owner = {view.entity.join_key: f"the join key of entity {view.entity.name!r}" for view in self.views}
+        for view in self.views:
+            for name in view.value_types:
+                if name in owner:
+                    message = (
+                        f"service {self.name!r}: feature {name!r} of view {view.name!r} has the name of {owner[name]}: "
+                        "rename one of them"
+                    )
+                    raise ValueError(message)
+            owner |= dict.fromkeys(view.value_types, f"a feature of view {view.name!r}")
 
 
 ROW_COLUMNS = ("event_timestamp", "created_timestamp", "writer")

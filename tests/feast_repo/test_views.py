@@ -13,7 +13,14 @@ from feast_repo.algebra import Count, Max, Min, Ratio, Sum, field
 from feast_repo.clickstream import clickstream
 from feast_repo.events import UTC_MICROSECONDS, EventDeclaration, Text
 from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
-from feast_repo.views import BatchFeature, BatchView, Entity, WindowedView, offline_columns
+from feast_repo.views import (
+    BatchFeature,
+    BatchView,
+    Entity,
+    FeatureServiceDeclaration,
+    WindowedView,
+    offline_columns,
+)
 
 VIEW = WindowedView(
     name="carts",
@@ -66,8 +73,13 @@ VIEW = WindowedView(
         ({"features": {"total": Sum("event_type")}}, ["'total'", "Sum", "'event_type'", "integer"]),
         ({"features": {"n": Count(where=field("price_cents") == "x")}}, ["'n'", "price_cents == 'x'", "Int64"]),
         (
-            {"features": {"n": Count(where=(field("event_type") == "x") & (field("event_type") > 1))}},
+            {"features": {"n": Count(where=(field("event_type") == "view") & (field("event_type") > 1))}},
             ["'n'", "event_type > 1", "String"],
+        ),
+        ({"features": {"n": Count(where=field("event_type") == "veiw")}}, ["'n'", "event_type == 'veiw'", "'view'"]),
+        (
+            {"features": {"total": Sum("price_cents", where=field("event_type") != "View")}},
+            ["'total'", "event_type != 'View'", "'view'"],
         ),
     ],
     ids=str,
@@ -78,6 +90,16 @@ def test_contradiction_is_refused_in_one_line_that_names_it(changes: dict[str, A
     message = str(caught.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("age", "a feature of view 'user_profile_features'"), ("user_id", "the join key of entity 'user'")],
+)
+def test_feature_of_a_service_has_a_name_of_its_own(name: str, owner: str) -> None:
+    other = BatchView("others", Entity("shop", "shop_id"), timedelta(days=1), {name: BatchFeature("Int64")})
+    with pytest.raises(ValueError, match=f"feature '{name}' of view 'others' has the name of {owner}"):
+        FeatureServiceDeclaration("both", (user_profile_features, other))
 
 
 @pytest.mark.parametrize(
