@@ -33,6 +33,7 @@ from batch.recompute import add_arguments, complaint, opened, parsed, recompute,
 from batch.rows import add_rows, beside_stored, in_two_partitions, lacking, overruling
 from batch.stored import stored_rows
 from feast_repo.commands import Command, integer
+from feast_repo.redis_errors import told
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _run(options, command, settings, summary)
     except RedisError as error:
-        command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
+        command.error(told(error))
     except (ArchiveError, BatchRunningError, OSError) as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:

@@ -25,6 +25,7 @@ from rich.table import Table
 from batch.restore_online import newest_by_day
 from feast_repo.commands import Command, integer, number
 from feast_repo.features import purchase_prediction
+from feast_repo.redis_errors import told
 from feast_repo.settings import StoreSettings
 from feast_repo.views import BatchView
 
@@ -52,6 +53,7 @@ def materialize(store: FeatureStore, data_root: Path, view: BatchView, since: da
     from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
 
     online, written = OnlineView(store, store.get_feature_view(view.name)), 0
+    online.redis.ping()  # a wrong address is told, also where there is nothing to write
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view, f"{since:%Y-%m-%d}"):
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnsupportedFormatError as error:
         command.error(f"{error}: this command knows Redis only; use `feast materialize`")
     except RedisError as error:
-        command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
+        command.error(told(error))
     except OSError as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:

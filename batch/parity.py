@@ -28,6 +28,7 @@ from batch.recompute import add_arguments, complaint, opened, parsed, recompute,
 from batch.report_files import write_report
 from batch.stored import stored_rows
 from feast_repo.commands import Command, integer
+from feast_repo.redis_errors import told
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _compare_online(options: argparse.Namespace, command: Command, settings: Str
             store, settings.data_root, settings.view, sample=options.sample, most_examples=options.examples
         )
     except RedisError as error:
-        command.error(f"Redis does not answer ({error}): check REDIS_URL")
+        command.error(told(error))
 
 
 def as_report(

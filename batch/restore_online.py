@@ -24,6 +24,7 @@ from feast_repo.files import data_files, day_folders
 from feast_repo.online_marker import begin_filling, end_filling, marker_key
 from feast_repo.parquet import despite_compaction
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
+from feast_repo.redis_errors import told
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import features_folder, progress_folder
 from feast_repo.views import WindowedView, offline_columns
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnsupportedFormatError as error:
         command.error(f"{error}: this command knows Redis only; use `feast materialize`")
     except RedisError as error:
-        command.error(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
+        command.error(told(error))
     except RuntimeError as error:
         command.error(str(error))
     if options.json:

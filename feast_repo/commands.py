@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from pydantic import ValidationError
 from rich.console import Console
 
+from feast_repo.settings import problem
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -42,8 +44,7 @@ class Command(argparse.ArgumentParser):
         try:
             return kind()
         except ValidationError as invalid:
-            first = invalid.errors(include_url=False, include_input=False)[0]
-            self.error(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")
+            self.error(problem(invalid))
 
     def feature_store(self) -> FeatureStore:
         """Feast's store, with a registry that describes the views as they are declared; what it lacks is added."""

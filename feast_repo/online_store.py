@@ -15,9 +15,11 @@ from pydantic import model_validator
 from redis import Redis, asyncio as redis_asyncio
 from redis.backoff import NoBackoff
 from redis.connection import Connection
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from feast_repo import registry
+from feast_repo.redis_errors import ClusterNodeError
 from feast_repo.redis_format import decode_time
 from feast_repo.redis_guard import SWAP_SHA, swap_until_settled
 from feast_repo.redis_pipe import ask
@@ -44,6 +46,36 @@ CONNECTION: dict[str, Any] = {
 
 One quick retry makes up for a connection that broke while it was idle; longer waiting is for the caller to decide.
 """
+
+
+def connect(url: str, **options: Any) -> Redis:
+    """A client of the server at a redis://, rediss:// or unix:// URL; it connects when it is first used.
+
+    Every connection looks whether the server is a node of a cluster.
+
+    Raises:
+        redis.RedisError: from commands; among them `ClusterNodeError`.
+    """
+    return Redis.from_url(url, **{**connection_options(url), "redis_connect_func": _begin, **options})
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """Options of every connection to the URL, for synchronous and asynchronous clients."""
+    by_socket = url.startswith("unix://")  # which knows no keepalive
+    return {name: value for name, value in CONNECTION.items() if not (by_socket and name == "socket_keepalive")}
+
+
+def _begin(connection: Any) -> None:
+    """Log in as redis-py does, then refuse a cluster's node: it would answer for some keys and send others away."""
+    connection.on_connect()
+    connection.send_command("INFO", "cluster")
+    try:
+        facts = connection.read_response()
+    except ResponseError:  # a user without this command, or a proxy: a command for a foreign key tells it then
+        return
+    if b"cluster_enabled:1" in (facts if isinstance(facts, bytes) else str(facts).encode()):
+        raise ClusterNodeError
+
 
 # Feast imports this module while it reads feature_store.yaml, and opens the registry afterwards.
 registry.install()
@@ -104,7 +136,7 @@ class Recorder:
 
 
 class RedisUrlOnlineStore(RedisOnlineStore):
-    """Feast's Redis store at `StoreSettings().redis_url` (redis:// or rediss://)."""
+    """Feast's Redis store at `StoreSettings().redis_url`."""
 
     _client: Redis | None = None
     _client_async: redis_asyncio.Redis | None = None
@@ -112,7 +144,7 @@ class RedisUrlOnlineStore(RedisOnlineStore):
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Redis:
         del online_store_config
         if self._client is None:
-            self._client = Redis.from_url(StoreSettings().redis_url, **CONNECTION)
+            self._client = connect(StoreSettings().redis_url)
         return self._client
 
     def online_write_batch(
@@ -142,7 +174,8 @@ class RedisUrlOnlineStore(RedisOnlineStore):
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> redis_asyncio.Redis:
         del online_store_config
         if self._client_async is None:
-            self._client_async = redis_asyncio.Redis.from_url(StoreSettings().redis_url, **CONNECTION)
+            url = StoreSettings().redis_url
+            self._client_async = redis_asyncio.Redis.from_url(url, **connection_options(url))
         return self._client_async
 
 

@@ -9,16 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import hiredis
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError as RedisConnectionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError as RedisTimeoutError,
-)
+from redis.exceptions import ConnectionError as RedisConnectionError, RedisError, TimeoutError as RedisTimeoutError
+
+from feast_repo.redis_errors import reply_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,12 +19,6 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CHUNK_BYTES = 1 << 18
-ERRORS: dict[str, type[RedisError]] = {
-    "LOADING": BusyLoadingError,
-    "NOSCRIPT": NoScriptError,
-    "READONLY": ReadOnlyError,
-    "OOM": OutOfMemoryError,
-}
 
 
 def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
@@ -83,8 +70,3 @@ def _read(connection: Any, reader: hiredis.Reader, count: int) -> list[Any]:
         message = f"the connection broke: {error}"
         raise RedisConnectionError(message) from error
     return replies
-
-
-def reply_error(text: str) -> RedisError:
-    """The exception that stands for an error reply, as hiredis asks for it."""
-    return ERRORS.get(text.partition(" ")[0], ResponseError)(text)

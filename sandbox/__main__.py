@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Column, Table
 
+from feast_repo.settings import problem
 from sandbox.lifecycle import down, notes, problems, up
 from sandbox.processes import RequestError, SandboxError
 from sandbox.settings import SandboxSettings
@@ -133,15 +134,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(options)
     except ValidationError as error:
-        first = error.errors()[0]  # without the value, which may hold a password
-        problem, code = f"setting {'.'.join(map(str, first['loc'])).upper()}: {first['msg']}", BAD_INPUT
+        line, code = f"setting {problem(error)}", BAD_INPUT
     except RequestError as error:
-        problem, code = str(error), BAD_INPUT
+        line, code = str(error), BAD_INPUT
     except (SandboxError, OSError) as error:
-        problem, code = str(error), FAILED
+        line, code = str(error), FAILED
     except KeyboardInterrupt:
-        problem, code = "interrupted; what this command had started is ended again", INTERRUPTED
-    sys.stderr.write(f"error: {problem}\n")
+        line, code = "interrupted; what this command had started is ended again", INTERRUPTED
+    sys.stderr.write(f"error: {line}\n")
     return code
 
 

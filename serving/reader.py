@@ -13,10 +13,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redis import Redis
 from redis.exceptions import RedisError
 
-from feast_repo.online_store import CONNECTION, RedisUrlOnlineStoreConfig
+from feast_repo.online_store import RedisUrlOnlineStoreConfig, connect
 from feast_repo.progress import ProgressRecord
 from feast_repo.redis_pipe import ask
 from feast_repo.tables import progress_folder
@@ -65,7 +64,7 @@ class RedisReader:
 
     def __init__(self, schema: ServedSchema, key_version: int, url: str, timeout_s: float) -> None:
         self._key_version = key_version
-        self._client = Redis.from_url(url, **{**CONNECTION, "socket_timeout": timeout_s})
+        self._client = connect(url, socket_timeout=timeout_s)
         self._connection = RedisConnection(url, timeout_s)
         self.use(schema)
 

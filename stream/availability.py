@@ -9,15 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError as RedisConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TimeoutError as RedisTimeoutError,
-)
+from redis.exceptions import RedisError
 
+from feast_repo.redis_errors import can_pass, told
 from stream import metrics
 from stream.stopping import fail, stop_requested
 
@@ -28,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 UNDER_WAY_S = 2.0
-REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -102,7 +95,7 @@ def hold_for_redis(operation: Callable[[], object]) -> None:
 
     Ends the run (exit 1, the epoch uncommitted) if it was asked to stop meanwhile, or if waiting won't help.
     """
-    _hold(redis, operation, REDIS_AWAY, _wrong_password)
+    _hold(redis, operation, RedisError, _hopeless)
 
 
 def hold_for_disk(operation: Callable[[], object]) -> None:
@@ -113,7 +106,7 @@ def hold_for_disk(operation: Callable[[], object]) -> None:
 def _hold(
     part: Availability,
     operation: Callable[[], object],
-    away: type[Exception] | tuple[type[Exception], ...],
+    away: type[Exception],
     hopeless: Callable[[Exception], str | None],
 ) -> None:
     me, wait_s = threading.get_ident(), FIRST_WAIT_S
@@ -132,8 +125,8 @@ def _hold(
             return
 
 
-def _wrong_password(error: Exception) -> str | None:
-    return f"Redis refuses us ({error}): correct REDIS_URL" if isinstance(error, AuthenticationError) else None
+def _hopeless(error: Exception) -> str | None:
+    return told(error) if isinstance(error, RedisError) and not can_pass(error) else None
 
 
 def _no_room(error: Exception) -> str | None:

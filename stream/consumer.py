@@ -7,6 +7,7 @@ parts of messages: few at a time are taken apart and let go, so that they stay i
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from confluent_kafka import (
 from stream import availability
 from stream.decoding import MESSAGES_AT_ONCE, RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, client_config
+from stream.start_checks import first_process
 
 if TYPE_CHECKING:
     from stream.settings import StreamSettings
@@ -48,6 +50,7 @@ _FINAL = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
 _abandoned: list[Consumer] = []
+_create_time_told = threading.Lock()
 
 
 @dataclass
@@ -98,7 +101,7 @@ class WorkerConsumer:
         self._committed: dict[int, int] = {}
         self.idle = False
         """Whether the last poll brought nothing for anyone."""
-        self._warned_create_time = False
+        self._tells_create_time = first_process()
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """A partition's first offset and the one after its last, as the broker says now.
@@ -152,7 +155,7 @@ class WorkerConsumer:
         batch.kafka_timestamps.extend([message.timestamp()[1] for message in messages])
         batch.offsets.extend(map(Message.offset, messages))
         self.waiting += len(messages)
-        if messages and not self._warned_create_time:
+        if messages and self._tells_create_time:
             self._warn_of_create_time(messages[0])
 
     @staticmethod
@@ -175,8 +178,10 @@ class WorkerConsumer:
         return good
 
     def _warn_of_create_time(self, message: Message) -> None:
-        if message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME:
-            self._warned_create_time = True
+        if message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME:
+            return
+        self._tells_create_time = False
+        if _create_time_told.acquire(blocking=False):  # once, whichever worker comes first
             logger.warning(
                 "topic %s has producers' timestamps; set message.timestamp.type=LogAppendTime, so that one producer "
                 "with a wrong clock can't move event time",

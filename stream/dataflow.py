@@ -17,6 +17,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from pydantic import ValidationError
 
+from feast_repo.settings import problem
 from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
 from stream.kafka import KafkaUnavailableError
@@ -26,6 +27,7 @@ from stream.recovery_store import RecoveryError
 from stream.routing import key_of
 from stream.settings import StreamSettings
 from stream.source import KafkaSource
+from stream.start_checks import look_at_topic
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS
 from stream.stopping import refuse, stop_on_signals
 from stream.stores import Stores
@@ -56,10 +58,10 @@ def ready() -> StreamSettings:
         lock_run(settings.data_root, recovery)
         if recovery is not None:
             prepare(settings, recovery)
+        look_at_topic(settings)
         metrics.serve(settings, process)
     except ValidationError as invalid:
-        first = invalid.errors(include_url=False, include_input=False)[0]
-        refuse(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; see .env.example")
+        refuse(problem(invalid))
     except (AlreadyRunningError, KafkaUnavailableError, RecoveryError, ValueError, OSError) as error:
         refuse(str(error))
     return settings

@@ -239,7 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service = HeartbeatService(
             settings, quiet_ms=round(options.quiet_seconds * 1000), delay_ms=round(options.delay_seconds * 1000)
         )
-    except (OSError, ValueError, KafkaException) as error:
+    except (OSError, ValueError) as error:
+        command.error(str(error))
+    except KafkaException as error:
         command.error(f"{_reason(error)}; check KAFKA_PROPERTIES_FILE")
     with stop_event() as stop:
         if not options.once:

@@ -8,6 +8,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stream.settings import StreamSettings
 
 METADATA_TIMEOUT_S = 10.0
@@ -21,21 +23,38 @@ def client_config(settings: StreamSettings) -> dict[str, str | int | bool]:
     """Properties of every client: the brokers, and whatever `KAFKA_PROPERTIES_FILE` adds (it wins).
 
     Raises:
-        ValueError: a line of the properties file is no `key=value`.
+        ValueError: a line of the properties file is no `key=value`, or librdkafka refuses a property.
         OSError: the properties file can't be read.
     """
     config: dict[str, str | int | bool] = {"bootstrap.servers": settings.kafka_bootstrap_servers}
-    if settings.kafka_properties_file is not None:
-        for number, line in enumerate(settings.kafka_properties_file.read_text().splitlines(), 1):
-            text = line.strip()
-            if not text or text.startswith("#"):
-                continue
-            key, equals, value = text.partition("=")
-            if not equals:  # the line itself may hold a secret, so it is not shown
-                message = f"{settings.kafka_properties_file}, line {number}: expected key=value"
-                raise ValueError(message)
-            config[key.strip()] = value.strip()
+    if (file := settings.kafka_properties_file) is not None:
+        config |= _properties(file)
+        try:
+            AdminClient({**config, "log_level": 0})  # every client knows all properties
+        except (KafkaException, TypeError) as error:
+            reason = error.args[0].str() if isinstance(error, KafkaException) else error
+            message = f"{file}: {reason}; correct KAFKA_PROPERTIES_FILE"
+            raise ValueError(message) from error
     return config
+
+
+def _properties(file: Path) -> dict[str, str]:
+    try:
+        lines = file.read_bytes().decode().split("\n")
+    except UnicodeDecodeError as error:
+        message = f"{file}: not UTF-8 text; correct KAFKA_PROPERTIES_FILE"
+        raise ValueError(message) from error
+    properties = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        key, equals, value = text.partition("=")
+        if not equals:  # the line itself may hold a secret, so it is not shown
+            message = f"{file}, line {number}: expected key=value"
+            raise ValueError(message)
+        properties[key.strip()] = value.strip()
+    return properties
 
 
 def topic_partitions(settings: StreamSettings) -> list[int]:
@@ -43,12 +62,10 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
 
     Raises:
         KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist.
+        ValueError: the properties file is wrong.
+        OSError: the properties file can't be read.
     """
-    try:
-        admin = AdminClient({**client_config(settings), "log_level": 0})
-    except KafkaException as error:
-        message = f"{settings.kafka_properties_file}: {error.args[0].str()}; correct KAFKA_PROPERTIES_FILE"
-        raise KafkaUnavailableError(message) from error
+    admin = AdminClient({**client_config(settings), "log_level": 0})
     try:
         # All topics, since brokers may create a topic that is asked for by name.
         topic = admin.list_topics(timeout=METADATA_TIMEOUT_S).topics.get(settings.kafka_topic)

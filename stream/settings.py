@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path  # noqa: TC003  (pydantic reads the annotation)
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from feast_repo import addresses
 from feast_repo.features import user_click_features
 from feast_repo.settings import StoreSettings
 from feast_repo.views import WindowedView  # noqa: TC001  (read by pydantic as a property's type)
@@ -16,8 +18,12 @@ from feast_repo.views import WindowedView  # noqa: TC001  (read by pydantic as a
 class StreamSettings(StoreSettings):
     """The store settings, and where the events are."""
 
-    kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Brokers to start from.")
-    kafka_topic: str = Field(default="clickstream", description="Topic of the events.")
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(addresses.kafka_brokers)] = Field(
+        default="127.0.0.1:9092", description="Brokers to start from."
+    )
+    kafka_topic: Annotated[str, AfterValidator(addresses.kafka_topic)] = Field(
+        default="clickstream", description="Topic of the events."
+    )
     kafka_properties_file: Path | None = Field(
         default=None, description="File of librdkafka properties, one key=value a line (TLS, SASL, tuning)."
     )

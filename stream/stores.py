@@ -31,6 +31,7 @@ from stream.commit import Commit
 from stream.epoch import Epoch, Outcome
 from stream.routing import partition_of
 from stream.sinks import Features, Logs, Online
+from stream.start_checks import look_at_redis
 from stream.steps import parts
 from stream.stopping import refuse
 from stream.tally import Tally
@@ -86,9 +87,12 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
     try:
         store = open_store()
         ensure_applied(store)
-        return Pusher(store, settings.view.push_source)
+        pusher = Pusher(store, settings.view.push_source)
     except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:
         refuse(str(error))
+    if pusher.redis is not None:
+        look_at_redis(pusher.redis)
+    return pusher
 
 
 def _spare_the_collector() -> None:

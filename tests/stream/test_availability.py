@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from feast_repo.redis_errors import reply_error
 from stream import availability
 from stream.availability import Availability, hold_for_disk, hold_for_redis
 
@@ -96,3 +97,9 @@ def test_it_ends_in_one_line_where_waiting_does_not_help(case: str, says: str) -
     assert done.returncode == 1, done.stderr
     assert says in last
     assert last.endswith("the epoch is not committed, so a resume is exact")
+
+
+def test_every_answer_that_can_pass_holds_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "LONGEST_WAIT_S", 0.01)
+    for text in ("NOREPLICAS Not enough good replicas to write.", "MISCONF Redis is unable to persist to disk."):
+        hold_for_redis(failing(2, reply_error(text)))

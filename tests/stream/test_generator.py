@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def broker() -> Iterator[Broker]:
 @pytest.fixture
 def settings(broker: Broker, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> StreamSettings:
     """A topic of the test's own, also in the environment of commands."""
-    topic = request.node.name.replace("[", "-").replace("]", "")[:80]
+    topic = re.sub("[^A-Za-z0-9._-]", "-", request.node.name)[:80]
     broker.create_topic(topic, PARTITIONS)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap)
     monkeypatch.setenv("KAFKA_TOPIC", topic)

@@ -1,0 +1,86 @@
+"""What a run looks at before it begins: the topic's and Redis's settings that break what this store promises.
+
+Each is told once a run, by the first process of a cluster. What can't be asked (the broker inside librdkafka, a user
+without the right) is not told.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
+from redis.exceptions import RedisError
+
+from feast_repo.redis_errors import can_pass, told
+from stream.kafka import METADATA_TIMEOUT_S, client_config
+from stream.lock import bytewax_arguments
+from stream.stopping import refuse
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from stream.settings import StreamSettings
+
+logger = logging.getLogger(__name__)
+
+
+def look_at_topic(settings: StreamSettings) -> None:
+    """Warn of a topic that loses records.
+
+    Raises:
+        ValueError: the properties file is wrong.
+        OSError: the properties file can't be read.
+    """
+    if not first_process():
+        return
+    topic, admin = settings.kafka_topic, AdminClient({**client_config(settings), "log_level": 0})
+    try:
+        asked = admin.describe_configs(
+            [ConfigResource(ConfigResource.Type.TOPIC, topic)], request_timeout=METADATA_TIMEOUT_S
+        )
+        configuration = next(iter(asked.values())).result(METADATA_TIMEOUT_S)
+    except (KafkaException, TimeoutError):
+        return
+    policy = configuration["cleanup.policy"].value
+    if "compact" in policy:
+        logger.warning(
+            "topic %s is compacted (cleanup.policy=%s): Kafka deletes all but the last event of each key, also those "
+            "that were not read yet, and counts will lack them; set cleanup.policy=delete",
+            topic,
+            policy,
+        )
+
+
+def look_at_redis(redis: Redis) -> None:
+    """Refuse a Redis that will never take a row (exit 2), and warn of one that forgets rows.
+
+    One that is away for now is left for the run to wait for.
+    """
+    try:
+        facts = cast("dict[str, Any]", redis.info())
+    except RedisError as error:
+        if not can_pass(error):
+            refuse(told(error))
+        return
+    if not first_process():
+        return
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if facts.get("maxmemory") and policy != "noeviction":
+        logger.warning(
+            "Redis evicts keys when it is full (maxmemory-policy %s): users will be served defaults until their next "
+            "window; set maxmemory-policy noeviction and give it enough memory",
+            policy,
+        )
+    if not facts.get("aof_enabled", 1):
+        logger.warning(
+            "Redis keeps no append-only file: a restart loses rows, or goes back to a snapshot, and the stream has to "
+            "refill it; set appendonly yes"
+        )
+
+
+def first_process() -> bool:
+    """Whether this is the process of a cluster that speaks for all."""
+    return bytewax_arguments(sys.argv)[0] == 0
