@@ -3,7 +3,8 @@
     python -m batch.drift                                             # the last day against the day before it
     python -m batch.drift --reference 2026-01-01 2026-01-08 --current 2026-02-01 2026-02-08
 
-Exit 1 if a feature has drifted as much as `--fail-on` says.
+Exit 1 if a feature has drifted as much as `--fail-on` says. Where too little is known to say that a feature has not
+drifted, the report says `insufficient data`; that is no failure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from batch.archive import reach_of
 from batch.drift_samples import PREDICTION, Period, health_in_words, stream_health, values_of
-from batch.drift_statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, compare, judge
+from batch.drift_statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, Severity, compare, judge
 from batch.report_files import write_report
 from feast_repo.commands import Command, instant, number
 from feast_repo.progress import ProgressRecord
@@ -143,12 +144,7 @@ def _report(
 ) -> tuple[dict[str, Any], Samples]:
     samples = samples_of(settings.data_root, reference, current)
     drifts = drift_of(samples, p_threshold)
-    severity = max((one.severity for one in drifts if one.severity in SEVERITIES), key=SEVERITIES.index, default="none")
-    drifted = [f"{one.feature} ({one.severity})" for one in drifts if one.drifted]
-    unknown = [one.feature for one in drifts if one.severity == "insufficient data"]
-    verdict = f"Drifted: {', '.join(drifted)}." if drifted else "Nothing has drifted."
-    if unknown:
-        verdict += f" Too few users to tell: {', '.join(unknown)}."
+    severity, verdict = verdict_of(drifts)
     return {
         "reference": _period(settings, reference),
         "current": _period(settings, current),
@@ -158,6 +154,23 @@ def _report(
         "features": [asdict(one) for one in drifts],
         "history": _history(settings, samples, current, p_threshold),
     }, samples
+
+
+def verdict_of(drifts: Sequence[Drift]) -> tuple[Severity, str]:
+    """The severity of all features together, and a sentence: nothing has drifted only if all could be told."""
+    drifted = [f"{one.feature} ({one.severity})" for one in drifts if one.drifted]
+    untold = [one.feature for one in drifts if one.severity == "insufficient data"]
+    told = [one.severity for one in drifts if one.severity != "insufficient data"]
+    severity: Severity = max(told, key=SEVERITIES.index, default="none")
+    if severity == "none" and untold:
+        severity = "insufficient data"
+    if drifted:
+        verdict = f"Drifted: {', '.join(drifted)}."
+    elif told:
+        verdict = "Nothing has drifted, as far as there is enough data." if untold else "Nothing has drifted."
+    else:
+        verdict = "Nothing can be told."
+    return severity, verdict + (f" Insufficient data: {', '.join(untold)}." if untold else "")
 
 
 def _period(settings: StreamSettings, period: Period) -> dict[str, Any]:
@@ -216,8 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps({**report, "file": str(file)}) + "\n")
     else:
         _print(report, file)
-    order = [*SEVERITIES, "never"]
-    return int(order.index(report["severity"]) >= order.index(options.fail_on))
+    failing = () if options.fail_on == "never" else SEVERITIES[SEVERITIES.index(options.fail_on) :]
+    return int(report["severity"] in failing)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from jinja2 import Environment
 
 from batch.drift_plots import plot
 from batch.drift_samples import health_in_words
-from batch.drift_statistics import LEAST_ROWS, MEANINGS, SEVERITIES, THRESHOLDS, level_of
+from batch.drift_statistics import MEANINGS, SEVERITIES, THRESHOLDS, level_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,12 +33,13 @@ figcaption { font-size: 14px } code { background: #f4f4f4; padding: .1rem .3rem 
 <tr><th>current</th><td>{{ report.current.text }}</td></tr></table>
 <p>Each feature has one value a user in each period. It has drifted if the two distributions differ significantly
 (p &lt; {{ report.p_threshold }}, corrected for the number of features) <b>and</b> by enough to matter:
-<a href="#effects">see the effects</a>. The charts are <a href="#charts">below</a>.</p>
+<a href="#effects">see the effects</a>. <i>Insufficient data</i>: a part of it has too few values to say that it has
+not drifted. The charts are <a href="#charts">below</a>.</p>
 <table><tr><th>feature</th><th>drift</th><th>what changed</th><th>effects</th><th class="number">p</th>
 <th class="number">users</th></tr>
 {% for one in features %}
 <tr><td><a href="#{{ one.feature }}">{{ one.feature }}</a></td><td class="{{ one.severity }}">{{ one.severity }}</td>
-<td>{{ one.says or "fewer than %d users in a period" % least }}</td>
+<td>{{ one.says }}</td>
 <td class="effects">{% for name, value in one.effects.items() %}<span class="{{ level(name, value) }}">{{ name }}
 {{ "%.3f" | format(value) }}</span> {% endfor %}</td>
 <td class="number">{{ "%.2g" | format(one.p_adjusted) if one.effects }}</td>
@@ -47,18 +48,19 @@ figcaption { font-size: 14px } code { background: #f4f4f4; padding: .1rem .3rem 
 <h2>The stream</h2>
 <ul>{% for says in health %}<li>{{ says }}</li>{% endfor %}</ul>
 <table><tr><th>24 hours to</th><th class="number">events per hour</th><th class="number">late</th>
-<th class="number">dead letters</th><th>features that differ from the reference</th></tr>
+<th class="number">dead letters</th><th>features that differ from the reference (grey: insufficient data)</th></tr>
 {% for day in report.history %}
 <tr><td>{{ day.end[:16] | replace("T", " ") }}</td>
 <td class="number">{{ "{:,.0f}".format(day.stream.events_per_hour) }}</td>
 <td class="number">{{ "{:.2%}".format(day.stream.late_share) }}</td>
 <td class="number">{{ "{:.2%}".format(day.stream.dead_letter_share) }}</td>
-<td>{% for name, severity in day.severities.items() if severity in ("minor", "major") %}
+<td>{% for name, severity in day.severities.items() if severity != "none" %}
 <span class="{{ severity }}">{{ name }}</span>{{ "" if loop.last else ", " }}{% else %}none{% endfor %}</td></tr>
 {% endfor %}</table>
 <h2 id="charts">Feature by feature</h2>
 <p class="note">Left: how the users' values are distributed. Right: the largest effect of each day against the
-reference, where 1 is the threshold of minor drift; a full mark is drift, a hollow one is none.</p>
+reference, where 1 is the threshold of minor drift; a full mark is drift, a hollow one is none, a
+grey one is insufficient data.</p>
 {% for one in features %}
 <figure id="{{ one.feature }}">
 <figcaption><b>{{ one.feature }}</b>: <span class="{{ one.severity }}">{{ one.severity }}</span>
@@ -89,7 +91,6 @@ def page(report: Mapping[str, Any], samples: Mapping[str, tuple[pl.Series, pl.Se
         plots=plots,
         thresholds=THRESHOLDS,
         meanings=MEANINGS,
-        least=LEAST_ROWS,
         level=lambda name, value: SEVERITIES[level_of(name, value)],
     )  # fmt: skip
 

@@ -3,11 +3,16 @@
 With many rows a test finds any difference, also one that no model would notice. So a feature has drifted only if the
 test says so, corrected for the number of features (Benjamini and Hochberg 1995), and an effect passes a threshold.
 Where many values are zero, as counts are, their share is compared apart, and the other values with each other.
+
+Each of these parts has a test of its own, and only that test makes its effects count. A part with few values is tested
+exactly: drift that it shows is drift, but too few values can't show that there is none. "none" therefore means that
+every part was tested on enough values and that no part shows a major effect; otherwise it is "insufficient data".
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -16,7 +21,7 @@ import polars as pl
 from scipy import stats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Severity: TypeAlias = Literal["none", "minor", "major", "insufficient data"]
 SEVERITIES: tuple[Severity, ...] = ("none", "minor", "major")
@@ -29,6 +34,13 @@ THRESHOLDS = {
     "missing": (0.1, 0.25),
 }
 """From which effect on drift is minor, and from which it is major."""
+TESTS = {
+    "ks": ("ks", "wasserstein", "psi"),
+    "cramers_v": ("cramers_v", "psi"),
+    "zeros": ("zeros",),
+    "missing": ("missing",),
+}
+"""The effects that each test tells significant."""
 MEANINGS = {
     "psi": "population stability index, over tenths of the reference, or over categories",
     "ks": "the greatest distance of the distribution functions (Kolmogorov and Smirnov)",
@@ -39,6 +51,10 @@ MEANINGS = {
 }
 DEFAULT_P = 0.05
 LEAST_ROWS = 200
+"""With fewer values in a period, a test that finds nothing proves nothing: it would miss major drift, too."""
+LEAST_EXPECTED = 5
+"""With fewer expected in a cell, the chi-square distribution is too far from that of its test."""
+RESAMPLES = 1_999
 MANY_ZEROS = 0.1
 BINS = 10
 LEAST_SHARE = 1e-4
@@ -49,8 +65,9 @@ LEAST_SHARE = 1e-4
 class Drift:
     """One feature in two periods.
 
-    `p_values` are those of its tests, named as the effects that they tell significant. `p_value` is the smallest of
-    them times their number, `p_adjusted` is corrected for the number of features too.
+    `p_values` are those of its TESTS. `p_value` is the smallest of them times their number, `p_adjusted` is corrected
+    for the number of features too. `few` says of a test how many values it had in both periods, where these are too few
+    to rule drift out. `untold` says for people what could not be told.
     """
 
     feature: str
@@ -63,6 +80,8 @@ class Drift:
     effects: dict[str, float] = field(default_factory=dict)
     severity: Severity = "none"
     says: str = ""
+    few: dict[str, tuple[int, int]] = field(default_factory=dict)
+    untold: tuple[str, ...] = ()
 
     @property
     def drifted(self) -> bool:
@@ -71,19 +90,20 @@ class Drift:
 
 
 def compare(feature: str, reference: pl.Series, current: pl.Series) -> Drift:
-    """Compare a feature's values, one for each user: numbers, or categories as text; null and NaN are missing.
+    """Compare a feature's values, one for each user: numbers, or categories as text.
 
-    The result has no severity yet: that takes all features, see `judge`.
+    Null, NaN and infinite are missing. The result has no severity yet: that takes all features, see `judge`.
     """
     is_number = any(one.dtype.is_numeric() for one in (reference, current))
     drift = Drift(feature, "number" if is_number else "category", len(reference), len(current))
     if min(len(reference), len(current)) < LEAST_ROWS:
-        return replace(drift, severity="insufficient data")
+        untold = f"fewer than {LEAST_ROWS} users in a period ({len(reference):,}, now {len(current):,})"
+        return replace(drift, severity="insufficient data", untold=(untold,), says=untold)
     if is_number:
-        reference, current = (one.cast(pl.Float64).fill_nan(None) for one in (reference, current))
+        reference, current = (_finite(one) for one in (reference, current))
     left, right = reference.drop_nulls(), current.drop_nulls()
-    found = _Found({}, {}, [])
-    if min(len(left), len(right)):
+    found = _Found({}, {}, [], {})
+    if len(left) + len(right):
         found = _numbers(left, right) if is_number else _categories(left, right)
     missing = [one.null_count() / len(one) for one in (reference, current)]
     if any(missing):
@@ -91,30 +111,44 @@ def compare(feature: str, reference: pl.Series, current: pl.Series) -> Drift:
         found.effects["missing"] = _cohens_h(*missing)
         found.words.append(f"missing {missing[0]:.1%}, now {missing[1]:.1%}")
     p_value = min(1.0, min(found.p_values.values(), default=1.0) * len(found.p_values))
-    return replace(drift, p_values=found.p_values, p_value=p_value, effects=found.effects, says="; ".join(found.words))
+    return replace(
+        drift,
+        p_values=found.p_values,
+        p_value=p_value,
+        effects=found.effects,
+        says="; ".join(found.words),
+        few=found.few,
+    )
+
+
+def _finite(values: pl.Series) -> pl.Series:
+    values = values.cast(pl.Float64)
+    return pl.select(pl.when(values.is_finite()).then(values)).to_series()
 
 
 class _Found(NamedTuple):
     p_values: dict[str, float]
     effects: dict[str, float]
     words: list[str]
+    few: dict[str, tuple[int, int]]
 
 
 def _numbers(left: pl.Series, right: pl.Series) -> _Found:
-    p_values, effects, words = found = _Found({}, {}, [])
-    means = [float(np.mean(one.to_numpy())) for one in (left, right)]
-    words.append(_moved("mean", *means))
-    zeros = [int((one == 0).sum()) / len(one) for one in (left, right)]
-    if max(zeros) >= MANY_ZEROS:
-        p_values["zeros"] = _share_test(left == 0, right == 0)
-        effects["zeros"] = _cohens_h(*zeros)
-        words.append(f"zero {zeros[0]:.1%}, now {zeros[1]:.1%}")
-        left, right = left.filter(left != 0), right.filter(right != 0)
-    if min(len(left), len(right)) >= LEAST_ROWS:
+    p_values, effects, words, few = found = _Found({}, {}, [], {})
+    if min(len(left), len(right)):
+        words.append(_moved("mean", float(np.mean(left.to_numpy())), float(np.mean(right.to_numpy()))))
+        zeros = [int((one == 0).sum()) / len(one) for one in (left, right)]
+        if max(zeros) >= MANY_ZEROS:
+            p_values["zeros"] = _share_test(left == 0, right == 0)
+            effects["zeros"] = _cohens_h(*zeros)
+            words.append(f"zero {zeros[0]:.1%}, now {zeros[1]:.1%}")
+            left, right = left.filter(left != 0), right.filter(right != 0)
+    sizes = len(left), len(right)
+    if max(sizes) and min(sizes) < LEAST_ROWS:
+        few["ks"] = sizes
+    if min(sizes):
         a, b = left.to_numpy(), right.to_numpy()
-        test = stats.ks_2samp(a, b, method="asymp")
-        p_values["ks"] = float(test.pvalue)
-        effects["ks"] = float(test.statistic)
+        p_values["ks"], effects["ks"] = _ks_test(a, b)
         sigma = float(np.std(a))
         distance = float(stats.wasserstein_distance(a, b))
         effects["wasserstein"] = distance / sigma if sigma else float(distance > 0)
@@ -126,6 +160,15 @@ def _numbers(left: pl.Series, right: pl.Series) -> _Found:
         effects["psi"] = _psi(*shares)
         words.append(_moved("median of the others" if "zeros" in effects else "median", np.median(a), np.median(b)))
     return found
+
+
+def _ks_test(left: Any, right: Any) -> tuple[float, float]:
+    """The p-value and the distance; exact where there are few values (for tied ones, p is an upper bound)."""
+    few = min(len(left), len(right)) < LEAST_ROWS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that it takes the other way where the exact one overflows
+        test = stats.ks_2samp(left, right, method="auto" if few else "asymp")
+    return float(test.pvalue), float(test.statistic)
 
 
 def _moved(what: str, before: float, now: float) -> str:
@@ -140,21 +183,32 @@ def in_figures(value: float) -> str:
 
 
 def _categories(left: pl.Series, right: pl.Series) -> _Found:
+    few = {"cramers_v": (len(left), len(right))} if min(len(left), len(right)) < LEAST_ROWS else {}
+    if not min(len(left), len(right)):
+        return _Found({}, {}, [], few)
     counts = [dict(one.cast(pl.String).value_counts().iter_rows()) for one in (left, right)]
     names = sorted({*counts[0], *counts[1]})
-    table = np.array([[count.get(name, 0) for name in names] for count in counts], dtype=np.float64)
+    table = np.array([[count.get(name, 0) for name in names] for count in counts], dtype=np.int64)
     shares = table / table.sum(axis=1, keepdims=True)
     effects = {"psi": _psi(shares[0], shares[1])}
     p_values = {}
     if len(names) > 1:
-        test = stats.chi2_contingency(table, correction=False)
-        p_values["cramers_v"] = float(test.pvalue)
-        effects["cramers_v"] = math.sqrt(float(test.statistic) / float(table.sum()))
+        p_values["cramers_v"], statistic = _table_test(table)
+        effects["cramers_v"] = math.sqrt(statistic / float(table.sum()))
     moved = max(range(len(names)), key=lambda place: (abs(shares[1][place] - shares[0][place]), shares[0][place]))
     words = [f"{names[moved]} {shares[0][moved]:.1%}, now {shares[1][moved]:.1%}"]
     words += [f"new: {name}" for name in names if name not in counts[0]]
     words += [f"gone: {name}" for name in names if name not in counts[1]]
-    return _Found(p_values, effects, words)
+    return _Found(p_values, effects, words, few)
+
+
+def _table_test(table: Any) -> tuple[float, float]:
+    """The p-value and the statistic of the chi-square test [2, categories]; by random tables where cells expect few."""
+    test = stats.chi2_contingency(table, correction=False)
+    if test.expected_freq.min() < LEAST_EXPECTED:
+        draws = stats.MonteCarloMethod(n_resamples=RESAMPLES, batch=100, rng=np.random.default_rng(0))
+        return float(stats.chi2_contingency(table, correction=False, method=draws).pvalue), float(test.statistic)
+    return float(test.pvalue), float(test.statistic)
 
 
 def _psi(reference: Any, current: Any) -> float:
@@ -167,30 +221,51 @@ def _cohens_h(reference: float, current: float) -> float:
 
 
 def _share_test(left: pl.Series, right: pl.Series) -> float:
-    """Whether two shares differ: the chi-square test of the two-by-two table."""
-    table = np.array([[one.sum(), len(one) - one.sum()] for one in (left, right)], dtype=np.float64)
+    """Whether two shares differ: the chi-square test of the two-by-two table, where cells have few Fisher's."""
+    table = np.array([[one.sum(), len(one) - one.sum()] for one in (left, right)], dtype=np.int64)
     if (table.sum(axis=0) == 0).any():
         return 1.0
-    return float(stats.chi2_contingency(table, correction=False).pvalue)
+    test = stats.chi2_contingency(table, correction=False)
+    exact = test.expected_freq.min() < LEAST_EXPECTED
+    return float(stats.fisher_exact(table).pvalue if exact else test.pvalue)
 
 
 def judge(drifts: Sequence[Drift], p_threshold: float = DEFAULT_P) -> list[Drift]:
-    """Give each feature its severity: significant among all of them, and of an effect that matters."""
+    """Give each feature its severity: significant among all of them, and of an effect that matters.
+
+    Within a feature that differs significantly, its tests are held against what the correction for the number of
+    features leaves (Benjamini and Bogomolov 2014).
+    """
     tested = [one for one in drifts if one.severity != "insufficient data"]
-    adjusted = stats.false_discovery_control([one.p_value for one in tested]) if tested else []
-    by_name = {one.feature: float(p) for one, p in zip(tested, adjusted, strict=True)}
-    return [
-        replace(one, p_adjusted=by_name[one.feature], severity=_severity(one, by_name[one.feature], p_threshold))
-        if one.feature in by_name
-        else one
-        for one in drifts
+    adjusted = [float(p) for p in stats.false_discovery_control([one.p_value for one in tested])] if tested else []
+    bound = p_threshold * sum(p < p_threshold for p in adjusted) / max(len(adjusted), 1)
+    by_name = {one.feature: _judged(one, p, bound) for one, p in zip(tested, adjusted, strict=True)}
+    return [by_name.get(one.feature, one) for one in drifts]
+
+
+def _judged(drift: Drift, p_adjusted: float, bound: float) -> Drift:
+    significant = {test for test, p in drift.p_values.items() if p * len(drift.p_values) < bound}
+    effects = {name for test in significant for name in TESTS[test]} & drift.effects.keys()
+    level = max((level_of(name, drift.effects[name]) for name in effects), default=0)
+    kind = "values that are not zero" if "zeros" in drift.effects else "values"
+    untold = [
+        f"too few {kind} ({before:,}, now {now:,})"
+        for test, (before, now) in drift.few.items()
+        if test not in significant
     ]
+    untold += [
+        f"{name} {drift.effects[name]:.2g} may be chance"
+        for test in drift.p_values
+        for name in TESTS[test]
+        if test not in significant and test not in drift.few and _is_major(name, drift.effects)
+    ]
+    severity = SEVERITIES[level] if level or not untold else "insufficient data"
+    says = "; ".join([*filter(None, [drift.says]), *(f"not told: {one}" for one in untold)])
+    return replace(drift, p_adjusted=p_adjusted, severity=severity, untold=tuple(untold), says=says)
 
 
-def _severity(drift: Drift, p_adjusted: float, p_threshold: float) -> Severity:
-    if p_adjusted >= p_threshold:
-        return "none"
-    return SEVERITIES[max((level_of(*effect) for effect in drift.effects.items()), default=0)]
+def _is_major(name: str, effects: Mapping[str, float]) -> bool:
+    return name in effects and SEVERITIES[level_of(name, effects[name])] == "major"
 
 
 def level_of(name: str, effect: float) -> int:

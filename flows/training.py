@@ -1,4 +1,4 @@
-"""A new model, served if it is not worse than the one that is served."""
+"""A new model, served if it is good enough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flows import commands
 from flows.ranges import Instant, bounds
-from flows.telling import tell
+from flows.telling import CheckFailedError, tell
 
 
 def _name() -> str:
@@ -21,7 +21,10 @@ def _name() -> str:
 def training(
     start: Instant | None = None, end: Instant | None = None, seed: Annotated[int, Field(ge=0)] = 1
 ) -> dict[str, Any]:
-    """Make the point-in-time training set of all that is archived (or of a range), train, compare, and promote."""
+    """Make the point-in-time training set of all that is archived (or of a range), train, compare, and promote.
+
+    If the model is not good enough to be served, the run fails; its report is in the artifact all the same.
+    """
     rows = commands.run_command("batch.training_set", bounds(start, end))
     report = commands.run_command("serving.train", ["--training-set", rows["file"], "--seed", str(seed)])
     figures = {
@@ -33,4 +36,6 @@ def training(
         **{f"ROC AUC, {whose}": metrics["roc_auc"] for whose, metrics in report["metrics"].items()},
     }
     tell("training", "A new model", figures, [report["report"]])
+    if report["status"]:
+        raise CheckFailedError(report["verdict"])
     return report

@@ -1,9 +1,10 @@
-"""Train the purchase model, and serve it if it is not worse than the one that is served.
+"""Train the purchase model, and serve it if it is good enough.
 
     python -m batch.training_set && python -m serving.train
 
-Both models are judged by the same rows: the last of the training set, which the new one has not seen. Exit 1 if the new
-model is worse; it is stored all the same.
+A model is good enough if its log loss is below that of its baseline, which always predicts the mean, and not above that
+of the model that is served. All are judged by the same rows: the last of the training set, which the new model has not
+seen. A model that is not good enough is stored, the exit code is 1, and only `--force` serves it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from rich.table import Table
 from batch.labels import LABEL, TIME
 from batch.report_files import write_report
 from feast_repo.commands import Command, integer
-from serving.model import Model, ModelError, ModelFolder
+from serving.model import ModelError, ModelFolder
 from serving.settings import ServingSettings
 from serving.training import TrainingError, file_hash, judged, split_by_time, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from serving.model import Model, ModelCard
     from serving.training import Trained
 
 DECIDES = "log_loss"
@@ -68,36 +70,45 @@ def train_and_promote(settings: ServingSettings, source: Path, seed: int, promot
     trained = train(settings.views, settings.service, split, data_hash, seed, version)
     before, unfit = _served_before(models, rows.columns)
     columns = {"the model": trained.card.metrics, "baseline": trained.card.baseline}
+    beats_baseline, worse = trained.card.metrics[DECIDES] < trained.card.baseline[DECIDES], False
     if before is not None:
         columns[f"served before ({before.card.version})"] = before_metrics = judged(before, split.holdout)
-    worse = before is not None and trained.card.metrics[DECIDES] > before_metrics[DECIDES]
-    promoted = promote == "always" or (promote == "if-not-worse" and not worse)
+        worse = trained.card.metrics[DECIDES] > before_metrics[DECIDES]
+    good_enough = beats_baseline and not worse
+    promoted = promote == "always" or (promote == "if-not-worse" and good_enough)
     folder = models.save(trained.card, trained.onnx)
     if promoted:
         models.promote(version)
-    verdict = _verdict(trained, before, worse=worse, promoted=promoted) + (f" ({unfit}.)" if unfit else "")
+    verdict = _verdict(trained.card, before, beats_baseline=beats_baseline, worse=worse, promoted=promoted)
+    verdict += f" ({unfit}.)" if unfit else ""
     return {
         "version": version,
         "promoted": promoted,
+        "good_enough": good_enough,
+        "beats_baseline": beats_baseline,
         "worse": worse,
         "verdict": verdict,
         "metrics": columns,
         "model": str(folder),
-        "report": str(_report(settings, trained, columns, verdict, split.holdout)),
+        "report": str(_report(settings, trained, columns, verdict, split.holdout, good_enough=good_enough)),
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
-def _verdict(trained: Trained, before: Model | None, *, worse: bool, promoted: bool) -> str:
-    metrics, baseline = trained.card.metrics, trained.card.baseline
-    text = f"Log loss {metrics[DECIDES]:.4f}, baseline {baseline[DECIDES]:.4f}"
-    if metrics[DECIDES] >= baseline[DECIDES]:
-        text += ": no better than always saying the mean"
+def _verdict(card: ModelCard, before: Model | None, *, beats_baseline: bool, worse: bool, promoted: bool) -> str:
+    text = f"Log loss {card.metrics[DECIDES]:.4f}, baseline {card.baseline[DECIDES]:.4f}"
+    if not beats_baseline:
+        text += ": no better than always predicting the mean"
     if before is not None:
         text += f"; {'worse' if worse else 'not worse'} than the model served before"
-    if trained.card.left_out:
-        text += f". Without {', '.join(trained.card.left_out)}, of which no row to train from has a value"
-    return f"{text}. {'It is served from now on.' if promoted else 'It is stored and not served.'}"
+    if card.left_out:
+        text += f". Without {', '.join(card.left_out)}, of which no row to train from has a value"
+    if beats_baseline and not worse:
+        return f"{text}. {'It is served from now on.' if promoted else 'It is stored and not served, as asked.'}"
+    if promoted:
+        return f"{text}. It is served from now on all the same, as asked."
+    still = "no model is served" if before is None else f"{before.card.version} is still served"
+    return f"{text}. It is stored and not served: {still}. To serve it all the same: python -m serving.train --force"
 
 
 def _report(
@@ -106,11 +117,14 @@ def _report(
     columns: dict[str, dict[str, float]],
     verdict: str,
     holdout: pl.DataFrame,
+    *,
+    good_enough: bool,
 ) -> Path:
     from serving.training_report import page  # noqa: PLC0415  (plots take a second to import)
 
     probability = trained.model.probabilities(trained.model.encoder.trained(holdout))
-    text = page(trained.card, columns, verdict, holdout[LABEL].to_numpy(), probability)
+    truth = holdout[LABEL].to_numpy()
+    text = page(trained.card, columns, verdict, truth, probability, good_enough=good_enough)
     report = {"verdict": verdict, "metrics": columns, "card": msgspec.to_builtins(trained.card)}
     *_, file = write_report(settings.data_root / "reports", f"training-{trained.card.version}", report, text)
     return file
@@ -122,7 +136,7 @@ def _print(told: dict[str, Any]) -> None:
         table.add_row(name.replace("_", " "), *(f"{one[name]:.4f}" for one in told["metrics"].values()))
     console = Console()
     console.print(table)
-    console.print(told["verdict"], style="red" if told["worse"] else "green", highlight=False)
+    console.print(told["verdict"], style="green" if told["good_enough"] else "red", highlight=False)
     for name in ("model", "report"):
         console.print(told[name], soft_wrap=True, highlight=False)
 
@@ -133,6 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--training-set", type=Path, help="Parquet (default: as batch.training_set writes it)")
     command.add_argument("--seed", type=integer(0, 2**31 - 1), default=1, help="of the classifier (%(default)s)")
     command.add_argument("--promote", choices=PROMOTE, default=PROMOTE[0], help="serve the model (%(default)s)")
+    command.add_argument(
+        "--force", action="store_const", dest="promote", const="always", help="serve it, good enough or not"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(ServingSettings)
@@ -152,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps(told) + "\n")
     else:
         _print(told)
-    return int(told["worse"])
+    return int(not told["good_enough"])
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ PAGE = """<!doctype html>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .9rem .3rem 0; text-align: left }
-td, th { border-bottom: 1px solid #ddd } img { width: 100% } .verdict { font-size: 1.2rem }
+td, th { border-bottom: 1px solid #ddd } img { width: 100% } .verdict { font-size: 1.2rem } .bad { color: #b00020 }
 figcaption { font-size: 13px; color: #555 } figure { margin: 1rem 0 }
 </style></head><body>
 <h1>Model {{ card.version }}</h1>
-<p class="verdict">{{ verdict }}</p>
+<p class="verdict{{ "" if good_enough else " bad" }}">{{ verdict }}</p>
 <p>The model gives the probability that a user buys within the next hour. It was made from
 {{ "{:,}".format(card.training_rows) }} rows, {{ card.training_start | minute }} to {{ card.training_end | minute }},
 and judged by {{ "{:,}".format(card.holdout_rows) }} later ones, {{ card.holdout_start | minute }} to
@@ -57,12 +57,15 @@ def page(
     verdict: str,
     truth: npt.NDArray[np.bool_],
     probability: npt.NDArray[Any],
+    *,
+    good_enough: bool,
 ) -> str:
     """The page: `columns` are the metrics by whose they are, `truth` and `probability` [rows] of the rows held out."""
     environment = Environment(autoescape=True)
     environment.filters["minute"] = lambda text: f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
     template = environment.from_string(PAGE)
-    return template.render(card=card, columns=columns, verdict=verdict, plot=_calibration(truth, probability))
+    plot = _calibration(truth, probability)
+    return template.render(card=card, columns=columns, verdict=verdict, good_enough=good_enough, plot=plot)
 
 
 def _calibration(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from batch.drift import analyze_click_count_drift, drift_of, main as drift, samples_of
+from batch.drift import analyze_click_count_drift, drift_of, main as drift, samples_of, verdict_of
 from batch.drift_plots import plot
 from batch.drift_samples import PREDICTION, Period, health_in_words, sample, stream_health
 from batch.drift_statistics import LEAST_ROWS, compare, judge
@@ -147,6 +147,105 @@ class TestPower:
         one = judge([compare("x", normal(rows=200_000), normal(0.03, rows=200_000, seed=8))])[0]
         assert one.p_adjusted < 0.001
         assert one.severity == "none"
+
+
+def buyers(count: int, factor: float = 1, users: int = 3_000, rest: float | None = 0, seed: int = SEED) -> pl.Series:
+    """What users paid: `count` of them bought, and all others have `rest`."""
+    paid = np.random.default_rng(seed).integers(500, 1_500, count) * factor
+    return pl.Series([*paid.tolist(), *[rest] * (users - count)], dtype=pl.Float64)
+
+
+def mostly_missing(texts: list[str]) -> pl.Series:
+    return pl.Series([*texts, *[None] * (3_000 - len(texts))], dtype=pl.String)
+
+
+class TestFewOfMany:
+    """Parts of a feature with few values: drift in them is found, and "none" is not said of what can't be told."""
+
+    @pytest.mark.parametrize(
+        ("reference", "current"),
+        [
+            (buyers(120), buyers(120, 100, seed=8)),
+            (buyers(199, users=100_000), buyers(199, 100, users=100_000, seed=8)),
+            (buyers(8), buyers(9, 100, seed=8)),
+            (buyers(120, rest=None), buyers(150, 2, rest=None, seed=8)),
+            (buyers(150), buyers(4_000, 2, users=100_000, seed=8)),
+            (mostly_missing(["a", "b"] * 50), mostly_missing(["a", "c"] * 50)),
+        ],
+    )
+    def test_drift_in_them_is_found(self, reference: pl.Series, current: pl.Series) -> None:
+        assert severity(reference, current) == "major"
+
+    @pytest.mark.parametrize(
+        ("reference", "current", "says"),
+        [
+            (buyers(120), buyers(125, seed=8), "too few values that are not zero (120, now 125)"),
+            (buyers(3_000), buyers(3_000, seed=8).head(1_000).extend(buyers(0, users=2_000)), None),
+            (buyers(0), buyers(3), "too few values that are not zero (0, now 3)"),
+            (buyers(120, rest=None), buyers(125, rest=None, seed=8), "too few values (120, now 125)"),
+            (buyers(120, rest=None), buyers(0, rest=None, users=3_200), None),
+            (mostly_missing(["a", "b"] * 50), mostly_missing(["a", "b"] * 60), "too few values (100, now 120)"),
+            (mostly_missing(["a", "b"] * 2), mostly_missing([]), "too few values (4, now 0)"),
+            (buyers(1, 300, rest=7), buyers(30, 300, rest=7, seed=8), "wasserstein"),
+            (buyers(0), buyers(0, users=4_000), ""),
+            (buyers(0, rest=5), buyers(0, rest=5, users=4_000), ""),
+        ],
+    )
+    def test_none_is_said_of_what_was_tested_only(
+        self, reference: pl.Series, current: pl.Series, says: str | None
+    ) -> None:
+        (found,) = judge([compare("x", reference, current)])
+        if says is None:  # the share tells, though the values can't
+            assert found.severity == "major"
+        elif says:
+            assert found.severity == "insufficient data"
+            assert f"not told: {says}" in found.says
+        else:
+            assert (found.severity, found.untold) == ("none", ())
+
+    def test_a_part_that_tells_nothing_lends_nothing_to_another(self) -> None:
+        # Significantly fewer buy, by a little; what a few of them paid is as different as chance makes it.
+        reference, current = buyers(900, users=60_000), buyers(5, users=2_000, seed=8)
+        (found,) = judge([compare("x", reference, current)])
+        assert found.effects["psi"] > 0.25
+        assert found.severity == "minor"
+
+    def test_p_values_of_few_are_exact(self) -> None:
+        a, b = buyers(30), buyers(40, 1.2, seed=8)
+        expected = stats.ks_2samp(a.head(30).to_numpy(), b.head(40).to_numpy(), method="exact").pvalue
+        assert compare("x", a, b).p_values["ks"] == expected
+        share = compare("x", pl.Series([1, *[0] * 299]), pl.Series([*[1] * 7, *[0] * 293]))
+        assert share.p_values["zeros"] == pytest.approx(stats.fisher_exact([[1, 299], [7, 293]]).pvalue)
+        few = compare("x", mostly_missing(["a"] * 3 + ["b"] * 9), mostly_missing(["a"] * 9 + ["b"] * 5))
+        exact = stats.fisher_exact([[3, 9], [9, 5]]).pvalue
+        assert few.p_values["cramers_v"] == pytest.approx(exact, abs=0.02)
+
+    def test_chance_alone_is_hardly_ever_drift(self) -> None:
+        print(f"seed {SEED}")  # noqa: T201  (a failure shows it)
+        chance = np.random.default_rng(SEED)
+        alarms = 0
+        for _ in range(200):
+            pairs = []
+            for count in (3, 20, 150):
+                sizes = chance.poisson(count, 2) + 1
+                numbers = [pl.Series([*chance.lognormal(5, 2, size), *[0.0] * 1_000]) for size in sizes]
+                texts = [mostly_missing(chance.choice(["a", "b", "c"], size, p=[0.8, 0.15, 0.05])) for size in sizes]
+                pairs += [numbers, texts]
+            found = judge([compare(str(number), *pair) for number, pair in enumerate(pairs)])
+            alarms += any(one.drifted for one in found)
+        assert alarms <= 15
+
+    def test_the_verdict_says_no_more(self) -> None:
+        few = compare("few", buyers(120), buyers(125, seed=8))
+        same = compare("same", normal(), normal(seed=8))
+        other = compare("other", normal(), normal(0.5, seed=8))
+        assert verdict_of(judge([same])) == ("none", "Nothing has drifted.")
+        assert verdict_of(judge([few, same])) == (
+            "insufficient data",
+            "Nothing has drifted, as far as there is enough data. Insufficient data: few.",
+        )
+        assert verdict_of(judge([few])) == ("insufficient data", "Nothing can be told. Insufficient data: few.")
+        assert verdict_of(judge([few, other])) == ("major", "Drifted: other (major). Insufficient data: few.")
 
 
 def test_no_false_alarms() -> None:

@@ -19,7 +19,12 @@ import pytest
 from prefect import flow
 
 from batch.profiles import make_profiles, publish_profiles
-from feast_repo.features import user_click_features as clicks, user_profile_features as profiles_view
+from batch.training_set import main as training_set
+from feast_repo.features import (
+    purchase_prediction,
+    user_click_features as clicks,
+    user_profile_features as profiles_view,
+)
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.tables import features_folder
 from flows import commands
@@ -35,6 +40,8 @@ from flows.ranges import by_day, last_closed_hours
 from flows.serve import main as serve
 from flows.telling import CheckFailedError, emit
 from flows.training import training
+from serving.model import ModelFolder
+from serving.training import Split, split_by_time, train
 from tests.batch.archives import NOW_MS
 from tests.browser import look, needs_chromium
 from tests.flows.conftest import PREFECT, USERS, artifact, ask, events, wait_for
@@ -254,8 +261,9 @@ def test_compaction_keeps_every_row(land: Path) -> None:
 def test_drift_is_told_and_does_not_fail(land: Path) -> None:
     end = last_closed_hours(1)[1]
     calm = drift(hours=12, end=end)
-    assert (calm["status"], calm["severity"]) == (0, "none")
-    assert "Nothing has drifted" in artifact("drift")["data"]
+    # Of 250 users fewer than 200 buy: what they pay can't be told to be as before.
+    assert (calm["status"], calm["severity"]) == (0, "insufficient data")
+    assert "Nothing has drifted, as far as there is enough data." in artifact("drift")["data"]
     publish_profiles(make_profiles(USERS, 1, "older"), end - timedelta(hours=1), land)
     found = drift(hours=12, end=end)
     assert (found["status"], found["severity"]) == (1, "major")
@@ -270,6 +278,21 @@ def test_training_serves_a_model_and_tells(land: Path) -> None:
     current = json.loads((land / "models" / "purchase_prediction" / "current.json").read_text())
     assert current["version"] == report["version"]
     assert report["version"] in artifact("training")["data"]
+
+
+def test_a_training_whose_model_is_not_served_fails(land: Path, tmp_path: Path) -> None:
+    assert training_set(["--to", str(tmp_path / "rows.parquet")]) == 0
+    holdout = split_by_time(pl.read_parquet(tmp_path / "rows.parquet")).holdout
+    clairvoyant = train(purchase_prediction.views, purchase_prediction.name, Split(holdout, holdout), "", 1, "1")
+    models = ModelFolder(land, purchase_prediction.name)
+    models.save(clairvoyant.card, clairvoyant.onnx)
+    models.promote("1")
+    with pytest.raises(CheckFailedError, match="worse than the model served before"):
+        training()
+    assert models.current == "1"
+    told = artifact("training")["data"]
+    assert "| served | no |" in told
+    assert "It is stored and not served" in told
 
 
 class TestServe:

@@ -1,10 +1,11 @@
-"""Training and serving give a model the same numbers; a worse model is not served."""
+"""Training and serving give a model the same numbers; a model that is not good enough is not served."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,8 +26,6 @@ from serving.training import TrainingError, judged, split_by_time, train
 from tests.serving.conftest import training_rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from serving.training import Trained
 
 VIEWS = purchase_prediction.views
@@ -226,6 +225,41 @@ class TestCommand:
         assert isinstance(models.load(bad["version"]), Model)
         status, bad = self.run(capsys, "--promote", "always")
         assert (status, models.current) == (1, bad["version"])
+
+    def test_one_that_does_not_beat_its_baseline_is_not_served_unless_forced(
+        self, source: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = pl.read_parquet(source)
+        rows.with_columns(pl.col(LABEL).shuffle(seed=1)).write_parquet(source)  # nothing to learn
+        models = ModelFolder(ServingSettings().data_root, "purchase_prediction")
+        status, told = self.run(capsys)
+        metrics = told["metrics"]
+        assert metrics["the model"]["log_loss"] > metrics["baseline"]["log_loss"]
+        assert (status, told["promoted"], models.current) == (1, False, None)
+        assert "no better than always predicting the mean" in told["verdict"]
+        assert told["verdict"].endswith("no model is served. To serve it all the same: python -m serving.train --force")
+        assert '<p class="verdict bad">' in Path(told["report"]).read_text()
+        status, told = self.run(capsys, "--force")
+        assert (status, told["promoted"], models.current) == (1, True, told["version"])
+        assert "It is served from now on all the same, as asked." in told["verdict"]
+
+    def test_a_later_one_must_beat_its_own_baseline_too(self, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = pl.read_parquet(source)
+        split = split_by_time(rows)
+        upside_down = pl.concat([split.train.with_columns(~pl.col(LABEL)), split.holdout])
+        upside_down.write_parquet(source)
+        _, bad = self.run(capsys, "--force")
+        rows.with_columns(pl.col(LABEL).shuffle(seed=1)).write_parquet(source)
+        status, told = self.run(capsys)
+        assert (status, told["worse"], told["beats_baseline"], told["promoted"]) == (1, False, False, False)
+        assert f"not served: {bad['version']} is still served" in told["verdict"]
+
+    def test_people_see_what_decides(self, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([]) == 0
+        assert "It is served from now on." in " ".join(capsys.readouterr().out.split())
+        pl.read_parquet(source).with_columns(pl.col(LABEL).shuffle(seed=1)).write_parquet(source)
+        assert main([]) == 1
+        assert "no better than always predicting the mean" in " ".join(capsys.readouterr().out.split())
 
     def test_without_a_training_set_it_says_what_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="2"):
