@@ -1,8 +1,12 @@
 """Labelled pairs of user and time: what a model that serves at that time has to predict.
 
 A pair is a user's first event of a minute, so that bursts of clicks don't outweigh the rest. Its label tells whether
-the user bought within the next hour. Pairs whose hour the stream has not seen to its end are left out: their label
-could still change.
+the user bought within the next hour. Pairs whose label is not known yet are left out. It is known when both hold:
+
+- The partition's watermark has passed the end of the hour, so nothing that counts can still come.
+- The stream has an event, of any user in any partition, at or after the end of the hour. Heartbeats prove that time has
+  passed, not that anybody was recording. After an import, or when the producers have stopped, the data end with the
+  last event: an hour beyond it is unknown, not without a purchase.
 """
 
 from __future__ import annotations
@@ -58,18 +62,19 @@ def _labelled_pairs(
 ) -> pl.DataFrame:
     events, key = view.events, view.entity.join_key
     time = pl.col(events.time)
-    log = _scan(data_root, view, start)
+    log = _scan(data_root, view, start).filter(pl.col(events.kind) != events.heartbeat)
+    reach = log.select(time.max().alias("#reach"))
     if start is not None:  # the whole minute: the range must not change which event is its first
         log = log.filter(time >= pl.lit(start).dt.truncate(SPACING))
     if end is not None:
         log = log.filter(time < end + HORIZON)
-    log = log.filter(pl.col(events.kind) != events.heartbeat)
     seen = pl.LazyFrame(
         [(one.partition, _utc(one.watermark_ms)) for one in progress.values() if one.watermark_ms is not None],
         schema={PARTITION: pl.Int32, "#seen": UTC_MICROSECONDS},
         orient="row",
     )
-    pairs = log.join(seen, on=PARTITION).filter(time + HORIZON <= pl.col("#seen"))
+    known = time + HORIZON <= pl.min_horizontal("#seen", "#reach")
+    pairs = log.join(seen, on=PARTITION).join(reach, how="cross").filter(known)
     pairs = pairs.group_by(key, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(TIME))
     if start is not None:
         pairs = pairs.filter(pl.col(TIME) >= start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -109,9 +110,11 @@ def test_labels_are_of_the_hour_after(root: Path) -> None:
     pairs = labelled_pairs(root, view, progress)
     events: dict[str, list[tuple[int, bool]]] = {}
     last: dict[str, int] = {}
+    reach = 0
     for partition, records in log.items():
         for record in records:
             if record["event_type"] != "heartbeat":
+                reach = max(reach, record["event_timestamp"])
                 bought = record["event_type"] == "purchase"
                 events.setdefault(record["user_id"], []).append((record["event_timestamp"], bought))
                 last[record["user_id"]] = progress[partition].watermark_ms or 0
@@ -123,11 +126,53 @@ def test_labels_are_of_the_hour_after(root: Path) -> None:
         expected += [
             (time, user, any(bought and time < other <= time + horizon for other, bought in seen))
             for time in firsts
-            if time + horizon <= last[user]
+            if time + horizon <= min(last[user], reach)
         ]
     frame = pl.DataFrame(sorted(expected), schema=["ms", "user_id", LABEL], orient="row")
     assert_frame_equal(pairs, frame.select("user_id", from_milliseconds("ms").alias(TIME), LABEL))
     assert 0.05 < frame[LABEL].mean() < 0.95  # type: ignore[operator]
+
+
+def clicked(user: str, minute: float, event_type: str = "view") -> Record:
+    """An event of a user, or a heartbeat, that reaches the log at its own time; minutes after NOW_MS."""
+    time_ms = NOW_MS + round(minute * 60_000)
+    record: Record = {"kafka_timestamp": time_ms, "event_timestamp": time_ms, "event_type": event_type}
+    record |= {"event_id": f"{user}-{time_ms}", "user_id": None if event_type == "heartbeat" else user}
+    return record | {"product_id": None, "session_id": None, "price_cents": None}
+
+
+def labels_of(root: Path, log: Mapping[int, Sequence[Record]], **span: datetime) -> list[tuple[str, float, bool]]:
+    for name in ("events", "late", "features", "progress"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    stream(root, view, log)
+    pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load(), **span)
+    minute = (pl.col(TIME).dt.epoch("ms") - NOW_MS) / 60_000
+    return pairs.select("user_id", minute, LABEL).rows()
+
+
+def test_an_hour_beyond_the_data_gives_no_label(root: Path) -> None:
+    # partition 0   a views at 0, buys at 30;                b views at 50    a heartbeat at 300 closes all windows
+    # partition 1                               c views at 40                 a heartbeat at 300
+    # The data end at 50: not even the hour after 0 has been seen to its end.
+    closing = [clicked("", 300, "heartbeat")]
+    first = [clicked("a", 0), clicked("a", 30, "purchase"), clicked("b", 50)]
+    assert labels_of(root, {0: [*first, *closing], 1: [clicked("c", 40), *closing]}) == []
+    # Somebody else clicks at 100, in the other partition: the stream was recording until then, so a quiet partition's
+    # heartbeats tell that nobody bought.
+    second = [clicked("c", 40), clicked("d", 100), *closing]
+    known = [("a", 0.0, True), ("a", 30.0, False), ("c", 40.0, False)]
+    assert labels_of(root, {0: [*first, *closing], 1: second}) == known
+    # The very end of the hour is enough, and a moment before is not.
+    last_known = [("b", 50.0, False)]
+    for minute, more in ((110.0, last_known), (109.999, [])):
+        logs = {0: [*first, *closing], 1: [clicked("c", 40), clicked("d", minute), *closing]}
+        assert labels_of(root, logs) == known + more
+    # Without the heartbeats, the event in partition 1 says nothing of partition 0.
+    assert labels_of(root, {0: first, 1: second}) == known[2:]
+    # A range sees the events after it, too: whether a label is known does not depend on it.
+    logs = {0: [*first, *closing], 1: [clicked("c", 40), clicked("d", 290), *closing]}
+    start, end = (datetime.fromtimestamp(NOW_MS / 1000 + 60 * minute, tz=UTC) for minute in (20, 60))
+    assert labels_of(root, logs, start=start, end=end) == known[1:] + last_known
 
 
 def test_a_range_is_a_part_of_the_whole(root: Path) -> None:
