@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from redis.exceptions import RedisError
-from rich.console import Console
 from rich.table import Table
 
 from batch.archive import ArchiveError
@@ -30,9 +29,10 @@ from batch.heal import Healing
 from batch.history import bring_in, reach_with
 from batch.lock import BatchRunningError, only_batch_writer
 from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
+from batch.rejects import rejects_file
 from batch.rows import add_rows, beside_stored, in_two_partitions, lacking, overruling
 from batch.stored import stored_rows
-from feast_repo.commands import Command, integer
+from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.redis_errors import told
 from stream.settings import StreamSettings
 
@@ -60,7 +60,10 @@ class Summary:
     healed: int = 0
     healed_online: int = 0
     history_events: int = 0
+    history_heartbeats: int = 0
     history_refused: int = 0
+    history_reasons: dict[str, int] = field(default_factory=dict)
+    rejects_file: str | None = None
     in_two_partitions: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -129,7 +132,8 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
         history_end = None
         if options.source is not None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".history-", dir=root))
-            scope, history_end = _with_history(options, scope, Path(folder), summary)
+            rejects = rejects_file(root, options.source)
+            scope, history_end = _with_history(options, scope, Path(folder), rejects, summary)
         elif scope.reach.is_empty():
             command.error(f"{root} has no progress record: run the stream first, or name events with --from")
         engine: Engine = stack.enter_context(
@@ -146,13 +150,17 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
     return 0
 
 
-def _with_history(options: argparse.Namespace, scope: Scope, folder: Path, summary: Summary) -> tuple[Scope, datetime]:
+def _with_history(
+    options: argparse.Namespace, scope: Scope, folder: Path, rejects: Path, summary: Summary
+) -> tuple[Scope, datetime]:
     partitions = options.partitions or max(scope.reach["partition"].to_list(), default=-1) + 1
     if not partitions:
         message = "the stream has not run here yet: name the number of the topic's partitions with --partitions"
         raise ArchiveError(message)
-    history = bring_in(scope.view, options.source, partitions, folder)
-    summary.history_events, summary.history_refused = history.events, history.refused
+    history = bring_in(scope.view, options.source, partitions, folder, rejects)
+    summary.history_events, summary.history_heartbeats = history.events, history.heartbeats
+    summary.history_refused, summary.history_reasons = history.refused, history.reasons
+    summary.rejects_file = None if history.rejects is None else str(history.rejects)
     reach = reach_with(scope.view, scope.reach, partitions, history)
     end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=history.last_ms + 1)
     # Windows that history doesn't reach into are left to a backfill from the archive.
@@ -164,9 +172,10 @@ def _table(summary: Summary) -> Table:
     table = Table(title=f"backfill with {summary.engine}, {summary.mode}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for name in ("windows", "rows", "added", "healed", "healed_online", "history_events", "history_refused"):
+    always = ("windows", "rows", "added")
+    for name in (*always, "healed", "healed_online", "history_events", "history_heartbeats", "history_refused"):
         value = getattr(summary, name)
-        if value or name in {"windows", "rows", "added"}:
+        if value or name in always:
             table.add_row(name.replace("_", " "), f"{value:,}")
     if summary.in_two_partitions:
         table.add_row("users in two partitions", str(len(summary.in_two_partitions)))
@@ -207,9 +216,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(json.dumps(asdict(summary)) + "\n")
     else:
-        Console().print(_table(summary))
+        as_it_is().print(_table(summary))
         for user in summary.in_two_partitions[:10]:
             sys.stderr.write(f"batch.backfill: {user} has events in two partitions: use one partitioner\n")
+        if summary.rejects_file is not None:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.history_reasons.items())
+            sys.stdout.write(f"{summary.history_refused:,} rejected ({reasons}): {summary.rejects_file}\n")
     return 0
 
 

@@ -1,73 +1,148 @@
 """Events that never went through the stream, brought into the shape of the archive.
 
-JSON lines or Parquet with the event's declared fields; what breaks the declaration is left out and counted. A user's
-partition is the one that Java clients give it, so that rows join those of the stream.
+JSON lines or Parquet with the event's declared fields, judged as the stream judges messages; what is not accepted is
+kept as a reject. A user's partition is the one that Java clients give it, so that rows join those of the stream.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
+import pyarrow as pa
 from confluent_kafka import murmur2
 
 from batch.archive import PARTITION, REACH, ArchiveError
-from feast_repo.events import UTC_MICROSECONDS, Choice, Integer, Text, Timestamp
+from batch.history_lines import judged_lines
+from batch.history_parquet import judged_rows
+from batch.rejects import Rejects
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.files import files_under
 from feast_repo.parquet import day_folder, publish
 from feast_repo.tables import event_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from feast_repo.events import EventDeclaration, EventField
+    from feast_repo.events import EventDeclaration
     from feast_repo.views import WindowedView
+
+    Part: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
 
 FIRST_OFFSET = -(2**62)
 NEVER_SEEN = pl.datetime(9999, 12, 31, time_zone="UTC")
 """The watermark of these events: all windows had closed, as far as the stream can tell."""
-JSON_LINES = (".jsonl", ".ndjson", ".json")
+JSON_LINES, PARQUET = (".jsonl", ".ndjson", ".json"), ".parquet"
+ROWS_A_PART = 250_000
+"""Events that are written at once, so that there are few files."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What was brought in: where it lies, how many events and refused rows, and the last event's time."""
+    """What was brought in: where it lies, how many events, the last one's time, and what was not.
+
+    `heartbeats` say nothing here. `reasons`: how many lines or rows were rejected, by reason, the most frequent first.
+    `rejects`: the file that keeps them, if there are any.
+    """
 
     folder: Path
     events: int
-    refused: int
+    heartbeats: int
     last_ms: int
+    reasons: dict[str, int]
+    rejects: Path | None
+
+    @property
+    def refused(self) -> int:
+        """How many lines or rows were rejected."""
+        return sum(self.reasons.values())
 
 
-def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path) -> History:
+def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, rejects: Path | None = None) -> History:
     """Write the events of a file, or of all files in a folder, as an archive by event day. Memory: a part of a file.
 
+    An event is accepted if the stream would accept it now. What is not accepted goes to the file `rejects`.
+
     Raises:
-        ArchiveError: there are no events, or a file can't be read.
+        ArchiveError: a file can't be read or has a column of another type, or no event was accepted.
+        OSError: the disk is full or not writable.
     """
     events = view.events
-    total = accepted = 0
-    last_ms = -1
-    known: dict[str, int] = {}
-    for file in _files(source):
-        try:
-            for number, rows in enumerate(_scan(file, events).collect_batches(maintain_order=True)):
-                good = _good(events, rows)
-                for user in set(good[events.key].to_list()) - known.keys():
-                    known[user] = murmur2(user.encode(), partitions)
-                records = _as_archive(events, good, known, FIRST_OFFSET + accepted)
-                for (day,), part in records.partition_by("#day", as_dict=True, include_key=False).items():
-                    publish(day_folder(folder, str(day)) / f"{accepted:020d}-{number}.parquet", part)
-                total, accepted = total + len(rows), accepted + len(good)
-                last_ms = max(last_ms, *good[events.time].to_list()) if len(good) else last_ms
-        except (pl.exceptions.PolarsError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            message = f"can't read {file}: {reason}"
-            raise ArchiveError(message) from error
-    if not accepted:
-        message = f"{source} has no events with the fields of {events.name!r}"
+    now_ms = time.time_ns() // 1_000_000
+    archive = _Archive(events, partitions, folder)
+    heartbeats = 0
+    with Rejects(rejects) as rejected:
+        for path in _files(source):
+            read, place = (judged_rows, "row") if path.suffix == PARQUET else (judged_lines, "line")
+            for records, bad in _told(path, read(path, events, now_ms)):
+                of_users = records.filter(pl.col(events.kind) != events.heartbeat)
+                heartbeats += len(records) - len(of_users)
+                archive.add(of_users)
+                rejected.add(path, place, bad)
+        archive.flush()
+    if not archive.events:
+        where = f"; they are in {rejects}" if rejects is not None and rejected.reasons else ""
+        message = f"{source} has no event of {events.name!r}: {rejected.summary or 'there are no rows'}{where}"
         raise ArchiveError(message)
-    return History(folder, accepted, total - accepted, last_ms)
+    kept = rejects if rejected.reasons else None
+    return History(folder, archive.events, heartbeats, archive.last_ms, dict(rejected.reasons.most_common()), kept)
+
+
+class _Archive:
+    """Writes events in parts, and counts them."""
+
+    def __init__(self, events: EventDeclaration, partitions: int, folder: Path) -> None:
+        self._declaration = events
+        self._partitions = partitions
+        self._folder = folder
+        self._waiting: list[pl.DataFrame] = []
+        self._known: dict[str, int] = {}
+        self._written = 0
+        self.events = 0
+        self.last_ms = -1
+
+    def add(self, records: pl.DataFrame) -> None:
+        """Take the next events: the declared fields."""
+        self._waiting.append(records)
+        self.events += len(records)
+        if self.events - self._written >= ROWS_A_PART:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        rows = pl.concat([pl.DataFrame(schema=self._declaration.schema), *self._waiting])
+        self._waiting = []
+        if rows.is_empty():
+            return
+        for user in set(rows[self._declaration.key].to_list()) - self._known.keys():
+            self._known[user] = murmur2(user.encode(), self._partitions)
+        records = _as_archive(self._declaration, rows, self._known, FIRST_OFFSET + self._written)
+        for (day,), part in records.partition_by("#day", as_dict=True, include_key=False).items():
+            publish(day_folder(self._folder, str(day)) / f"{self._written:020d}.parquet", part)
+        self._written += len(rows)
+        self.last_ms = max(self.last_ms, *rows.select(pl.col(self._declaration.time).max()).row(0))
+
+
+def _files(source: Path) -> list[Path]:
+    found = files_under(source, (*JSON_LINES, PARQUET))
+    if not found:
+        missing = "" if source.exists() else ": it does not exist"
+        message = f"{source} is no JSON lines or Parquet file, and no folder with some{missing}"
+        raise ArchiveError(message)
+    return found
+
+
+def _told(path: Path, parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts of a file, whose errors name it in one line."""
+    try:
+        yield from parts
+    except (pa.ArrowException, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).partition("\n")[0]
+        message = f"can't read {path}: {reason}"
+        raise ArchiveError(message) from error
 
 
 def reach_with(view: WindowedView, reach: pl.DataFrame, partitions: int, history: History) -> pl.DataFrame:
@@ -76,49 +151,6 @@ def reach_with(view: WindowedView, reach: pl.DataFrame, partitions: int, history
     whole = min(reach["last"].to_list(), default=history.last_ms // view.slide_ms)
     rows = [held.get(partition, (partition, 0, whole)) for partition in range(partitions)]
     return pl.DataFrame(rows, schema=REACH, orient="row")
-
-
-def _files(source: Path) -> list[Path]:
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    found = [file for file in files if file.suffix in {*JSON_LINES, ".parquet"} and not file.name.startswith(".")]
-    if not found or not found[0].is_file():
-        message = f"{source} is no JSON lines or Parquet file, and no folder with some"
-        raise ArchiveError(message)
-    return found
-
-
-def _scan(file: Path, events: EventDeclaration) -> pl.LazyFrame:
-    if file.suffix in JSON_LINES:
-        return pl.scan_ndjson(file, schema=pl.Schema(events.schema), ignore_errors=True)
-    rows = pl.scan_parquet(file, hive_partitioning=False)
-    held = rows.collect_schema()
-    time = pl.col(events.time)
-    if isinstance(held.get(events.time), pl.Datetime):
-        time = time.dt.epoch("ms").alias(events.time)
-    columns = [time if name == events.time else pl.col(name) for name in events.schema if name in held]
-    absent = [pl.lit(None).alias(name) for name in events.schema if name not in held]
-    return rows.select(*columns, *absent).select(*events.schema).cast(pl.Schema(events.schema))
-
-
-def _good(events: EventDeclaration, rows: pl.DataFrame) -> pl.DataFrame:
-    """The events that fulfil the declaration; heartbeats say nothing here."""
-    rules = [rule for field in events.fields for rule in _rules(field)]
-    return rows.filter(*rules, pl.col(events.kind) != events.heartbeat, pl.col(events.key).is_not_null())
-
-
-def _rules(field: EventField) -> list[pl.Expr]:
-    value = pl.col(field.name)
-    rules = [value.is_not_null()] if field.required else []
-    if isinstance(field, Text):
-        most = 2**31 if field.max_length is None else field.max_length
-        rules.append(value.is_null() | value.str.len_chars().is_between(field.min_length, most))
-    elif isinstance(field, Choice):
-        rules.append(value.is_null() | value.is_in(field.values))
-    elif isinstance(field, Timestamp):
-        rules.append(value >= field.earliest_ms)
-    elif isinstance(field, Integer) and field.non_negative:
-        rules.append(value.is_null() | (value >= 0))
-    return rules
 
 
 def _as_archive(events: EventDeclaration, good: pl.DataFrame, known: dict[str, int], offset: int) -> pl.DataFrame:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Collection
+
+HIDDEN = (".", "_")
 
 
 def day_folders(table: Path) -> list[Path]:
@@ -24,3 +28,24 @@ def data_files(folder: Path) -> list[Path]:
     while not earlier <= (files := set(folder.glob("*.parquet"))):
         earlier = files
     return sorted(files)
+
+
+def files_under(source: Path, suffixes: Collection[str]) -> list[Path]:
+    """A file, or the files below a folder in order, that end like that; none where there are none.
+
+    Names below the folder that begin with a dot or an underscore are not data, as Hadoop has it.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
+    if not source.is_dir():
+        return [source] if source.suffix in suffixes and source.exists() else []
+    files = []
+    for folder, folders, names in os.walk(source, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        files += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
+    return sorted(file for file in files if file.suffix in suffixes)
+
+
+def _refuse(error: OSError) -> None:
+    raise error

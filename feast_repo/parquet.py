@@ -1,4 +1,4 @@
-"""The one way a Parquet file comes to be: whole, durable, and only then visible.
+"""The one way a file of data comes to be: whole, durable, and only then visible.
 
 Guarantee: a reader that lists `*.parquet` sees the old file or the new one, never a part of it, and a file that
 was seen survives a crash of the machine. An object store can join here, since nothing else writes data files.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
@@ -16,8 +17,9 @@ import polars as pl
 from feast_repo import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 Result = TypeVar("Result")
 
@@ -34,18 +36,29 @@ def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
     """
+    with whole_file(path) as file:
+        if isinstance(table, pl.LazyFrame):
+            table.sink_parquet(file, compression="zstd", compression_level=level)
+        else:
+            # Through memory, since Polars tells a full disk in words of its own, and callers need the operating
+            # system's error.
+            buffer = io.BytesIO()
+            table.write_parquet(buffer, compression="zstd", compression_level=level)
+            file.write(buffer.getbuffer())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its place at `path` when the block ends. After an error nothing has changed.
+
+    Raises:
+        OSError: the disk is full or not writable; no temporary file stays behind.
+    """
     disk.make_folder(path.parent)
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.tmp"
     try:
         with disk.create(temporary) as file:
-            if isinstance(table, pl.LazyFrame):
-                table.sink_parquet(file, compression="zstd", compression_level=level)
-            else:
-                # Through memory, since Polars tells a full disk in words of its own, and callers need the operating
-                # system's error.
-                buffer = io.BytesIO()
-                table.write_parquet(buffer, compression="zstd", compression_level=level)
-                file.write(buffer.getbuffer())
+            yield file
             disk.sync(file)
         disk.rename(temporary, path)
     except BaseException:

@@ -45,6 +45,11 @@ def replays_folder(data_root: Path) -> Path:
     return data_root / "replays"
 
 
+def rejects_folder(data_root: Path) -> Path:
+    """Lines and rows of imported files that were not accepted, one file a source."""
+    return data_root / "rejects"
+
+
 def progress_folder(data_root: Path) -> Path:
     """How far the data reaches, one file per partition."""
     return data_root / "progress"

@@ -11,7 +11,6 @@ unless all of the file would be accepted. Sent twice, an event counts once as lo
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sys
@@ -34,6 +33,7 @@ from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
 from stream import strict_json
 from stream.decoding import Decoder, RawBatch
 from stream.producing import producer_config
+from stream.raw_bytes import as_member, from_member
 from stream.replays import marked, record
 from stream.settings import StreamSettings
 
@@ -111,12 +111,7 @@ def as_line(topic: str, row: dict[str, Any]) -> str:
         "kafka_timestamp": row["kafka_timestamp"].isoformat(),
         "reason": row["reason"],
     }
-    for name in ("key", "value"):
-        data = row[name]
-        try:
-            line[name] = None if data is None else data.decode()
-        except UnicodeDecodeError:
-            line[f"{name}_base64"] = base64.b64encode(data).decode()
+    line |= as_member("key", row["key"]) | as_member("value", row["value"])
     return json.dumps(line, ensure_ascii=False)
 
 
@@ -128,8 +123,7 @@ def from_line(text: bytes) -> Letter:
     """
     try:
         line = strict_json.parse(text)
-        in_base64 = "value_base64" in line
-        value = base64.b64decode(line["value_base64"], validate=True) if in_base64 else line["value"].encode()
+        value = from_member("value", line)
         origin = ORIGIN.fullmatch(line["came_from"])
         arrived = line.get("kafka_timestamp")
         kafka_timestamp = None if arrived is None else datetime.fromisoformat(arrived).astimezone(UTC)

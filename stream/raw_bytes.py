@@ -1,0 +1,29 @@
+"""Raw bytes within a line of JSON: as text where they are UTF-8, else in base64 under a name that says so."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def as_member(name: str, data: bytes | None) -> dict[str, str | None]:
+    """The one member that holds the bytes: `name`, or `<name>_base64`."""
+    try:
+        return {name: None if data is None else data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data or b"").decode()}
+
+
+def from_member(name: str, line: Mapping[str, Any]) -> bytes:
+    """The bytes that `as_member` wrote.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: there are none, or they are no text or no base64.
+    """
+    if f"{name}_base64" in line:
+        return base64.b64decode(line[f"{name}_base64"], validate=True)
+    data: bytes = line[name].encode()
+    return data
