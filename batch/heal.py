@@ -8,6 +8,7 @@ import polars as pl
 
 from batch.rows import LATER, STORED, add_rows, beside_stored, differing, in_two_partitions
 from batch.stored import CREATED, TIME, effective, stored_rows
+from feast_repo.views import SERVED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,7 +44,7 @@ class Healing:
         rows = complete.filter(~pl.col(key).is_in(in_two_partitions(view, complete)))
         now = pl.lit(self._now).cast(complete.schema[CREATED])
         wrong = differing(view, beside_stored(view, rows, stored)).with_columns(
-            pl.max_horizontal(now, pl.col(STORED + CREATED) + LATER).alias(CREATED)
+            pl.max_horizontal(now, pl.col(STORED + CREATED) + LATER).alias(CREATED), pl.lit(None).alias(SERVED)
         )
         written = add_rows(self._data_root, view, WRITER, wrong)
         self._remember(stored_rows(self._data_root, view, first, last))

@@ -24,7 +24,7 @@ from feast_repo.features import user_profile_features
 from feast_repo.parquet import day_folder, publish
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import features_folder
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +112,7 @@ def publish_profiles(profiles: pl.DataFrame | pl.LazyFrame, time: datetime, data
     rows = profiles.with_columns(
         pl.lit(time).cast(UTC_MICROSECONDS).alias("event_timestamp"),
         pl.lit(time).cast(UTC_MICROSECONDS).alias("created_timestamp"),
+        pl.lit(None).alias(SERVED),
         pl.lit("backfill").alias("writer"),
     )
     folder = day_folder(features_folder(data_root, user_profile_features.name), f"{time:%Y-%m-%d}")

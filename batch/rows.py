@@ -11,7 +11,7 @@ from batch.archive import LATE, PARTITION
 from batch.stored import CREATED, TIME, bits, effective
 from feast_repo.parquet import day_folder, publish
 from feast_repo.tables import day, features_folder, window_file
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,14 +35,16 @@ def beside_stored(view: WindowedView, rows: pl.DataFrame, stored: pl.DataFrame) 
 def lacking(view: WindowedView, beside: pl.DataFrame) -> pl.DataFrame:
     """The rows that are not stored, or stored without a feature that was declared later.
 
-    The latter are `created` 1 us after the stored ones, so that joins take them.
+    The latter are created, and count as served, 1 us after the stored ones, so that joins take them.
     """
     without = pl.any_horizontal(
         pl.lit(value=False), *(pl.col(STORED + name).is_null() & pl.col(name).is_not_null() for name in view.features)
     )
     created = pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER)
     is_new = pl.col(STORED + CREATED).is_null()
-    return beside.filter(is_new | without).with_columns(pl.when(is_new).then(CREATED).otherwise(created).alias(CREATED))
+    return beside.filter(is_new | without).with_columns(
+        pl.when(is_new).then(CREATED).otherwise(created).alias(CREATED), _served_with_stored()
+    )
 
 
 def differing(view: WindowedView, beside: pl.DataFrame) -> pl.DataFrame:
@@ -63,7 +65,14 @@ def overruling(view: WindowedView, beside: pl.DataFrame, reaches_back_to: dateti
     """The rows of windows that begin before a time, where the stream could not see all events and counted less."""
     reaches_back = pl.col(TIME) - view.window < pl.lit(reaches_back_to)
     partial = beside.filter(reaches_back & pl.col(LATE) & pl.col(STORED + CREATED).is_not_null() & is_different(view))
-    return partial.with_columns(pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER).alias(CREATED))
+    return partial.with_columns(
+        pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER).alias(CREATED), _served_with_stored()
+    )
+
+
+def _served_with_stored() -> pl.Expr:
+    """A row that takes the place of a stored one taught nobody before that one was served."""
+    return (pl.col(STORED + SERVED) + LATER).alias(SERVED)
 
 
 def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFrame) -> int:

@@ -1,11 +1,13 @@
 """A point-in-time training set: labelled (user, time) pairs, each with the features that serving had at that time.
 
     python -m batch.training_set --start 2026-01-01 --end 2026-02-01
+    python -m batch.training_set --as-created               # of a history that was streamed at once
     python -m batch.training_set --healed --to corrected.parquet
 
-The join is Feast's. As served (the default), it takes only rows that existed at the pair's time, so a row that came
-late, or that a backfill or heal wrote later, is not there; `--healed` takes the truth of today. Missing and expired
-values get the declared defaults, as in serving.
+The join is Feast's. As served (the default), it takes only rows that had been created and served by the pair's time:
+rows of a stream that was down, of a backfill or of a heal count from when they could be read. `--as-created` takes what
+a stream without delay would have served; `--healed` the truth of today. Missing and expired values get the declared
+defaults, as in serving.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import polars as pl
 from rich.console import Console
@@ -38,8 +41,12 @@ if TYPE_CHECKING:
 
     from feast_repo.views import BatchView, FeatureServiceDeclaration, WindowedView
 
+Features: TypeAlias = Literal["as served", "as created", "with all corrections"]
 MANY = 0.01
 """A share of pairs that is worth a warning."""
+SERVED: Features = "as served"
+CREATED: Features = "as created"
+CORRECTED: Features = "with all corrections"
 
 
 @dataclass
@@ -50,6 +57,7 @@ class Summary:
     purchased: int = 0
     first: str | None = None
     last: str | None = None
+    features: Features = "as served"
     healed: bool = False
     without: dict[str, int] = field(default_factory=dict)
     arrived_later: dict[str, int] = field(default_factory=dict)
@@ -70,23 +78,26 @@ class TrainingSet:
         Raises:
             RuntimeError: the join lost or doubled pairs.
         """
-        joined = self._joined(pairs, as_served=not self._summary.healed)
+        joined = self._joined(pairs, self._summary.features)
         for view in self._views:
             without = joined.filter(_has_no_row(view))
             self._count(self._summary.without, view, len(without))
-            if not self._summary.healed and len(without):
-                later = self._joined(without.select(pairs.columns), as_served=False)
+            if self._summary.features != CORRECTED and len(without):
+                later = self._joined(without.select(pairs.columns), CORRECTED)
                 self._count(self._summary.arrived_later, view, later.filter(~_has_no_row(view)).height)
         defaults = {name: value for view in self._views for name, value in view.defaults.items() if value is not None}
         return joined.with_columns(pl.col(name).fill_null(value) for name, value in defaults.items())
 
-    def _joined(self, pairs: pl.DataFrame, *, as_served: bool) -> pl.DataFrame:
+    def _joined(self, pairs: pl.DataFrame, features: Features) -> pl.DataFrame:
+        from feast_repo.offline_store import ignoring_served  # noqa: PLC0415  (Feast takes seconds to import)
+
         keys = [name for name in pairs.columns if name != LABEL]
-        job = self._store.get_historical_features(
-            entity_df=pairs.select(keys).to_pandas(),
-            features=self._service,
-            filter_by_created_timestamp=as_served,
-        )
+        with ignoring_served() if features == CREATED else nullcontext():
+            job = self._store.get_historical_features(
+                entity_df=pairs.select(keys).to_pandas(),
+                features=self._service,
+                filter_by_created_timestamp=features != CORRECTED,
+            )
         types = {**{name: pairs.schema[name] for name in keys}, **self.columns}
         found = pl.DataFrame(job.to_arrow()).select(types.keys()).cast(pl.Schema(types))
         joined = pairs.join(found, on=keys, how="left", maintain_order="left")
@@ -108,9 +119,13 @@ def _has_no_row(view: WindowedView | BatchView) -> pl.Expr:
     return pl.all_horizontal(pl.col(name).is_null() for name in view.features)
 
 
-def build(store: FeatureStore, pairs: pl.DataFrame, *, healed: bool, console: Console) -> tuple[pl.DataFrame, Summary]:
+def build(
+    store: FeatureStore, pairs: pl.DataFrame, features: Features, console: Console
+) -> tuple[pl.DataFrame, Summary]:
     """Join features to pairs (see `labels.py`): join key, event_timestamp, LABEL, features of all views."""
-    summary = Summary(rows=len(pairs), purchased=int(pairs[LABEL].sum()), healed=healed)
+    summary = Summary(
+        rows=len(pairs), purchased=int(pairs[LABEL].sum()), features=features, healed=features == CORRECTED
+    )
     training_set = TrainingSet(store, purchase_prediction, summary)
     parts = [
         pairs.head(0).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in training_set.columns.items())
@@ -132,7 +147,7 @@ def _show(summary: Summary, path: Path) -> None:
     table.add_row("of them followed by a purchase", f"{summary.purchased:,} ({summary.purchased / summary.rows:.1%})")
     table.add_row("first", str(summary.first))
     table.add_row("last", str(summary.last))
-    table.add_row("features", "with all corrections" if summary.healed else "as served")
+    table.add_row("features", summary.features)
     for name, rows in summary.without.items():
         table.add_row(f"without {name}: defaults", f"{rows:,}")
     console = Console()
@@ -145,7 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("python -m batch.training_set", "Labelled pairs of user and time, with the features served then.")
     command.add_argument("--start", type=instant, help="first time of a pair, ISO 8601 UTC (default: all archived)")
     command.add_argument("--end", type=instant, help="times before this, ISO 8601 UTC")
-    command.add_argument("--healed", action="store_true", help="the truth of today instead of what was served then")
+    mode = command.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--as-created", action="store_const", dest="features", const=CREATED, default=SERVED,
+        help="as a stream without delay would have served them: for a history that was streamed at once",
+    )  # fmt: skip
+    mode.add_argument(
+        "--healed", action="store_const", dest="features", const=CORRECTED, help="the truth of today instead"
+    )
     command.add_argument("--to", type=Path, help="Parquet file (default: training/<service>.parquet in DATA_ROOT)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
@@ -162,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{settings.data_root} has no event in this range whose next hour the stream has seen to its end: "
                 "run the stream longer, or correct --start, --end or DATA_ROOT"
             )
-        rows, summary = build(command.feature_store(), pairs, healed=options.healed, console=Console(stderr=True))
+        rows, summary = build(command.feature_store(), pairs, options.features, Console(stderr=True))
         publish(path, rows)
     except OSError as error:
         command.error(str(error))
@@ -172,8 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, count in summary.arrived_later.items():
         if count > MANY * summary.rows:
             sys.stderr.write(
-                f"batch.training_set: {count:,} pairs have the defaults of {name}, since its rows were written after "
-                "the pairs' times; --healed uses them\n"
+                f"batch.training_set: {count:,} pairs have the defaults of {name}, since its rows were served after "
+                "the pairs' times; --as-created uses those of a history that was streamed at once, --healed all\n"
             )
     if options.json:
         sys.stdout.write(json.dumps({**asdict(summary), "file": str(path)}) + "\n")

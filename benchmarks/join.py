@@ -39,7 +39,7 @@ from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.parquet import day_folder, publish
 from feast_repo.tables import day, features_folder, from_milliseconds
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,8 @@ def store_rows(root: Path, rows: int) -> None:
         table = click_rows(users, np.repeat(first + ends, active), seed=number)
         columns = pl.Schema(offline_columns(clicks))
         path = day_folder(features_folder(root, clicks.name), day(first)) / "compacted-1.parquet"
-        publish(path, table.with_columns(writer=pl.lit("stream")).select(columns.keys()).cast(columns))
+        stored = table.with_columns(pl.lit(None).alias(SERVED), writer=pl.lit("stream"))
+        publish(path, stored.select(columns.keys()).cast(columns))
     publish_profiles(make_profiles(USERS, seed=1), datetime.fromtimestamp(FIRST_MS / 1000, UTC), root)
 
 

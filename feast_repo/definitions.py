@@ -12,7 +12,7 @@ from feast_repo.features import purchase_prediction
 from feast_repo.offline_store import SCHEMA_TAG
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import features_folder
-from feast_repo.views import BatchView, WindowedView, offline_columns
+from feast_repo.views import SERVED, BatchView, WindowedView, offline_columns
 
 FEAST_TYPES = {"Int64": Int64, "Float64": Float64, "String": String}
 
@@ -23,7 +23,8 @@ declared_views: list[WindowedView | BatchView] = list(
 
 
 def _file_source(view: WindowedView | BatchView) -> FileSource:
-    columns = {name: str(dtype) for name, dtype in offline_columns(view).items()}
+    # Whoever pushes brings these; when a row was served only the stream knows.
+    columns = {name: str(dtype) for name, dtype in offline_columns(view).items() if name != SERVED}
     return FileSource(
         name=f"{view.name}_source",
         path=str(features_folder(StoreSettings().data_root, view.name)),

@@ -11,6 +11,7 @@ import hashlib
 import json
 import warnings
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,7 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import day_folder, despite_compaction, publish
+from feast_repo.views import SERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,8 +51,9 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
 SCHEMA_TAG = "columns"
-"""Tag of a source that holds its columns as JSON, so that an empty folder has a schema, too."""
+"""Tag of a source that holds the columns that a push brings, as JSON, so that an empty folder has a schema, too."""
 
+_ignore_served: ContextVar[bool] = ContextVar("ignore_served", default=False)
 FOREVER = timedelta(days=36_500)
 FILE_IS_GONE = ("No files found", "No such file")
 """What the text of DuckDB's error says."""
@@ -84,7 +87,10 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         full_feature_names: bool = False,  # noqa: FBT001, FBT002  (Feast's signature)
         filter_by_created_timestamp: bool = False,  # noqa: FBT001, FBT002
     ) -> RetrievalJob:
-        """Join features as of each entity row's time, reading only days within reach of a TTL."""
+        """Join features as of each entity row's time, reading only days within reach of a TTL.
+
+        With `filter_by_created_timestamp`, a row counts from when it was created and served (see `as_served`).
+        """
         time_column = infer_event_timestamp_from_entity_df(dict(zip(entity_df.columns, entity_df.dtypes, strict=True)))
         times = pd.to_datetime(entity_df[time_column], utc=True).dropna()
         reach = max((view.ttl or FOREVER for view in feature_views), default=FOREVER)
@@ -99,7 +105,7 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
                 project=project,
                 full_feature_names=full_feature_names,
                 filter_by_created_timestamp=filter_by_created_timestamp,
-                data_source_reader=_reader(*days),
+                data_source_reader=_reader(*days, served=filter_by_created_timestamp and not _ignore_served.get()),
                 data_source_writer=_write_data_source,
             )
         )
@@ -172,8 +178,9 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         if SCHEMA_TAG not in source.tags:
             DuckDBOfflineStore.offline_write_batch(config, feature_view, table, progress)
             return
-        columns = stored_columns(source)
-        rows = pl.DataFrame(table).select(columns.keys()).cast(columns)
+        columns, brought = stored_columns(source), pushed_columns(source)
+        rows = pl.DataFrame(table).select(brought.keys()).with_columns(pl.lit(None).alias(SERVED))
+        rows = rows.select(columns.keys()).cast(columns)
         if without := rows[source.timestamp_field].null_count():
             message = f"{without} of {len(rows)} rows for {feature_view.name!r} have no {source.timestamp_field}"
             raise ValueError(message)
@@ -188,10 +195,10 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
     def get_table_column_names_and_types_from_data_source(
         config: RepoConfig, data_source: DataSource
     ) -> list[tuple[str, str]]:
-        """The declared columns, whether rows are there or not."""
+        """The columns that a push brings, whether rows are there or not."""
         if SCHEMA_TAG not in data_source.tags:
             return list(data_source.get_table_column_names_and_types(config))
-        return [(name, str(dtype)) for name, dtype in stored_columns(data_source).items()]
+        return [(name, str(dtype)) for name, dtype in pushed_columns(data_source).items()]
 
 
 class _ReplanningJob(IbisRetrievalJob):
@@ -228,9 +235,16 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def stored_columns(source: DataSource) -> pl.Schema:
-    """Columns of a source's files in stored order, with their Polars types, from its `SCHEMA_TAG`."""
+def pushed_columns(source: DataSource) -> pl.Schema:
+    """The columns that a push to a source brings, with their Polars types, from its `SCHEMA_TAG`."""
     return pl.Schema({name: _TYPES[dtype] for name, dtype in json.loads(source.tags[SCHEMA_TAG]).items()})
+
+
+def stored_columns(source: DataSource) -> pl.Schema:
+    """Columns of a source's files in stored order, with their Polars types: those of a push, and `SERVED`."""
+    pushed = list(pushed_columns(source).items())
+    place = 1 + [name for name, _ in pushed].index(source.created_timestamp_column)
+    return pl.Schema([*pushed[:place], (SERVED, UTC_MICROSECONDS), *pushed[place:]])
 
 
 def source_folder(source: DataSource, repo_path: Path | str | None) -> Path:
@@ -238,8 +252,27 @@ def source_folder(source: DataSource, repo_path: Path | str | None) -> Path:
     return Path(FileSource.get_uri_for_file_path(repo_path, source.file_options.uri))
 
 
-def _reader(first: date | None, last: date | None) -> Callable[[DataSource, str], ibis.Table]:
-    """A reader of the days from `first` to `last`; None: without that bound."""
+@contextmanager
+def ignoring_served() -> Iterator[None]:
+    """Point-in-time joins with `filter_by_created_timestamp` that begin in here go by creation alone."""
+    before = _ignore_served.set(True)
+    try:
+        yield
+    finally:
+        _ignore_served.reset(before)
+
+
+def as_served(rows: ibis.Table, created: str) -> ibis.Table:
+    """Rows with the time from which they could be served in `created`: when they were made, or served if that is later.
+
+    A stream that was down makes rows by its log's times, and serves them when it is back.
+    """
+    served = ibis.greatest(rows[created], ibis.coalesce(rows[SERVED], rows[created]))
+    return rows.mutate(**{created: served})
+
+
+def _reader(first: date | None, last: date | None, *, served: bool = False) -> Callable[[DataSource, str], ibis.Table]:
+    """A reader of the days from `first` to `last`; None: without that bound. `served`: as `as_served` says."""
 
     def read(source: DataSource, repo_path: str) -> ibis.Table:
         if SCHEMA_TAG not in source.tags:
@@ -256,7 +289,8 @@ def _reader(first: date | None, last: date | None) -> Callable[[DataSource, str]
         stored = ibis.read_parquet(files, hive_partitioning=False, union_by_name=True)
         # Days from before a feature was declared: their rows have null for it.
         lacking = {name: ibis.null(dtype) for name, dtype in empty.schema().items() if name not in stored.columns}
-        return stored.mutate(**lacking) if lacking else stored
+        stored = stored.mutate(**lacking) if lacking else stored
+        return as_served(stored, source.created_timestamp_column) if served else stored
 
     return read
 

@@ -23,8 +23,11 @@ from feast_repo.online_view import TIME, OnlineView, newest_rows
 from feast_repo.parquet import day_folder, publish
 from feast_repo.redis_format import UnsupportedFormatError
 from feast_repo.tables import day, window_file
+from feast_repo.views import SERVED
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from feast import FeatureStore
     from redis import Redis
 
@@ -36,10 +39,11 @@ class Pusher:
 
         pusher = Pusher(open_store(), "user_clicks_push")
         pusher.push_online(rows)
-        pusher.push_offline(rows, writer="stream", partition=3, window_end_ms=1_767_229_200_000)
+        served = datetime.now(UTC)
+        pusher.push_offline(rows, writer="stream", partition=3, window_end_ms=1_767_229_200_000, served=served)
 
-    `rows` are the view's columns without `writer`: join key, event_timestamp and created_timestamp (Datetime us UTC),
-    features. `redis` is the online store's client, None where pushes go through Feast. Threads may share a pusher.
+    `rows`: join key, event_timestamp and created_timestamp (Datetime us UTC), features. `redis` is the online store's
+    client, None where pushes go through Feast. Threads may share a pusher.
 
     Raises:
         LookupError: no view has this push source.
@@ -88,8 +92,12 @@ class Pusher:
         self._store.push(self._push_source, newest.sort(TIME).to_pandas(), to=PushMode.ONLINE)
         return len(newest)
 
-    def push_offline(self, rows: pl.DataFrame, *, writer: str, partition: int, window_end_ms: int) -> None:
+    def push_offline(
+        self, rows: pl.DataFrame, *, writer: str, partition: int, window_end_ms: int, served: datetime
+    ) -> None:
         """Store one closed window of one partition, in a file named after both: pushing it again overwrites the same.
+
+        `served`: a time after Redis had acknowledged the rows, so the online push comes first.
 
         Raises:
             OSError: the disk is full or not writable; nothing has changed.
@@ -103,4 +111,5 @@ class Pusher:
         for view in self._views:
             folder = day_folder(source_folder(view.batch_source, self._store.config.repo_path), day(window_end_ms))
             columns = stored_columns(view.batch_source)
-            publish(folder / window_file(writer, partition, window_end_ms), rows.select(columns.keys()).cast(columns))
+            table = rows.with_columns(pl.lit(served).alias(SERVED)).select(columns.keys()).cast(columns)
+            publish(folder / window_file(writer, partition, window_end_ms), table)

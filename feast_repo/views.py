@@ -240,7 +240,11 @@ class FeatureServiceDeclaration:
             owner |= dict.fromkeys(view.value_types, f"a feature of view {view.name!r}")
 
 
-ROW_COLUMNS = ("event_timestamp", "created_timestamp", "writer")
+SERVED = "served_timestamp"
+"""When Redis had acknowledged the row, by the wall clock: a fact of the run, null for rows that no stream has pushed.
+After a replay it may be too late, never too early."""
+
+ROW_COLUMNS = ("event_timestamp", "created_timestamp", SERVED, "writer")
 """The columns of a stored row beside join key and features."""
 
 
@@ -250,6 +254,7 @@ def offline_columns(view: WindowedView | BatchView) -> dict[str, pl.DataType]:
         view.entity.join_key: POLARS_TYPES["String"],
         "event_timestamp": UTC_MICROSECONDS,
         "created_timestamp": UTC_MICROSECONDS,
+        SERVED: UTC_MICROSECONDS,
         "writer": POLARS_TYPES["String"],
         **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
     }

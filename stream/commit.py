@@ -1,13 +1,13 @@
 """The order in which an epoch becomes durable: the one place that says it.
 
-    logs, features, Redis      in any order, all before the next step
+    logs, Redis, features      each feature file after Redis has its rows, since it tells when they were served
     what a restore missed      needs the features durable: what is not, a restore can't read
     progress record            the commit point: everything that it speaks of is stored
     announcement               never ahead of the record
     Bytewax commits            the epoch's offsets and window state, after `commit` returned
 
 A crash before the progress record leaves rows that a replay writes again, the same ones: log rows that are durable are
-skipped, a feature file is overwritten with the same content, and Redis keeps the newer row. A crash after it leaves
+skipped, a feature file is overwritten with the same features, and Redis keeps the newer row. A crash after it leaves
 windows that a replay skips, since the record says that they are stored.
 """
 
@@ -51,8 +51,8 @@ class Commit:
         """Make an epoch durable; returns the positions that moved forward."""
         advanced = self._advanced(epoch)
         self._logs.finish()
+        self._online.finish()  # only now are all feature files asked for
         self._features.finish()
-        self._online.finish()
         self._online.push_what_a_restore_missed(epoch.windows)
         self._save(advanced)
         self._online.announce(advanced)

@@ -5,6 +5,7 @@ away; `finish` returns when everything that was given is stored. `stream/commit.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from stream.background import Background
 from stream.log_table import LogTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from redis import Redis
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from stream.availability import Emptied
     from stream.epoch import Outcome
     from stream.windows import ClosedWindow
+
+    Closed = tuple[int, ClosedWindow]
+    """A partition and its window."""
 
 WRITER = "stream"
 WRITE_THREADS = 8
@@ -84,7 +88,7 @@ class Logs:
 
 
 class Features:
-    """The files of closed windows. A file is named after its window, so a replay overwrites the same content."""
+    """The files of closed windows. A file is named after its window, so a replay overwrites the same features."""
 
     def __init__(self, pusher: Pusher) -> None:
         self._pusher = pusher
@@ -92,14 +96,14 @@ class Features:
         self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="features")
         self._under_way: list[Future[None]] = []
 
-    def write(self, partition: int, windows: Sequence[ClosedWindow]) -> None:
-        """Write a partition's closed windows, one file each."""
-        self._under_way += [self._threads.submit(self._push, partition, window) for window in windows]
+    def write(self, closed: Sequence[Closed], served: datetime) -> None:
+        """Write partitions' closed windows, one file each; Redis had acknowledged their rows by `served`."""
+        self._under_way += [self._threads.submit(self._push, partition, window, served) for partition, window in closed]
 
-    def _push(self, partition: int, window: ClosedWindow) -> None:
+    def _push(self, partition: int, window: ClosedWindow, served: datetime) -> None:
         hold_for_disk(
             lambda: self._pusher.push_offline(
-                window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms
+                window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms, served=served
             )
         )
 
@@ -131,11 +135,15 @@ class Online:
         if (redis := pusher.redis) is not None and is_first_run:
             hold_for_redis(lambda: mark_filled(redis, self._marker_key))
 
-    def push(self, windows: Sequence[ClosedWindow]) -> None:
-        """Push the rows of closed windows."""
-        if windows:
-            rows = pl.concat([window.rows for window in windows])
-            self._thread.do(partial(hold_for_redis, partial(self._pusher.push_online, rows)))
+    def push(self, closed: list[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
+        """Push the rows of partitions' closed windows, then hand these on with the time when Redis had them."""
+        if closed:
+            self._thread.do(partial(self._push, closed, then))
+
+    def _push(self, closed: list[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
+        rows = pl.concat([window.rows for _, window in closed])
+        hold_for_redis(lambda: self._pusher.push_online(rows))
+        then(closed, datetime.now(UTC))
 
     def finish(self) -> None:
         """Have all rows in Redis."""

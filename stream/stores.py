@@ -1,6 +1,6 @@
 """The dataflow's only output: everything that a batch led to, made durable in the one order that is safe.
 
-    write_batch    log rows, feature files and Redis rows begin to be written (`stream/sinks.py`)
+    write_batch    log rows, Redis rows and then their feature files begin to be written (`stream/sinks.py`)
     snapshot       the epoch is committed, step by step (`stream/commit.py`), before Bytewax commits it
 
 All writing goes on in threads beside the dataflow, which therefore waits only for what is in the way: for room, so that
@@ -123,14 +123,13 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
     def write_batch(self, values: list[Outcome]) -> None:
         """Have all that came written."""
         self._tally.received()
-        closed: list[ClosedWindow] = []
+        closed: list[tuple[int, ClosedWindow]] = []
         for outcome in values:
             late, windows = outcome.late, self._commit.new_windows(outcome)
             self._epoch.take(outcome, late, windows)
             self._logs.append(outcome, late)
-            self._features.write(outcome.progress.partition, windows)
-            closed += windows
-        self._online.push(closed)
+            closed += [(outcome.progress.partition, window) for window in windows]
+        self._online.push(closed, self._features.write)
 
     def snapshot(self) -> None:
         """Commit the epoch."""

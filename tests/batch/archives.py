@@ -20,7 +20,7 @@ from feast_repo.tables import (
     progress_folder,
     window_file,
 )
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 from stream.log_table import LogTable
 from stream.simulation import Traffic, historical, simulate
 from stream.windows import WindowEngine
@@ -45,7 +45,7 @@ def stream(
     """
     events = LogTable(events_folder(root), event_columns(view.events))
     late = LogTable(late_folder(root, view), late_columns(view.events))
-    rows = [pl.DataFrame(schema={"partition": pl.Int32, **offline_columns(view)}).drop("writer")]
+    rows = [pl.DataFrame(schema={"partition": pl.Int32, **offline_columns(view)}).drop("writer", SERVED)]
     for partition, log in logs.items():
         frame = records_frame(view.events, log)
         counted = len(frame) - (unread or {}).get(partition, 0)
@@ -70,7 +70,8 @@ def store(root: Path, view: WindowedView, rows: pl.DataFrame, writer: str, parti
     """Store rows as the push does."""
     path = day_folder(features_folder(root, view.name), day(end_ms)) / window_file(writer, partition, end_ms)
     columns = offline_columns(view)
-    publish(path, rows.with_columns(writer=pl.lit(writer)).select(columns.keys()).cast(columns))  # type: ignore[arg-type]
+    told = rows.with_columns(pl.lit(None).alias(SERVED), writer=pl.lit(writer))
+    publish(path, told.select(columns.keys()).cast(columns))  # type: ignore[arg-type]
 
 
 def clicks(

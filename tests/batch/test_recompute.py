@@ -18,7 +18,7 @@ from batch.recompute import Recomputation, recompute
 from feast_repo.features import user_click_features
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import events_folder, progress_folder
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 from tests.batch.archives import clicks, stream
 from tests.stream.reference import ReferenceWindows
 from tests.stream.test_windows_properties import logs, views
@@ -52,7 +52,7 @@ def recomputed(
 def rows_of(recomputation: Recomputation, mode: Mode = "as-seen", most_rows: int = 10) -> pl.DataFrame:
     view = recomputation.scope.view
     columns = {"partition": pl.Int32(), **offline_columns(view), LATE: pl.Boolean()}
-    del columns["writer"]
+    del columns["writer"], columns[SERVED]
     chunks = recomputation.timeline.chunks(recomputation.scope, most_rows)
     parts = [recomputation.rows(chunk, mode).select(columns.keys()) for chunk in chunks]
     return pl.concat([pl.DataFrame(schema=columns), *parts]).sort("partition", "event_timestamp", view.entity.join_key)

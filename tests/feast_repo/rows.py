@@ -9,7 +9,7 @@ import polars as pl
 
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def clicks(users: Sequence[str], time: datetime = NEW_YEAR, **features: Any) -> 
         | features
         for number, user in enumerate(users)
     ]
-    return table(user_click_features, rows).drop("writer").cast({"event_timestamp": UTC_MICROSECONDS})
+    return table(user_click_features, rows).drop("writer", SERVED).cast({"event_timestamp": UTC_MICROSECONDS})
 
 
 def everything(redis: Redis) -> dict[bytes, dict[bytes, bytes]]:

@@ -14,11 +14,13 @@ from feast import Entity, FeatureView, Field, FileSource, ValueType
 from feast.data_source import PushMode
 from feast.types import Int64, String
 
+from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features, user_profile_features
+from feast_repo.offline_store import ignoring_served
 from feast_repo.parquet import day_folder, publish
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
 from feast_repo.tables import features_folder
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, table
 
 if TYPE_CHECKING:
@@ -83,7 +85,9 @@ class TestWrite:
         stored = rows_in(folder(date(2025, 12, 31)), folder())
         assert dict(stored.schema) == offline_columns(user_click_features)
         assert stored.sort("user_id", "event_timestamp").equals(
-            rows.select(stored.columns).sort("user_id", "event_timestamp")
+            rows.with_columns(pl.lit(None, UTC_MICROSECONDS).alias(SERVED))
+            .select(stored.columns)
+            .sort("user_id", "event_timestamp")
         )
 
     def test_the_same_push_again_changes_nothing(self, store: FeatureStore) -> None:
@@ -165,6 +169,33 @@ class TestJoin:
         assert join(store, asked, filter_by_created_timestamp=True) == [1, 2, 2]
         # Of rows with one event time, the last created counts.
         assert join(store, asked) == [3, 3, 3]
+
+    def test_as_served_a_row_counts_from_when_it_was_created_and_served(self, store: FeatureStore) -> None:
+        """The stream was down for six hours, then pushed both windows; the first had been pushed in time before."""
+        back = NEW_YEAR + 6 * HOUR
+        store_rows(
+            [
+                row(1, served_timestamp=NEW_YEAR + 3 * MINUTE),
+                row(2, NEW_YEAR + HOUR, served_timestamp=back),
+                row(3, NEW_YEAR + 2 * HOUR, served_timestamp=back),
+            ]
+        )
+        asked = [("a", NEW_YEAR + time) for time in (2 * MINUTE, 3 * MINUTE, HOUR, 5 * HOUR, 6 * HOUR - MICROSECOND)]
+        asked.append(("a", back))
+        assert join(store, asked, filter_by_created_timestamp=True) == [None, 1, 1, 1, 1, 3]
+        assert join(store, asked) == [1, 1, 2, 3, 3, 3]
+        with ignoring_served():
+            assert join(store, asked, filter_by_created_timestamp=True) == [1, 1, 1, 3, 3, 3]
+
+    def test_rows_of_files_without_served_timestamp_count_from_their_creation(self, store: FeatureStore) -> None:
+        store_rows([row(1)])
+        (file,) = folder().iterdir()
+        pl.read_parquet(file).drop(SERVED).write_parquet(file)
+        asked = [("a", NEW_YEAR + MINUTE), ("a", NEW_YEAR + 2 * MINUTE)]
+        assert join(store, asked, filter_by_created_timestamp=True) == [None, 1]
+        store_rows([row(2, NEW_YEAR + HOUR, served_timestamp=NEW_YEAR + 3 * HOUR)], "new")
+        asked += [("a", NEW_YEAR + 2 * HOUR), ("a", NEW_YEAR + 3 * HOUR)]
+        assert join(store, asked, filter_by_created_timestamp=True) == [None, 1, 1, 2]
 
     def test_equals_a_join_row_by_row(self, store: FeatureStore) -> None:
         chance = random.Random(7)

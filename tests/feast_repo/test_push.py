@@ -22,7 +22,7 @@ from feast_repo.push import Pusher
 from feast_repo.settings import StoreSettings
 from feast_repo.store import ensure_applied
 from feast_repo.tables import features_folder
-from feast_repo.views import offline_columns
+from feast_repo.views import SERVED, offline_columns
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, everything, milliseconds
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MICROSECOND = timedelta(microseconds=1)
+SERVED_AT = NEW_YEAR + timedelta(days=1)
 USERS = ["user_000001", "user_000002", "ü€😀 % $6\r\n", "", "x" * 1_000]
 
 COLUMNS: dict[str, tuple[Any, Any, list[Any]]] = {
@@ -313,18 +314,19 @@ class TestOffline:
         pusher = Pusher(store, PUSH_SOURCE)
         end = NEW_YEAR + timedelta(hours=9, minutes=10)
         rows = clicks(USERS, end)
-        pusher.push_offline(rows, writer="stream", partition=7, window_end_ms=milliseconds(end))
+        pusher.push_offline(rows, writer="stream", partition=7, window_end_ms=milliseconds(end), served=SERVED_AT)
         (file,) = self.folder().iterdir()
         assert file.name == "stream-p00007-20260101T091000Z.parquet"
         stored = pl.read_parquet(file, hive_partitioning=False)
         assert dict(stored.schema) == offline_columns(user_click_features)
-        assert stored.drop("writer").equals(rows)
+        assert stored.drop("writer", SERVED).equals(rows)
+        assert stored[SERVED].unique().to_list() == [SERVED_AT]
         assert stored["writer"].unique().to_list() == ["stream"]
 
     def test_a_window_that_ends_at_midnight_belongs_to_the_new_day(self, store: FeatureStore) -> None:
         rows = clicks(["user_000001"], NEW_YEAR)
         Pusher(store, PUSH_SOURCE).push_offline(
-            rows, writer="stream", partition=0, window_end_ms=milliseconds(NEW_YEAR)
+            rows, writer="stream", partition=0, window_end_ms=milliseconds(NEW_YEAR), served=SERVED_AT
         )
         assert [file.name for file in self.folder().iterdir()] == ["stream-p00000-20260101T000000Z.parquet"]
 
@@ -334,7 +336,11 @@ class TestOffline:
         for _ in range(2):
             for partition in range(2):
                 pusher.push_offline(
-                    clicks(USERS), writer="stream", partition=partition, window_end_ms=milliseconds(NEW_YEAR)
+                    clicks(USERS),
+                    writer="stream",
+                    partition=partition,
+                    window_end_ms=milliseconds(NEW_YEAR),
+                    served=SERVED_AT,
                 )
             contents.append({file.name: file.read_bytes() for file in self.folder().iterdir()})
         assert contents[0] == contents[1]
@@ -342,7 +348,7 @@ class TestOffline:
 
     def test_an_empty_frame_writes_nothing(self, store: FeatureStore) -> None:
         Pusher(store, PUSH_SOURCE).push_offline(
-            clicks([]), writer="stream", partition=0, window_end_ms=milliseconds(NEW_YEAR)
+            clicks([]), writer="stream", partition=0, window_end_ms=milliseconds(NEW_YEAR), served=SERVED_AT
         )
         assert not self.folder().exists()
 
@@ -352,12 +358,16 @@ class TestOffline:
         file = tmp_path / "features" / user_click_features.name  # where this store's source is, as one file
         file.parent.mkdir()
         clicks(["user_000001"]).with_columns(writer=pl.lit("stream")).select(
-            offline_columns(user_click_features).keys()
+            name for name in offline_columns(user_click_features) if name != SERVED
         ).write_parquet(file)
         monkeypatch.setenv("DATA_ROOT", str(tmp_path))
         store = other_store(offline_store={"type": "file"}, online_store=RedisUrlOnlineStoreConfig())
         Pusher(store, PUSH_SOURCE).push_offline(
-            clicks(["user_000002"]), writer="stream", partition=0, window_end_ms=milliseconds(NEW_YEAR)
+            clicks(["user_000002"]),
+            writer="stream",
+            partition=0,
+            window_end_ms=milliseconds(NEW_YEAR),
+            served=SERVED_AT,
         )
         assert sorted(pl.read_parquet(file)["user_id"]) == ["user_000001", "user_000002"]
 

@@ -169,6 +169,7 @@ def test_stored_columns() -> None:
         ("user_id", pl.String()),
         ("event_timestamp", UTC_MICROSECONDS),
         ("created_timestamp", UTC_MICROSECONDS),
+        ("served_timestamp", UTC_MICROSECONDS),
         ("writer", pl.String()),
         ("rate", pl.Float64()),
         ("views", pl.Int64()),
