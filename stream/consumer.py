@@ -114,6 +114,12 @@ class WorkerConsumer:
         )
         return low, high
 
+    def behind(self, partition: int, offset: int) -> int:
+        """How many offsets lie between this one and the partition's end, as of the last fetch; asks nobody."""
+        high: int
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        return max(0, high - offset)
+
     def start(self, partition: int, offset: int) -> None:
         """Read a partition from this offset on."""
         self._arrived[partition] = _nothing(partition)

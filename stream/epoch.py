@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,21 +30,29 @@ class Outcome:
 
 @dataclass
 class Epoch:
-    """The outcomes since the last commit: how far each partition has come, and the new windows that closed."""
+    """The outcomes since the last commit: how far each partition has come, and the new windows that closed.
 
+    `uncounted`: late records that missed all of their windows; `refused`: dead letters by reason.
+    """
+
+    windows_per_record: int
     reached: dict[int, Progress] = field(default_factory=dict)
     windows: list[ClosedWindow] = field(default_factory=list)
     messages: int = 0
     late: int = 0
-    dead_letters: int = 0
+    uncounted: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
 
     def take(self, outcome: Outcome, late: pl.DataFrame, windows: list[ClosedWindow]) -> None:
         """Add an outcome with its late records, and those of its windows that are not durable yet."""
         self.reached[outcome.progress.partition] = outcome.progress
         self.windows += windows
         self.messages += len(outcome.records) + len(outcome.dead_letters)
-        self.late += len(late)
-        self.dead_letters += len(outcome.dead_letters)
+        if not late.is_empty():
+            self.late += len(late)
+            self.uncounted += late.filter(pl.col("missed_windows") == self.windows_per_record).height
+        if not outcome.dead_letters.is_empty():
+            self.refused.update(dict(outcome.dead_letters["reason"].value_counts().iter_rows()))
 
     @property
     def feature_rows(self) -> int:

@@ -21,12 +21,19 @@ dead_letters = Counter("stream_dead_letters", "Messages that were not accepted, 
 feature_rows = Counter("stream_feature_rows", "Feature rows that are durable")
 watermark = Gauge("stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["partition"])
 
+lag = Gauge("stream_lag_messages", "Messages of the log that were not read yet", ["partition"])
+
+
+def lag_in_all() -> float:
+    """The lag of all partitions of this process."""
+    return sum(sample.value for metric in lag.collect() for sample in metric.samples)
+
 
 def count(epoch: Epoch, advanced: Iterable[Progress]) -> None:
     """Add what an epoch has made durable, and how far each partition has come."""
     messages.inc(epoch.messages)
     late.inc(epoch.late)
-    dead_letters.inc(epoch.dead_letters)
+    dead_letters.inc(epoch.refused.total())
     feature_rows.inc(epoch.feature_rows)
     for progress in advanced:
         if progress.watermark_ms is not None:

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
-from stream import availability
+from stream import availability, metrics
 from stream.consumer import WorkerConsumer
 from stream.decoding import RawBatch
 from stream.kafka import KafkaUnavailableError, topic_partitions
@@ -179,6 +179,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         if self._uncommitted is not None:
             self._consumer.commit(self._partition, self._uncommitted)
         self._uncommitted = self._next_offset
+        metrics.lag.labels(self._partition).set(self._consumer.behind(self._partition, self._next_offset))
         return self._next_offset
 
     def close(self) -> None:

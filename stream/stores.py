@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -30,18 +29,16 @@ from stream.availability import Emptied
 from stream.commit import Commit
 from stream.epoch import Epoch, Outcome
 from stream.routing import partition_of
+from stream.run_report import RunReport
 from stream.sinks import Features, Logs, Online
 from stream.start_checks import look_at_redis
 from stream.steps import parts
 from stream.stopping import refuse
-from stream.tally import Tally
 
 if TYPE_CHECKING:
     from feast_repo.push import Pusher
     from stream.settings import StreamSettings
     from stream.windows import ClosedWindow
-
-logger = logging.getLogger(__name__)
 
 COLLECT_AFTER = 100_000
 """Objects that may come to be, beyond those that go, before the collector looks for cycles among them."""
@@ -54,7 +51,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         self._settings = settings
         self._lock = threading.Lock()
         self._pusher: Pusher | None = None
-        self._tally = Tally()
+        self._report = RunReport(settings.view)
         self._emptied = Emptied()
 
     def list_parts(self) -> list[str]:
@@ -72,7 +69,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
             if self._pusher is None:
                 self._pusher = _open_pusher(self._settings)
                 _spare_the_collector()
-        return StorePart(self._settings, self._pusher, self._tally, self._emptied)
+        return StorePart(self._settings, self._pusher, self._report, self._emptied)
 
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
@@ -109,20 +106,20 @@ def _spare_the_collector() -> None:
 class StorePart(StatefulSinkPartition[Outcome, None]):
     """The stores for some Kafka partitions."""
 
-    def __init__(self, settings: StreamSettings, pusher: Pusher, tally: Tally, emptied: Emptied) -> None:
+    def __init__(self, settings: StreamSettings, pusher: Pusher, report: RunReport, emptied: Emptied) -> None:
         view, root = settings.view, settings.data_root
         record = ProgressRecord(progress_folder(root))
         self._logs = Logs(root, view)
         self._features = Features(pusher)
         self._online = Online(pusher, view.name, emptied, is_first_run=not record.load())
         self._commit = Commit(record, self._logs, self._features, self._online)
-        self._epoch = Epoch()
-        self._tally = tally
-        tally.open_part()
+        self._epoch = Epoch(view.panes_per_window)
+        self._report = report
+        report.open_part()
 
     def write_batch(self, values: list[Outcome]) -> None:
         """Have all that came written."""
-        self._tally.received()
+        self._report.received()
         closed: list[tuple[int, ClosedWindow]] = []
         for outcome in values:
             late, windows = outcome.late, self._commit.new_windows(outcome)
@@ -134,14 +131,13 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
     def snapshot(self) -> None:
         """Commit the epoch."""
         advanced = self._commit.commit(self._epoch)
-        self._tally.stored(self._epoch.messages, self._epoch.feature_rows)
+        self._report.stored(self._epoch, advanced)
         metrics.count(self._epoch, advanced)
-        self._epoch = Epoch()
+        self._epoch = Epoch(self._epoch.windows_per_record)
 
     def close(self) -> None:
         """End the writing threads; the last part tells what the run has stored."""
         self._features.close()
         self._online.close()
         self._logs.close()
-        if summary := self._tally.close_part():
-            logger.info("%s", summary)
+        self._report.close_part()

@@ -15,9 +15,9 @@ from feast_repo.tables import DEAD_LETTER_COLUMNS, event_columns
 from sandbox.checks import online_equals_offline
 from stream.availability import Emptied
 from stream.epoch import Outcome
+from stream.run_report import RunReport
 from stream.settings import StreamSettings
 from stream.stores import StorePart
-from stream.tally import Tally
 from stream.windows import ClosedWindow
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, milliseconds
@@ -45,7 +45,7 @@ def test_rows_of_the_open_epoch_are_online_in_the_end(
     restore: str,
 ) -> None:
     settings = StreamSettings()
-    part = StorePart(settings, pusher := Pusher(store, PUSH_SOURCE), Tally(), Emptied())
+    part = StorePart(settings, pusher := Pusher(store, PUSH_SOURCE), RunReport(settings.view), Emptied())
     part.write_batch([closed(0)])
     part.snapshot()
     part.write_batch([closed(1)])
