@@ -14,9 +14,9 @@ from feast_repo.views import SERVED
 from sandbox.checks import online_equals_offline
 from sandbox.processes import wait_until
 from stream.availability import Emptied, redis
+from stream.run_report import RunReport
 from stream.settings import StreamSettings
 from stream.stores import StorePart
-from stream.tally import Tally
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import PUSH_SOURCE
 from tests.integration.conftest import TIMEOUT_S
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def test_rows_are_served_when_redis_has_them(store: FeatureStore, redis_server: RedisServer) -> None:  # noqa: F811
     settings = StreamSettings()
     folder = features_folder(settings.data_root, view.name)
-    part = StorePart(settings, Pusher(store, PUSH_SOURCE), Tally(), Emptied())
+    part = StorePart(settings, Pusher(store, PUSH_SOURCE), RunReport(settings.view), Emptied())
     redis_server.stop()
     try:
         part.write_batch([closed(0)])
