@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from pathlib import Path
 
+_durable: set[Path] = set()
+"""Folders that this process has made durable, or found to be."""
+
 
 def create(path: Path) -> BinaryIO:
     """A new file for writing, or an old one emptied.
@@ -71,14 +74,32 @@ def sync_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Create a folder and what is missing above it, each durable in its parent.
 
+    A folder that is there may have been made by a run that was killed before it was durable, so the first use of it by
+    this process makes sure.
+
     Raises:
         OSError: the disk is full or not writable.
     """
     if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    add_folder(folder)
-    sync_folder(folder.parent)
+        if folder in _durable:
+            return
+    else:
+        make_folder(folder.parent)
+        add_folder(folder)
+    if os.access(folder.parent, os.R_OK | os.W_OK):  # else it was not made by us
+        sync_folder(folder.parent)
+    _durable.add(folder)
+
+
+def settle(folder: Path) -> None:
+    """Make what a folder holds durable, before it is relied on: who put it there may have been killed just before.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    if folder.is_dir():
+        make_folder(folder)
+        sync_folder(folder)
 
 
 def add_folder(folder: Path) -> None:

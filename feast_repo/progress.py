@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from feast_repo import disk
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.parquet import publish
 from feast_repo.tables import from_milliseconds
@@ -58,6 +59,15 @@ class ProgressRecord:
             )
         return progress
 
+    def settle(self) -> dict[int, Progress]:
+        """All partitions' positions, made durable: who saved them may have been killed just before they were.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        disk.settle(self._folder)
+        return self.load()
+
     def updated_at_ms(self, partition: int) -> int:
         """When a partition's position was saved, by the wall clock."""
         updated_at: datetime = pl.read_parquet(self._path(partition), hive_partitioning=False)["updated_at"][0]
@@ -99,14 +109,26 @@ def announce(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
         redis.hset(key, mapping=mapping)
 
 
+ANNOUNCE_FORWARD = """
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+if known and cjson.decode(known)['next_offset'] >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+"""Sets a partition's position (hash; partition, next offset, announcement) unless one as far is there."""
+
+
 def announce_missing(redis: Redis, key: str, record: ProgressRecord) -> None:
-    """Tell again what the record says of partitions that readers can't know of, with the record's times.
+    """Tell again what the record says of partitions of which readers know nothing or less, with the record's times.
+
+    Positions that a running stream announces meanwhile stay.
 
     Raises:
         redis.RedisError: the server is away.
     """
     for one in record.load().values():
-        redis.hsetnx(key, str(one.partition), _announcement(one, record.updated_at_ms(one.partition)))
+        announcement = _announcement(one, record.updated_at_ms(one.partition))
+        redis.eval(ANNOUNCE_FORWARD, 1, key, one.partition, one.next_offset, announcement)
 
 
 def _announcement(progress: Progress, updated_at_ms: int) -> str:

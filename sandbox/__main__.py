@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from feast_repo.settings import problem
-from sandbox.embedded_kafka import EmbeddedKafka
 from sandbox.lifecycle import down, notes, problems, up
 from sandbox.processes import RequestError, SandboxError
 from sandbox.settings import SandboxSettings
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from sandbox.state import State
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-TOPICS_LOST = (
-    "note: embedded Kafka held its topics in memory, so they are gone; the next stream needs another DATA_ROOT, since "
-    "this one's data belongs to them (`up --kafka apache` keeps topics)\n"
-)
 
 
 def partitions(text: str) -> int:
@@ -122,8 +117,6 @@ def run(options: argparse.Namespace) -> int:
         names = ", ".join(f"{part.role} ({part.pid})" for part in ended)
         document: dict[str, object] = {"ended": [{"role": part.role, "pid": part.pid} for part in ended]}
         print_plain(document, f"ended {names}" if ended else f"no sandbox is up in {root}", as_json=options.json)
-        if any(part.kind == EmbeddedKafka.kind for part in ended):
-            sys.stderr.write(TOPICS_LOST)
         return 0
     if options.command == "status":
         return report(settings, load(root), as_json=options.json)

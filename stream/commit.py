@@ -34,7 +34,8 @@ class Commit:
         self._logs = logs
         self._features = features
         self._online = online
-        self._stored = record.load()
+        self._stored: dict[int, Progress] = {}
+        hold_for_disk(lambda: self._stored.update(record.settle()))
 
     def new_windows(self, outcome: Outcome) -> list[ClosedWindow]:
         """The outcome's windows that are not committed yet.

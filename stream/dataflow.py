@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import NoReturn
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from pydantic import ValidationError
 
-from feast_repo.commands import Command
 from feast_repo.settings import problem
 from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
@@ -68,27 +66,6 @@ def ready() -> StreamSettings:
         refuse(str(error))
     return settings
 
-
-def explain() -> NoReturn:
-    """Tell how the dataflow is run, which this module by itself doesn't do."""
-    command = Command("python -m bytewax.run stream.dataflow", "Features from a topic's events, to Redis and Parquet.")
-    add = command.add_argument
-    add("-r", metavar="DIR", help="recovery directory, made and looked after by the run: exact resume after any crash")
-    add("-s", metavar="SECONDS", help="with -r: store and commit so often (10 is usual)")
-    add("-b", metavar="SECONDS", help="with -r: keep state of so long ago (0 is enough)")
-    add("-w", metavar="N", help="worker threads in this process")
-    add("-i", metavar="N", help="this process's number in a cluster, from 0 on")
-    add("-a", metavar="HOSTS", help="addresses of all processes: host:2101;host:2102")
-    command.epilog = (
-        "Without -r, a run reads the topic from its beginning and stores what is not stored yet. Settings come from "
-        "the environment: see .env.example. SIGTERM stores what was read, then ends the run with exit code 0."
-    )
-    command.parse_args()
-    command.error("Bytewax runs it: python -m bytewax.run stream.dataflow -r recovery -s 10 -b 0")
-
-
-if __name__ == "__main__":
-    explain()
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 stop_on_signals()

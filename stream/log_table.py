@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from feast_repo import disk
 from feast_repo.files import data_files
 from feast_repo.parquet import day_folder, despite_compaction, publish
 from feast_repo.tables import day
@@ -117,6 +118,7 @@ class LogTable:
         """The highest offset of each partition on one day that is durable or waits; read from the files once."""
         if name not in self._taken:
             folder = day_folder(self._folder, name)
+            disk.settle(folder)
 
             def read() -> dict[int, int]:
                 files = data_files(folder)

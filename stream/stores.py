@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from feast_repo.progress import ProgressRecord
+from feast_repo.progress import ProgressRecord, announce_missing, progress_key
 from feast_repo.tables import progress_folder
 from stream import metrics
-from stream.availability import Emptied
+from stream.availability import Emptied, hold_for_redis
 from stream.commit import Commit
 from stream.epoch import Epoch, Outcome
 from stream.routing import partition_of
@@ -68,8 +68,16 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         with self._lock:  # worker threads share this object, and opening Feast takes seconds
             if self._pusher is None:
                 self._pusher = _open_pusher(self._settings)
+                self._announce_again(self._pusher)
                 _spare_the_collector()
         return StorePart(self._settings, self._pusher, self._report, self._emptied)
+
+    def _announce_again(self, pusher: Pusher) -> None:
+        """Announce what a run had recorded that was killed before it could: it may be long until more is recorded."""
+        if (redis := pusher.redis) is not None:
+            key = progress_key(pusher.project, self._settings.view.name)
+            record = ProgressRecord(progress_folder(self._settings.data_root))
+            hold_for_redis(lambda: announce_missing(redis, key, record))
 
 
 def _open_pusher(settings: StreamSettings) -> Pusher:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -76,13 +74,3 @@ def test_redis_that_keeps_everything_is_no_news_and_one_that_evicts_is(
 def test_redis_that_is_away_is_left_for_the_run_to_wait_for() -> None:
     with Redis.from_url("redis://127.0.0.1:1/0") as redis:
         look_at_redis(redis)
-
-
-@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2)])
-def test_the_dataflow_by_itself_tells_how_it_is_run(arguments: list[str], code: int) -> None:
-    command = [sys.executable, "-m", "stream.dataflow", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    told = done.stdout if code == 0 else done.stderr
-    assert "python -m bytewax.run stream.dataflow" in told
-    assert code == 0 or told.count("\n") == 1

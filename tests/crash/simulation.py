@@ -1,0 +1,92 @@
+"""Seeded histories of crashes: what happens, in which order, and what must hold in the end.
+
+python -m tests.crash.simulation --seeds 10000 --to benchmarks/results     # new seeds, as `make test-full` does
+python -m tests.crash.simulation --first 4711 --seeds 1                    # one of them again
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.crash.kafka import Log
+from tests.crash.traffic import fill
+from tests.crash.world import Committed, EndedError, KilledError, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.crash.world import Bench
+
+FAR = 250
+"""Points that a life has at most before it is ended: more than most lives have in all."""
+
+
+def failing_seeds(bench: Bench, seeds: Iterable[int]) -> dict[int, str]:
+    """Go through histories; gives the seeds of those that went wrong, each with the reason."""
+    failed = {}
+    for seed in seeds:
+        try:
+            simulate(bench, seed)
+        except (Exception, EndedError, KilledError) as error:  # noqa: BLE001  (whatever goes wrong is told)
+            failed[seed] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def simulate(bench: Bench, seed: int) -> list[str]:
+    """Go through one history; returns the points that it came by.
+
+    Raises:
+        AssertionError: the stores hold something else than what follows from the topic.
+    """
+    chance = random.Random(seed)
+    logs = [Log() for _ in range(chance.randint(1, 3))]
+    fill(logs, chance, chance.randint(5, 12))
+    with World(bench, seed, logs) as world:
+        for _ in range(chance.randint(1, 3)):
+            _live(world, chance)
+            _meanwhile(world, chance)
+        world.run_to_the_end(_resume(world, chance), workers=chance.randint(1, 3))
+        world.check()
+        return world.points
+
+
+def _live(world: World, chance: random.Random) -> None:
+    """One life of the processes, among stores that fail now and then; mostly it ends in the middle of something."""
+    world.stop_at = len(world.points) + chance.randrange(1, FAR)
+    world.trouble = chance.choice((0, 0, 0.01, 0.05))
+    world.between = chance.choice((None, None, partial(_lose_redis, world)))
+    with suppress(KilledError):
+        world.run_to_the_end(_resume(world, chance), workers=chance.randint(1, 3))
+    world.between, world.stop_at, world.trouble = None, 0, 0
+
+
+def _resume(world: World, chance: random.Random) -> Committed:
+    """Go on from the last commit, an older one, the archive, or without recovery state."""
+    kind = chance.random()
+    if kind < 0.15:
+        return chance.choice(world.committed)
+    if kind < 0.3:
+        return world.rebuilt()
+    if kind < 0.4:
+        return Committed()
+    return world.committed[-1]
+
+
+def _meanwhile(world: World, chance: random.Random) -> None:
+    """What can happen while nothing runs."""
+    if chance.random() < 0.4:  # the power fails
+        world.disk.put(world.disk.memory.state(chance))
+    if chance.random() < 0.2:
+        world.compact()
+    if chance.random() < 0.2:
+        _lose_redis(world)
+    if chance.random() < 0.7:
+        fill(world.logs, chance, chance.randint(0, 10))
+
+
+def _lose_redis(world: World) -> None:
+    world.bench.redis.flushall()
+    world.restore_online()
