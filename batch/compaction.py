@@ -26,9 +26,9 @@ from rich.table import Table
 
 from batch.lock import BatchRunningError, only_batch_writer
 from feast_repo import disk
-from feast_repo.commands import Command
+from feast_repo.commands import Command, as_it_is
 from feast_repo.files import day_folders
-from feast_repo.parquet import publish
+from feast_repo.parquet import publish, scan
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder, progress_folder
 from stream.settings import StreamSettings
@@ -111,7 +111,7 @@ def _log_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
     def is_settled(file: Path) -> bool:
         if LOG_FILE.fullmatch(file.name) is None:
             return False
-        last = pl.scan_parquet(file).group_by("partition").agg(pl.col("offset").max()).collect()
+        last = scan(file).group_by("partition").agg(pl.col("offset").max()).collect()
         return all(partition in progress and top < progress[partition].next_offset for partition, top in last.rows())
 
     return is_settled
@@ -163,7 +163,7 @@ def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
     """
     name = f"{MERGED}{uuid.uuid4().hex}"
     # All columns, also those of features that are declared no more.
-    parts = [pl.scan_parquet(file, hive_partitioning=False) for file in files]
+    parts = [scan(file) for file in files]
     rows = pl.concat(parts, how="diagonal_relaxed").sort(order).collect()
     _write_journal(folder, name, files)
     publish(folder / f"{name}.parquet", rows)
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = Table("table", "files before", "after", title=f"compaction, {seconds:.1f} s")
     for name, summary in done.items():
         table.add_row(name, f"{summary.before:,}", f"{summary.after:,}")
-    Console().print(table)
+    as_it_is().print(table)
     return 0
 
 

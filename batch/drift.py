@@ -200,7 +200,7 @@ def _print(report: dict[str, Any], file: Path) -> None:
     for says in health_in_words(report["reference"]["stream"], report["current"]["stream"]):
         console.print(says, highlight=False)
     console.print(report["verdict"], markup=False)
-    console.print(str(file), soft_wrap=True, highlight=False)
+    sys.stdout.write(f"{file}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import polars as pl
 from batch.archive import days_of, files_of
 from batch.stored import CREATED, TIME, effective, stored_rows
 from feast_repo.features import purchase_prediction
-from feast_repo.parquet import despite_compaction
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.tables import (
     PREDICTION_COLUMNS,
     dead_letters_folder,
@@ -88,7 +88,7 @@ def scores(data_root: Path, period: Period) -> pl.Series:
     folder, time = predictions_folder(data_root), pl.col("scored_at")
     days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
     files = files_of(folder, days)
-    rows = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=PREDICTION_COLUMNS)
+    rows = scan(files, PREDICTION_COLUMNS)
     within = rows.filter(time.is_between(period.start, period.end, closed="left"))
     last = within.sort("scored_at", maintain_order=True).unique("user_id", keep="last").sort("user_id").collect()
     return last["probability"]
@@ -102,9 +102,7 @@ def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
         files = files_of(folder, days)
         if not files:
             return pl.DataFrame(schema=columns)
-        rows = pl.scan_parquet(
-            files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-        )
+        rows = scan(files, columns)
         held = rows.filter(pl.col(TIME) < period.end, pl.col(TIME) >= period.end - view.ttl)
         return held.sort(TIME, CREATED).unique(view.entity.join_key, keep="last").collect()
 
@@ -148,7 +146,7 @@ def _count(folder: Path, period: Period, which: pl.Expr | None = None) -> int:
     def read() -> int:
         if not (files := files_of(folder, days)):
             return 0
-        rows = pl.scan_parquet(files, hive_partitioning=False).filter(within)
+        rows = scan(files).filter(within)
         if which is not None:
             rows = rows.filter(which)
         return int(rows.select(pl.struct("partition", "offset").n_unique()).collect().item())

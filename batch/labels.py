@@ -19,7 +19,7 @@ import polars as pl
 from batch.archive import PARTITION, Scope, days_of, files_of
 from feast_repo.algebra import field
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.parquet import despite_compaction
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.tables import event_columns, events_folder
 
 if TYPE_CHECKING:
@@ -104,12 +104,7 @@ def _scan(data_root: Path, view: WindowedView, start: datetime | None) -> pl.Laz
     first = None if start is None else round(start.timestamp() * 1000) // view.slide_ms
     first_day = Scope(view, pl.DataFrame(), first).first_day
     folder = events_folder(data_root)
-    files = files_of(folder, days_of(folder, first_day))
-    if not files:
-        return pl.LazyFrame(schema=columns)
-    return pl.scan_parquet(
-        files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-    )
+    return scan(files_of(folder, days_of(folder, first_day)), columns)
 
 
 def _utc(milliseconds: int) -> datetime:

@@ -23,7 +23,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from batch.restore_online import newest_by_day
-from feast_repo.commands import Command, integer, number
+from feast_repo.commands import Command, as_it_is, integer, number
 from feast_repo.features import purchase_prediction
 from feast_repo.redis_errors import told
 from feast_repo.settings import StoreSettings
@@ -67,12 +67,12 @@ def _print(report: dict[str, Any]) -> None:
     for name, one in report["views"].items():
         figures = (one[what] for what in ("written", "users", "equal", "different", "missing", "behind"))
         table.add_row(name, *(f"{figure:,}" for figure in figures))
-    console = Console()
+    console = as_it_is()
     console.print(table)
     for name, one in report["views"].items():
         for example in one["examples"]:
             told = f"  {name} {example['user']} {example['feature']}: {example['online']}, {example['offline']}"
-            console.print(told, markup=False)
+            console.print(told)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

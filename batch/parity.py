@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from redis.exceptions import RedisError
-from rich.console import Console
 from rich.table import Table
 
 from batch.archive import ArchiveError
@@ -27,13 +26,15 @@ from batch.parity_report import page
 from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
 from batch.report_files import write_report
 from batch.stored import stored_rows
-from feast_repo.commands import Command, integer
+from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.redis_errors import told
 from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from batch.parity_online import OnlineComparison
     from batch.recompute import Recomputation
@@ -188,10 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(json.dumps({**report, "files": [str(file) for file in files]}) + "\n")
     else:
-        console = Console()
+        console = as_it_is()
         _print(report, recomputation, console)
         for file in files:
-            console.print(str(file), soft_wrap=True, highlight=False)
+            sys.stdout.write(f"{file}\n")
     return 0 if report["holds"] else 1
 
 

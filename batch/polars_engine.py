@@ -21,7 +21,7 @@ from batch.archive import (
     days_of,
     files_of,
 )
-from feast_repo.parquet import despite_compaction
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.tables import event_columns
 
 if TYPE_CHECKING:
@@ -134,12 +134,7 @@ class PolarsEngine:
 def _scan(scope: Scope, folder: Path, days: tuple[str, ...]) -> pl.LazyFrame:
     """The archived records of some days, as far as the scope reaches."""
     columns = event_columns(scope.view.events)
-    files = files_of(folder, days)
-    if not files:
-        return pl.LazyFrame(schema=columns)
-    log = pl.scan_parquet(
-        files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-    )
+    log = scan(files_of(folder, days), columns)
     bounds = scope.reach.lazy().select(PARTITION, "next_offset")
     return log.join(bounds, on=PARTITION).filter(pl.col("offset") < pl.col("next_offset")).drop("next_offset")
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from rich.console import Console
 from rich.table import Table
 
-from feast_repo.commands import Command, instant, integer
+from feast_repo.commands import Command, as_it_is, instant, integer
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_profile_features
 from feast_repo.parquet import day_folder, publish
@@ -171,10 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         sys.stdout.write(json.dumps(report) + "\n")
     else:
-        console = Console()
-        console.print(_summary(profiles))
+        as_it_is().print(_summary(profiles))
         for file in files:
-            console.print(str(file), soft_wrap=True, highlight=False)
+            sys.stdout.write(f"{file}\n")
     return 0
 
 

@@ -193,7 +193,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(report["verdict"], style="green" if report["holds"] else "red", markup=False)
     for file in report["files"]:
-        console.print(file, soft_wrap=True, highlight=False)
+        sys.stdout.write(f"{file}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import polars as pl
 from batch.quality_rules import GIVEN, READABLE
 from batch.quality_validation import ROW, QualityError
 from feast_repo.algebra import POLARS_TYPES
+from feast_repo.foreign import ForeignFileError, read_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,13 +60,15 @@ class MemoryCandidate:
                 raw = pl.read_csv(path, infer_schema=False, glob=False)
                 raw = raw.with_columns(pl.all().replace("", None))  # quoted or not, nothing is nothing
             else:
-                raw = pl.read_parquet(path, hive_partitioning=False, glob=False)
+                raw = read_foreign(path, (*needed, TIME))
             check_columns(path, view, raw.columns)
             numbers = [name for name in needed if raw.schema[name].is_float()]
             text = raw.with_columns(pl.col(numbers).fill_nan(None)).select(pl.col(needed).cast(pl.String))
         except pl.exceptions.PolarsError as error:
             message = f"{path} can't be read: {str(error).partition(chr(10))[0]}"
             raise QualityError(message) from error
+        except ForeignFileError as error:
+            raise QualityError(str(error)) from error
         self.time = one_time(path, raw[TIME].unique().to_list()) if TIME in raw.columns else None
         self._text = text.with_row_index(ROW).cast({ROW: pl.Int64})
 

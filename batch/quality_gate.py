@@ -15,7 +15,7 @@ from batch.quality_validation import ROW, Batch, Finding, validate
 from batch.stored import CREATED, TIME
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features, user_profile_features
-from feast_repo.parquet import day_folder, publish
+from feast_repo.parquet import day_folder, publish, scan
 from feast_repo.tables import features_folder
 from feast_repo.views import offline_columns
 
@@ -118,7 +118,7 @@ def newest_time(root: Path) -> datetime | None:
     last = [file for file in days if file.parent == days[-1].parent]
     if not last:
         return None
-    time = pl.scan_parquet(last, hive_partitioning=False).select(pl.col(TIME).max()).collect().item()
+    time = scan(last).select(pl.col(TIME).max()).collect().item()
     return time if isinstance(time, datetime) else None
 
 
@@ -128,9 +128,7 @@ def published(root: Path, time: datetime | None) -> pl.DataFrame:
     files = [] if time is None else sorted(day_folder(folder, f"{time:%Y-%m-%d}").glob("*.parquet"))
     if not files:
         return pl.DataFrame(schema=columns)
-    rows = pl.scan_parquet(
-        files, hive_partitioning=False, missing_columns="insert", extra_columns="ignore", schema=columns
-    )
+    rows = scan(files, columns)
     held = rows.filter(pl.col(TIME) == pl.lit(time).cast(UTC_MICROSECONDS)).collect()
     return held.sort(CREATED, KEY).unique(KEY, keep="last", maintain_order=True)
 

@@ -20,6 +20,8 @@ from batch.quality_candidate import TIME, check_columns, columns_of, kind_of, on
 from batch.quality_rules import GIVEN, READABLE
 from batch.quality_validation import ROW, QualityError
 from batch.spark_engine import local_url
+from feast_repo.files import data_files
+from feast_repo.parquet import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from feast_repo.views import BatchView
+
 
 TYPES = {"Int64": "bigint", "Float64": "double"}
 
@@ -73,7 +76,7 @@ class SparkCandidate:
         with self._told():
             good = self._text.join(F.broadcast(self._frame(broken.select(ROW))), ROW, "left_anti").orderBy(ROW)
             self._typed(good).drop(ROW).write.mode("overwrite").parquet(folder)
-        return pl.scan_parquet(sorted(Path(folder).glob("*.parquet")), hive_partitioning=False)
+        return scan(data_files(Path(folder)))
 
     def only(self, broken: pl.DataFrame) -> pl.DataFrame:
         """The broken rows, as text."""

@@ -73,7 +73,8 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]  # a plain mapping is what it takes
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+    folder = str(docs).replace("$", r"\$")  # or it would be taken for a variable
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder}
     site = {
         "class_name": "SiteBuilder",
         "store_backend": store,

@@ -120,9 +120,9 @@ def opened(name: str, settings: StreamSettings, *, master: str, archive: str | N
     if name == "polars":
         yield PolarsEngine(folder)
         return
-    from batch.spark_engine import SparkEngine  # noqa: PLC0415  (Spark is an extra, and takes seconds to import)
+    from batch.spark_engine import SparkEngine, local_url  # noqa: PLC0415  (an extra, and takes seconds to import)
 
-    engine = SparkEngine(archive or folder.as_uri(), master)
+    engine = SparkEngine(archive or local_url(folder), master)
     try:
         yield engine
     finally:

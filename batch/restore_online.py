@@ -22,7 +22,7 @@ from feast_repo.commands import Command
 from feast_repo.features import purchase_prediction
 from feast_repo.files import data_files, day_folders
 from feast_repo.online_marker import begin_filling, end_filling, marker_key
-from feast_repo.parquet import despite_compaction
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
 from feast_repo.redis_errors import told
 from feast_repo.settings import StoreSettings
@@ -60,13 +60,7 @@ def newest_by_day(
 
 def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
     def read() -> pl.DataFrame:
-        rows = pl.scan_parquet(
-            data_files(folder),
-            schema=columns,
-            missing_columns="insert",
-            extra_columns="ignore",
-            hive_partitioning=False,
-        )
+        rows = scan(data_files(folder), columns)
         # Twice over the files, since a sort would hold all rows of the day.
         newest = rows.group_by(key).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
         return rows.join(newest.lazy(), on=[key, "event_timestamp"], how="semi").collect(engine="streaming")

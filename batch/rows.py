@@ -9,7 +9,7 @@ import polars as pl
 
 from batch.archive import LATE, PARTITION
 from batch.stored import CREATED, TIME, bits, effective
-from feast_repo.parquet import day_folder, publish
+from feast_repo.parquet import day_folder, publish, scan
 from feast_repo.tables import day, features_folder, window_file
 from feast_repo.views import SERVED, offline_columns
 
@@ -91,9 +91,7 @@ def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFram
         path = day_folder(folder, day(int(str(end_ms)))) / window_file(writer, int(str(partition)), int(str(end_ms)))
         table = added.with_columns(writer=pl.lit(writer)).select(columns.keys()).cast(columns)
         if path.exists():
-            held = pl.scan_parquet(
-                path, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-            ).collect()
+            held = scan(path, columns).collect()
             table = pl.concat([held, table]).unique()
         publish(path, table.sort(view.entity.join_key, CREATED))
 

@@ -166,7 +166,7 @@ class SparkEngine:
             )
             all_times = log.select("day", "event_ms")
             if scope.history is not None:
-                url = scope.history.as_uri()
+                url = local_url(scope.history)
                 history = self._scan(scope, url, self._folders(url))
                 all_times = all_times.unionByName(
                     history.select(
@@ -199,7 +199,7 @@ class SparkEngine:
         key, end = _column(view.entity.join_key), F.col(f"`{PANE}`") + view.panes_per_window
         log = self._scan(scope, self._events, chunk.days)
         if scope.history is not None:
-            url = scope.history.as_uri()
+            url = local_url(scope.history)
             log = log.unionByName(self._scan(scope, url, chunk.days))
         start_ms, end_ms = scope.first_pane_ms(chunk.first), chunk.last * view.slide_ms
         event_ms = F.unix_millis(_column(events.time))
@@ -280,8 +280,16 @@ def sql_schema(columns: Mapping[str, pl.DataType]) -> str:
 
 
 def local_url(path: Path) -> str:
-    """A path of this machine as Spark takes it: it would read some characters as wildcards."""
-    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))
+    """A path of this machine as Spark takes it: it would read some characters as wildcards.
+
+    Raises:
+        ArchiveError: it has a colon, which Hadoop's file systems don't allow.
+    """
+    absolute = str(path.resolve())
+    if ":" in absolute:
+        message = f"Spark can't read a path with a colon, such as {absolute}: use --engine polars"
+        raise ArchiveError(message)
+    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", absolute)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.archive import PARTITION, days_of, files_of
-from feast_repo.parquet import despite_compaction
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.tables import day, features_folder
 from feast_repo.views import offline_columns
 
@@ -40,9 +40,7 @@ def stored_rows(
         files = stored_files(data_root, view, first, last, reach=reach, every=every)
         if not files:
             return pl.DataFrame(schema=columns)
-        rows = pl.scan_parquet(
-            files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-        )
+        rows = scan(files, columns)
         end_ms = pl.col(TIME).dt.epoch("ms")
         if every > 1:
             rows = rows.filter(end_ms % (every * view.slide_ms) == 0)

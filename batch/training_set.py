@@ -27,7 +27,7 @@ from rich.table import Table
 
 from batch.labels import LABEL, TIME, labelled_pairs
 from feast_repo.algebra import POLARS_TYPES
-from feast_repo.commands import Command, instant
+from feast_repo.commands import Command, as_it_is, instant
 from feast_repo.features import purchase_prediction
 from feast_repo.parquet import publish
 from feast_repo.progress import ProgressRecord
@@ -150,9 +150,8 @@ def _show(summary: Summary, path: Path) -> None:
     table.add_row("features", summary.features)
     for name, rows in summary.without.items():
         table.add_row(f"without {name}: defaults", f"{rows:,}")
-    console = Console()
-    console.print(table)
-    console.print(str(path), soft_wrap=True, highlight=False)
+    as_it_is().print(table)
+    sys.stdout.write(f"{path}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,7 +36,8 @@ class Command(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line to stderr and exit with 2."""
-        sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {' '.join(message.split())}\n")
+        line = " ".join(line.strip() for line in message.splitlines())  # spaces within may be of a path
+        sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {line}\n")
         raise SystemExit(BAD_INPUT)
 
     def settings(self, kind: type[Settings]) -> Settings:

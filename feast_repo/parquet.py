@@ -10,6 +10,7 @@ import io
 import time
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
@@ -17,8 +18,7 @@ import polars as pl
 from feast_repo import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
 Result = TypeVar("Result")
@@ -65,6 +65,26 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         disk.remove(temporary)
         raise
     disk.sync_folder(path.parent)
+
+
+def scan(files: Path | Sequence[Path], columns: Mapping[str, pl.DataType] | None = None) -> pl.LazyFrame:
+    """The rows of files, whose paths are taken as they are: no character is a pattern, and no folder adds a column.
+
+    With `columns`, exactly those, null where a file lacks one; without files, no rows of them.
+    """
+    files = [files] if isinstance(files, Path) else list(files)
+    if columns is None:
+        return pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    if not files:
+        return pl.LazyFrame(schema=columns)
+    return pl.scan_parquet(
+        files,
+        schema=columns,
+        missing_columns="insert",
+        extra_columns="ignore",
+        hive_partitioning=False,
+        glob=False,
+    )
 
 
 def despite_compaction(read: Callable[[], Result], signs: Sequence[str] = ()) -> Result:

@@ -15,7 +15,7 @@ import polars as pl
 
 from feast_repo import disk
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.parquet import publish
+from feast_repo.parquet import publish, scan
 from feast_repo.tables import from_milliseconds
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ProgressRecord:
         """All partitions' positions, by partition."""
         progress = {}
         for path in sorted(self._folder.glob("partition-*.parquet")):
-            row = pl.read_parquet(path, hive_partitioning=False).row(0, named=True)
+            row = scan(path).collect().row(0, named=True)
             progress[row["partition"]] = Progress(
                 row["topic"],
                 row["partition"],
@@ -70,7 +70,7 @@ class ProgressRecord:
 
     def updated_at_ms(self, partition: int) -> int:
         """When a partition's position was saved, by the wall clock."""
-        updated_at: datetime = pl.read_parquet(self._path(partition), hive_partitioning=False)["updated_at"][0]
+        updated_at: datetime = scan(self._path(partition)).collect()["updated_at"][0]
         return round(updated_at.timestamp() * 1000)
 
     def _path(self, partition: int) -> Path:

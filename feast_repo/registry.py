@@ -24,7 +24,11 @@ class RegistryFromSettings(CreateEnginePlugin):
     def update_url(self, url: URL) -> URL:
         """The real address instead of the one that names this plug-in."""
         del url
-        address = make_url(StoreSettings().registry_url)
+        settings = StoreSettings()
+        if not settings.feast_registry_url:  # not through a URL, in which a "?" of the path would begin the options
+            address = URL.create("sqlite", database=str(settings.data_root / "registry.db"))
+        else:
+            address = make_url(settings.feast_registry_url)
         if address.drivername == "postgresql":  # the only driver that is installed
             return address.set(drivername="postgresql+psycopg")
         if address.get_backend_name() == "sqlite" and address.database and address.database != ":memory:":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from feast_repo.settings import problem
@@ -94,7 +95,7 @@ def report(settings: SandboxSettings, state: State | None, *, as_json: bool) -> 
         for part in state.parts:
             state_of = f"[red]{found[part.role]}[/]" if part.role in found else "[green]up[/]"
             pid = str(part.pid) if part.pid else "-"
-            table.add_row(part.role, part.name, without_password(part.url), pid, state_of)
+            table.add_row(part.role, part.name, escape(without_password(part.url)), pid, state_of)
         Console().print(table)
         lines = [f"{part.name}: {part.limits}" for part in state.parts if part.limits]
         lines += [f"topic {state.environment['KAFKA_TOPIC']}; data and logs in {root}"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis import Redis
 
+from feast_repo.parquet import scan
 from feast_repo.tables import features_folder
 from feast_repo.views import SERVED
 
@@ -34,7 +35,7 @@ class Check:
 
 def rows_of(folder: Path) -> pl.DataFrame:
     """All rows of a table under DATA_ROOT, null where a feature was not declared yet; an empty frame without files."""
-    files = [pl.read_parquet(file, hive_partitioning=False) for file in sorted(folder.glob("dt=*/*.parquet"))]
+    files = [scan(file).collect() for file in sorted(folder.glob("dt=*/*.parquet"))]
     return pl.concat(files, how="diagonal") if files else pl.DataFrame()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from feast_repo.algebra import Both, Count, Max, Min
+from feast_repo.files import data_files, day_folders
 from feast_repo.tables import events_folder, features_folder
 
 if TYPE_CHECKING:
@@ -148,4 +149,6 @@ def _condition(where: Predicate | None) -> str:
 
 
 def _files(folder: Path) -> str:
-    return "'" + f"{folder}/dt=*/*.parquet".replace("'", "''") + "'"
+    """The table's files as a list in SQL: DuckDB takes the path of a file as it is, but not that of a pattern."""
+    files = [str(file).replace("'", "''") for day in day_folders(folder) for file in data_files(day)]
+    return "[" + ", ".join(f"'{file}'" for file in files) + "]"

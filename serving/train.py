@@ -24,6 +24,9 @@ from rich.table import Table
 from batch.labels import LABEL, TIME
 from batch.report_files import write_report
 from feast_repo.commands import Command, integer
+from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.foreign import ForeignFileError, read_foreign
+from feast_repo.views import offline_columns
 from serving.model import ModelError, ModelFolder
 from serving.settings import ServingSettings
 from serving.training import TrainingError, file_hash, judged, split_by_time, train
@@ -51,19 +54,32 @@ def _served_before(models: ModelFolder, columns: Sequence[str]) -> tuple[Model |
     return model, None
 
 
+def _training_rows(settings: ServingSettings, source: Path) -> pl.DataFrame:
+    """The training set, with the columns and types that `batch.training_set` gives it; it may be of another maker."""
+    columns = {LABEL: pl.Boolean(), TIME: UTC_MICROSECONDS}
+    for view in settings.views:
+        columns |= {name: dtype for name, dtype in offline_columns(view).items() if name in view.features}
+    rows = read_foreign(source, columns)
+    rows = rows.cast({name: columns[name] for name, held in rows.schema.items() if held == pl.Null})
+    if lacking := sorted(columns.keys() - set(rows.columns)):
+        message = f"{source} lacks {', '.join(lacking)}: make it again, python -m batch.training_set"
+        raise TrainingError(message)
+    types = rows.schema.items()
+    if wrong := [f"{name} is {held}, not {columns[name]}" for name, held in types if held != columns[name]]:
+        message = f"{source}: {', '.join(wrong)}: make it again, python -m batch.training_set"
+        raise TrainingError(message)
+    return rows
+
+
 def train_and_promote(settings: ServingSettings, source: Path, seed: int, promote: str) -> dict[str, Any]:
     """All of it; returns what is told.
 
     Raises:
         TrainingError: the rows are not fit to train from.
-        OSError: a file can't be read or written.
+        ForeignFileError, OSError: a file can't be read or written.
     """
     start = time.monotonic()
-    rows, data_hash = pl.read_parquet(source), file_hash(source)
-    declared = {name for view in settings.views for name in view.features}
-    if lacking := sorted({LABEL, TIME, *declared} - set(rows.columns)):
-        message = f"{source} lacks {', '.join(lacking)}: make it again, python -m batch.training_set"
-        raise TrainingError(message)
+    rows, data_hash = _training_rows(settings, source), file_hash(source)
     split = split_by_time(rows)
     models = ModelFolder(settings.data_root, settings.service)
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
@@ -136,9 +152,9 @@ def _print(told: dict[str, Any]) -> None:
         table.add_row(name.replace("_", " "), *(f"{one[name]:.4f}" for one in told["metrics"].values()))
     console = Console()
     console.print(table)
-    console.print(told["verdict"], style="green" if told["good_enough"] else "red", highlight=False)
+    console.print(told["verdict"], style="green" if told["good_enough"] else "red", highlight=False, markup=False)
     for name in ("model", "report"):
-        console.print(told[name], soft_wrap=True, highlight=False)
+        sys.stdout.write(f"{told[name]}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Console(stderr=True).status("training"):
             told = train_and_promote(settings, source, options.seed, options.promote)
-    except (TrainingError, OSError) as error:
+    except (TrainingError, ForeignFileError, OSError) as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:
         command.error(f"{source} can't be read: {error}")

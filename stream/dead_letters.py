@@ -29,6 +29,7 @@ from rich.table import Column, Table
 
 from feast_repo.commands import Command, as_it_is, instant
 from feast_repo.files import data_files, day_folders
+from feast_repo.parquet import scan
 from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
 from stream import strict_json
 from stream.decoding import Decoder, RawBatch
@@ -75,7 +76,7 @@ class Letter:
 def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
     """The dead letters that the options select, in the columns of the table and `replayed_at` (null: not yet)."""
     files = [file for folder in day_folders(dead_letters_folder(settings.data_root)) for file in data_files(folder)]
-    rows = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=DEAD_LETTER_COLUMNS)
+    rows = scan(files, DEAD_LETTER_COLUMNS)
     rows = rows.unique(["partition", "offset"], maintain_order=True)  # a compaction ended half-way leaves copies
     rows = marked(rows, settings.data_root)
     if options.reason is not None:

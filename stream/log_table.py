@@ -15,7 +15,7 @@ import polars as pl
 
 from feast_repo import disk
 from feast_repo.files import data_files
-from feast_repo.parquet import day_folder, despite_compaction, publish
+from feast_repo.parquet import day_folder, despite_compaction, publish, scan
 from feast_repo.tables import day
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class LogTable:
 
             def read() -> dict[int, int]:
                 files = data_files(folder)
-                highest = pl.scan_parquet(files).group_by("partition").agg(pl.col("offset").max()) if files else None
+                highest = scan(files).group_by("partition").agg(pl.col("offset").max()) if files else None
                 return {} if highest is None else dict(highest.collect().iter_rows())
 
             self._taken[name] = despite_compaction(read)

@@ -19,7 +19,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from feast_repo.events import Timestamp
 from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import despite_compaction
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.progress import Progress, ProgressRecord
 from feast_repo.tables import day, event_columns, events_folder, progress_folder
 from stream.routing import key_of
@@ -74,8 +74,7 @@ def _archived(data_root: Path, events: EventDeclaration, progress: Progress, fir
     """The partition's accepted records that the progress record speaks of, by Kafka-time day."""
     folders = [folder for folder in day_folders(events_folder(data_root)) if folder.name >= f"dt={first_day}"]
     files = sorted(file for folder in folders for file in data_files(folder))
-    empty = pl.LazyFrame(schema=event_columns(events))
-    records = pl.scan_parquet(files, hive_partitioning=False) if files else empty
+    records = scan(files, event_columns(events))
     records = records.filter(partition=progress.partition).filter(pl.col("offset") < progress.next_offset)
     return records.unique("offset")  # a compaction that was ended half-way leaves copies
 

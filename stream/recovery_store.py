@@ -78,7 +78,7 @@ class RecoveryStore:
         used, count, found = False, 0, set()
         for path in sorted(self.directory.glob("part-*.sqlite3")):
             try:
-                with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database:
+                with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
                     if (verdict := database.execute("pragma quick_check(1)").fetchone()) != ("ok",):
                         message = f"{path} is damaged: {verdict[0] if verdict else 'no answer'}"
                         raise RecoveryError(message)

@@ -10,7 +10,7 @@ import polars as pl
 
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import day_folder, publish
+from feast_repo.parquet import day_folder, publish, scan
 from feast_repo.tables import LOG_KEY, replays_folder
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def record(data_root: Path, delivered: Iterable[tuple[int, int, datetime | None]
 def marked(letters: pl.LazyFrame, data_root: Path) -> pl.LazyFrame:
     """Dead letters with `replayed_at`: when one was last sent again, or null."""
     files = [file for folder in day_folders(replays_folder(data_root)) for file in data_files(folder)]
-    sent = pl.concat(
-        [pl.LazyFrame(schema=COLUMNS), *(pl.scan_parquet(file, hive_partitioning=False) for file in files)]
-    )
+    sent = scan(files, COLUMNS)
     same = pl.col("sent_timestamp").is_null() | (pl.col("sent_timestamp") == pl.col("kafka_timestamp"))
     found = letters.select(LOG_KEY.keys()).join(sent.rename({"kafka_timestamp": "sent_timestamp"}), on=PLACE)
     last = found.filter(same).group_by(PLACE).agg(pl.col("replayed_at").max())
