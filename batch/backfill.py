@@ -25,13 +25,14 @@ from redis.exceptions import RedisError
 from rich.table import Table
 
 from batch.archive import ArchiveError
+from batch.filling import Filling
 from batch.heal import Healing
 from batch.history import bring_in, reach_with
 from batch.lock import BatchRunningError, only_batch_writer
 from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
 from batch.rejects import rejects_file
-from batch.rows import add_rows, beside_stored, in_two_partitions, lacking, overruling
-from batch.stored import stored_rows
+from batch.restore_online import overwrite
+from batch.rows import in_two_partitions
 from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.redis_errors import told
 from stream.settings import StreamSettings
@@ -40,11 +41,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from batch.archive import Engine, Scope
+    from batch.archive import Engine, Mode, Scope
     from batch.recompute import Recomputation
     from feast_repo.online_view import OnlineView
 
-WRITER = "backfill"
 MOST_PARTITIONS = 100_000
 
 
@@ -53,10 +53,12 @@ class Summary:
     """What a backfill did."""
 
     engine: str
-    mode: str
+    mode: Mode
     windows: int = 0
     rows: int = 0
     added: int = 0
+    completed: int = 0
+    completed_online: int | None = None
     healed: int = 0
     healed_online: int = 0
     history_events: int = 0
@@ -68,21 +70,17 @@ class Summary:
     seconds: float = 0.0
 
 
-def backfill(recomputation: Recomputation, data_root: Path, summary: Summary, history_end: datetime | None) -> None:
+def backfill(recomputation: Recomputation, filling: Filling, summary: Summary) -> None:
     """Add the rows that are lacking; with history, also those of windows that the stream saw in part.
 
     Raises:
         OSError: the disk is full or not writable; what was added before stays, and a new run goes on.
     """
-    view = recomputation.scope.view
     for chunk in track(recomputation, "backfill"):
-        rows = recomputation.rows(chunk, "complete" if summary.mode == "complete" else "as-seen")
-        beside = beside_stored(view, rows, stored_rows(data_root, view, chunk.first, chunk.last))
-        added = lacking(view, beside)
-        if history_end is not None:
-            added = pl.concat([added, overruling(view, beside, history_end)]).unique()
-        summary.added += add_rows(data_root, view, WRITER, added)
+        rows = recomputation.rows(chunk, summary.mode)
+        summary.added += filling.fill(chunk, rows)
         _count(summary, recomputation, rows, chunk.last - chunk.first + 1)
+    summary.completed = filling.completed
 
 
 def heal(recomputation: Recomputation, data_root: Path, summary: Summary, online: OnlineView | None) -> None:
@@ -92,7 +90,7 @@ def heal(recomputation: Recomputation, data_root: Path, summary: Summary, online
         OSError: the disk is full or not writable; what was healed before stays, and a new run goes on.
         redis.RedisError: Redis is away; what was healed offline stays, and a new run goes on.
     """
-    healing = Healing(data_root, recomputation.scope.view, datetime.now(UTC))
+    healing = Healing(data_root, recomputation.scope, datetime.now(UTC))
     for chunk in track(recomputation, "heal"):
         rows = recomputation.rows(chunk, "complete")
         summary.healed += healing.heal(chunk.first, chunk.last, rows)
@@ -118,7 +116,7 @@ def _open_online(command: Command, name: str) -> OnlineView | None:
         online = OnlineView(store, store.get_feature_view(name))
         online.redis.ping()
     except UnsupportedFormatError as error:
-        sys.stderr.write(f"batch.backfill: healing offline only: {error}\n")
+        sys.stderr.write(f"batch.backfill: only offline: {error}\n")
         return None
     return online
 
@@ -146,8 +144,25 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
         if options.heal:
             heal(recomputation, root, summary, online)
         else:
-            backfill(recomputation, root, summary, history_end)
+            filling = Filling(root, recomputation, summary.mode, history_end)
+            backfill(recomputation, filling, summary)
+            if filling.first_completed is not None:
+                summary.completed_online = _complete_online(command, settings, filling.first_completed)
     return 0
+
+
+def _complete_online(command: Command, settings: StreamSettings, first: datetime) -> int | None:
+    """Give Redis what rows from a time on lacked; returns how many rows, None if Redis is away, which is told."""
+    try:
+        if (online := _open_online(command, settings.view.name)) is None:
+            return None
+        return overwrite(settings.data_root, settings.view, online, f"{first:%Y-%m-%d}")
+    except RedisError as error:
+        sys.stderr.write(
+            f"batch.backfill: stored rows are complete, but Redis does not answer ({error}): check REDIS_URL, then run "
+            "`python -m batch.restore_online --overwrite`\n"
+        )
+        return None
 
 
 def _with_history(
@@ -173,7 +188,8 @@ def _table(summary: Summary) -> Table:
     table.add_column()
     table.add_column(justify="right")
     always = ("windows", "rows", "added")
-    for name in (*always, "healed", "healed_online", "history_events", "history_heartbeats", "history_refused"):
+    online = ("completed", "completed_online", "healed", "healed_online")
+    for name in (*always, *online, "history_events", "history_heartbeats", "history_refused"):
         value = getattr(summary, name)
         if value or name in always:
             table.add_row(name.replace("_", " "), f"{value:,}")
@@ -195,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--partitions", type=integer(1, MOST_PARTITIONS), help="of the topic, for --from (default: as the stream knows)"
     )
     options = parsed(command, arguments)
-    mode = options.mode or ("as-seen" if options.source is None else "complete")
+    mode: Mode = options.mode or ("as-seen" if options.source is None else "complete")
     if options.heal and (mode != "complete" or options.source is not None):
         command.error("--heal corrects by the archive's complete truth: use --mode complete, without --from")
     if options.source is not None and mode != "complete":

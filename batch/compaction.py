@@ -46,7 +46,8 @@ TARGET_ROWS, TARGET_BYTES = 2_000_000, 256 * 2**20
 It bounds memory, also where dead letters are large."""
 HALF = 0.5
 LOG_FILE = re.compile(r"p\d{5}-\d{20}\.parquet")
-WINDOW_FILE = re.compile(r"(?P<writer>stream|backfill|heal)-p(?P<partition>\d{5})-(?P<end>\w+)\.parquet")
+STREAM_FILE = re.compile(r"stream-p(?P<partition>\d{5})-(?P<end>\w+)\.parquet")
+BATCH_FILE = re.compile(r"(backfill|heal)-\w+-\w+\.parquet")
 LOG_ORDER, FEATURE_ORDER = ("partition", "offset"), ("event_timestamp", "created_timestamp")
 
 
@@ -119,11 +120,9 @@ def _log_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
 
 def _window_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
     def is_settled(file: Path) -> bool:
-        name = WINDOW_FILE.fullmatch(file.name)
+        name = STREAM_FILE.fullmatch(file.name)
         if name is None:
-            return False
-        if name["writer"] != "stream":
-            return True
+            return BATCH_FILE.fullmatch(file.name) is not None
         one = progress.get(int(name["partition"]))
         end_ms = round(datetime.strptime(name["end"], "%Y%m%dT%H%M%S%z").timestamp() * 1000)
         return one is not None and one.last_closed_end_ms is not None and end_ms <= one.last_closed_end_ms

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batch.archive import LATE, PARTITION
+from batch.explanation import BOTH, ROW, UNDECLARED, Truth, explained
 from batch.rows import STORED, in_two_partitions
 from batch.stored import CREATED, TIME, bits, effective
 from feast_repo.views import offline_columns
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 NTH, IN_STORE, IN_BATCH, OWN, WHOLE, COPY = "#nth", "#in_store", "#in_batch", "#own", "#whole", "#copy"
 """NTH tells rows of one user and window apart; OWN: the stored row is the stream's; WHOLE: so are others of the window;
 COPY: the same row is stored once more, as it is for a moment while files are compacted, which harms no reader."""
+BY_STREAM = pl.col("writer").eq_missing(pl.lit("stream"))
 DEFAULT_EXAMPLES = 20
 
 
@@ -36,7 +38,10 @@ class FeatureCount:
 
 @dataclass
 class Comparison:
-    """Sums over all windows. Rows are explained where late events make the difference, and nowhere in `as-seen`."""
+    """Sums over all windows. Rows are explained where the difference is exactly what late events make.
+
+    `not_compared`: rows that a backfill made from history, where the archive has none to compare with.
+    """
 
     view: WindowedView
     mode: Mode
@@ -48,19 +53,26 @@ class Comparison:
     only_in_batch: int = 0
     explained: int = 0
     backfilled: int = 0
+    not_compared: int = 0
     features: dict[str, FeatureCount] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
     in_two_partitions: list[str] = field(default_factory=list)
     series: list[pl.DataFrame] = field(default_factory=list)
 
     @property
+    def _columns(self) -> list[str]:
+        """What is compared."""
+        return [*self.view.features, CREATED]
+
+    @property
     def unexplained(self) -> int:
         """Rows that differ, or are only on one side, and that no late event explains."""
         return self.different + self.only_in_stream + self.only_in_batch - self.explained
 
-    def add(self, rows: pl.DataFrame, stored: pl.DataFrame) -> None:
-        """Compare all rows of some windows: recomputed ones (with PARTITION and LATE), and all that are stored."""
+    def add(self, truth: Truth, stored: pl.DataFrame) -> None:
+        """Compare all rows of some windows: recomputed ones, and all that are stored."""
         view, key = self.view, self.view.entity.join_key
+        rows = truth.rows(self.mode)
         split = in_two_partitions(view, rows)
         self.in_two_partitions = sorted({*self.in_two_partitions, *split})
         if self.mode == "as-seen":
@@ -70,7 +82,7 @@ class Comparison:
             rows, stored = (side.filter(~pl.col(key).is_in(split)) for side in (rows, stored))
             rows = rows.with_columns(pl.lit(value=True).alias(WHOLE))
             stored = effective(view, stored).with_columns((pl.col("writer") != "backfill").alias(OWN))
-        self._count(self._paired(rows, stored))
+        self._count(self._paired(rows, stored), truth)
 
     def _as_seen(self, rows: pl.DataFrame, stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The stream's own rows; where it has none of a whole window and partition, what was backfilled for it."""
@@ -102,37 +114,57 @@ class Comparison:
         paired = numbered(rows, IN_BATCH).join(store, on=[*keys, NTH], how="full", coalesce=True)
         paired = paired.with_columns(pl.col(IN_STORE, IN_BATCH, OWN, WHOLE, COPY, LATE).fill_null(value=False))
         # Rows that a backfill made from history have no counterpart in the archive.
-        return paired.filter(pl.col(IN_BATCH) | (pl.col(OWN) & ~pl.col(COPY)))
+        from_history = ~pl.col(IN_BATCH) & ~pl.col(OWN)
+        self.not_compared += paired.filter(from_history).height
+        return paired.filter(~from_history & (pl.col(IN_BATCH) | ~pl.col(COPY)))
 
-    def _count(self, paired: pl.DataFrame) -> None:
-        view, types = self.view, offline_columns(self.view)
-        in_both = pl.col(IN_STORE) & pl.col(IN_BATCH)
-        explainable = pl.col(LATE) & pl.lit(self.mode == "complete") | (pl.col(LATE) & in_both & ~pl.col(OWN))
-        columns = [*view.features, *([CREATED] if self.mode == "as-seen" else [])]
-        for name in columns:
+    def _judged(self, paired: pl.DataFrame) -> pl.DataFrame:
+        """The same with what is compared, undeclared and different, by feature and by row."""
+        types = offline_columns(self.view)
+        for name in self._columns:
             left, right = bits(STORED + name, types[name]), bits(name, types[name])
-            compared = in_both & pl.col(OWN) if name == CREATED else in_both
+            # When the stream wrote a row follows from the log; when batch did, from the clock.
+            compared = pl.col(BOTH) & BY_STREAM if name == CREATED else pl.col(BOTH)
             without = pl.col(STORED + name).is_null() & pl.col(name).is_not_null()
             undeclared = pl.lit(value=False)
             if paired.select((compared & without).any()).item():
                 undeclared = compared & without & pl.col(STORED + name).is_null().all().over(PARTITION, TIME)
             paired = paired.with_columns(
                 (compared & ~undeclared).alias(f"#compared:{name}"),
-                undeclared.alias(f"#undeclared:{name}"),
+                undeclared.alias(UNDECLARED + name),
                 (compared & ~undeclared & left.ne_missing(right)).alias(f"#different:{name}"),
             )
-        different = pl.any_horizontal(pl.lit(value=False), *(pl.col(f"#different:{name}") for name in columns))
-        paired = paired.with_columns(
-            different.alias("#different"), explainable.alias("#explained"), in_both.alias("#both")
-        )
-        wrong = pl.col("#different") | ~pl.col("#both")
+        different = (pl.col(f"#different:{name}") for name in self._columns)
+        return paired.with_columns(pl.any_horizontal(pl.lit(value=False), *different).alias("#different"))
+
+    def _explained(self, paired: pl.DataFrame, truth: Truth) -> pl.DataFrame:
+        """The same with what late events explain. A row of the stream must be as seen even if it is true by chance."""
+        is_late = pl.col(BOTH) & BY_STREAM & pl.col(LATE) & pl.lit(self.mode == "complete")
+        to_explain = pl.col("#different") | ~pl.col(BOTH) | is_late
+        numbers = explained(self.view, self.mode, paired.filter(to_explain), truth)
+        paired = paired.with_columns(pl.col(ROW).is_in(numbers.implode()).alias("#explained"))
+        true_by_chance = is_late & ~pl.col("#explained") & ~pl.col("#different")
+        if paired.select(true_by_chance.any()).item():
+            chance = paired.filter(true_by_chance)
+            keys = [self.view.entity.join_key, TIME]
+            seen = truth.rows("as-seen").join(chance, on=keys, how="semi").select(*keys, *self._columns)
+            as_seen = chance.drop(self._columns).join(seen, on=keys, how="left").select(paired.columns)
+            paired = self._judged(pl.concat([paired.filter(~true_by_chance), as_seen]))
+        return paired
+
+    def _count(self, paired: pl.DataFrame, truth: Truth) -> None:
+        columns = self._columns
+        both = pl.col(IN_STORE) & pl.col(IN_BATCH)
+        paired = self._judged(paired.with_columns(both.alias(BOTH)).with_row_index(ROW))
+        paired = self._explained(paired, truth)
+        wrong = pl.col("#different") | ~pl.col(BOTH)
         self.recomputed += int(paired[IN_BATCH].sum())
         self.different += int(paired["#different"].sum())
         self.equal += paired.filter(~wrong).height
         self.only_in_stream += paired.filter(~pl.col(IN_BATCH)).height
         self.only_in_batch += paired.filter(~pl.col(IN_STORE)).height
         self.explained += paired.filter(wrong & pl.col("#explained")).height
-        self.backfilled += paired.filter(pl.col("#both") & ~pl.col(OWN)).height
+        self.backfilled += paired.filter(pl.col(BOTH) & ~pl.col(OWN)).height
         for name in columns:
             self._count_feature(name, paired)
         self._note(paired.filter(wrong), columns)
@@ -149,7 +181,7 @@ class Comparison:
             pl.col(f"#compared:{name}").sum(),
             different.sum().alias("different"),
             (different & pl.col("#explained")).sum().alias("explained"),
-            pl.col(f"#undeclared:{name}").sum(),
+            pl.col(UNDECLARED + name).sum(),
             (left - right).abs().filter(different).max().fill_null(0.0).alias("largest"),
         ).row(0)
         count = self.features.setdefault(name, FeatureCount())
@@ -165,8 +197,11 @@ class Comparison:
         key = self.view.entity.join_key
         rows = wrong.sort("#explained", TIME, key).head(self.most_examples)
         for row in rows.iter_rows(named=True):
-            example = {"user": row[key], "window_end": row[TIME].isoformat(), "explained": row["#explained"]}
-            if not row["#both"]:
+            example = {
+                "user": row[key], "window_end": row[TIME].isoformat(), "writer": row["writer"],
+                "explained": row["#explained"],
+            }  # fmt: skip
+            if not row[BOTH]:
                 side = "only in stream" if row[IN_STORE] else "only in batch"
                 self.examples.append({**example, "feature": side, "stream": None, "batch": None})
                 continue
@@ -181,7 +216,7 @@ class Comparison:
     def _sum_up(self, paired: pl.DataFrame, wrong: pl.Expr) -> None:
         """Keep sums by window end, for the plots."""
         features = [
-            pl.col(name).cast(pl.Float64).filter(pl.col("#both")).sum().alias(name)
+            pl.col(name).cast(pl.Float64).filter(pl.col(BOTH)).sum().alias(name)
             for feature in self.view.features
             for name in (feature, STORED + feature)
         ]

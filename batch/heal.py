@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batch.reaches import Reaches
 from batch.rows import LATER, STORED, add_rows, beside_stored, differing, in_two_partitions
 from batch.stored import CREATED, TIME, effective, stored_rows
 from feast_repo.views import SERVED
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from batch.archive import Scope
     from feast_repo.online_view import OnlineView
-    from feast_repo.views import WindowedView
 
 WRITER = "heal"
 VERSION = "#version"
@@ -27,8 +28,10 @@ class Healing:
     A healed window that heals again keeps its earlier corrections: each tells what was served, and from when on.
     """
 
-    def __init__(self, data_root: Path, view: WindowedView, now: datetime) -> None:
-        self._data_root, self._view, self._now = data_root, view, now
+    def __init__(self, data_root: Path, scope: Scope, now: datetime) -> None:
+        self._data_root, self._view, self._reach, self._now = data_root, scope.view, scope.reach, now
+        self._reaches = Reaches(data_root, scope.view)
+        self._recorded: datetime | None = None
         self._newest: pl.DataFrame | None = None
 
     def heal(self, first: int, last: int, complete: pl.DataFrame) -> int:
@@ -42,13 +45,22 @@ class Healing:
         view, key = self._view, self._view.entity.join_key
         stored = stored_rows(self._data_root, view, first, last)
         rows = complete.filter(~pl.col(key).is_in(in_two_partitions(view, complete)))
-        now = pl.lit(self._now).cast(complete.schema[CREATED])
-        wrong = differing(view, beside_stored(view, rows, stored)).with_columns(
-            pl.max_horizontal(now, pl.col(STORED + CREATED) + LATER).alias(CREATED), pl.lit(None).alias(SERVED)
-        )
-        written = add_rows(self._data_root, view, WRITER, wrong)
+        wrong = differing(view, beside_stored(view, rows, stored))
+        if not wrong.is_empty():
+            created = pl.lit(self._created(wrong)).cast(complete.schema[CREATED])
+            add_rows(
+                self._data_root, view, WRITER, wrong.with_columns(created.alias(CREATED), pl.lit(None).alias(SERVED))
+            )
         self._remember(stored_rows(self._data_root, view, first, last))
-        return written
+        return len(wrong)
+
+    def _created(self, wrong: pl.DataFrame) -> datetime:
+        """When the corrections are created: now, and after all that they correct; their reach is on record under it."""
+        corrected = wrong.select((pl.col(STORED + CREATED) + LATER).max()).item()
+        wanted = self._now if corrected is None else max(self._now, corrected)
+        if self._recorded is None or wanted > self._recorded:
+            self._recorded = self._reaches.record(WRITER, wanted, self._reach)
+        return self._recorded
 
     def _remember(self, stored: pl.DataFrame) -> None:
         """Keep each user's newest window, if it is a healed one, with the number of its corrections."""
@@ -72,5 +84,6 @@ class Healing:
         if self._newest is None:
             return 0
         healed = self._newest.filter(pl.col(VERSION).is_not_null() & (pl.col("writer") == WRITER))
+        online.settle()
         later = pl.duration(microseconds=pl.col(VERSION))
         return online.write_beside(healed.with_columns(pl.col(TIME) + later).drop(VERSION))

@@ -53,7 +53,7 @@ def materialize(store: FeatureStore, data_root: Path, view: BatchView, since: da
     from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
 
     online, written = OnlineView(store, store.get_feature_view(view.name)), 0
-    online.redis.ping()  # a wrong address is told, also where there is nothing to write
+    online.settle()  # a wrong address is told, also where there is nothing to write
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view, f"{since:%Y-%m-%d}"):
@@ -63,9 +63,11 @@ def materialize(store: FeatureStore, data_root: Path, view: BatchView, since: da
 
 
 def _print(report: dict[str, Any]) -> None:
-    table = Table("view", "written", "compared", "equal", "different", "missing", "older", title="materialized")
+    table = Table(
+        "view", "written", "compared", "equal", "different", "missing", "older", "newer", title="materialized"
+    )
     for name, one in report["views"].items():
-        figures = (one[what] for what in ("written", "users", "equal", "different", "missing", "behind"))
+        figures = (one[what] for what in ("written", "users", "equal", "different", "missing", "behind", "ahead"))
         table.add_row(name, *(f"{figure:,}" for figure in figures))
     console = as_it_is()
     console.print(table)
@@ -73,6 +75,8 @@ def _print(report: dict[str, Any]) -> None:
         for example in one["examples"]:
             told = f"  {name} {example['user']} {example['feature']}: {example['online']}, {example['offline']}"
             console.print(told)
+        for remedy in one["remedies"]:
+            console.print(f"  {remedy}", soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 store, settings.data_root, view, sample=options.sample, most_examples=MOST_EXAMPLES
             )
             wrong += found.wrong
-            views[view.name] = {"written": written, **asdict(found), "wrong": found.wrong}
+            views[view.name] = {"written": written, **asdict(found), "wrong": found.wrong, "remedies": found.remedies}
     except UnsupportedFormatError as error:
         command.error(f"{error}: this command knows Redis only; use `feast materialize`")
     except RedisError as error:

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from redis.exceptions import RedisError
-from rich.table import Table
 
 from batch.archive import ArchiveError
 from batch.comparison import DEFAULT_EXAMPLES, Comparison
+from batch.explanation import Truth
 from batch.parity_report import page
-from batch.recompute import add_arguments, complaint, opened, parsed, recompute, scope_of, track
+from batch.parity_table import show
+from batch.reaches import Reaches
+from batch.recompute import add_arguments, opened, parsed, recompute, scope_of, track
 from batch.report_files import write_report
 from batch.stored import stored_rows
 from feast_repo.commands import Command, as_it_is, integer
@@ -33,8 +35,6 @@ from stream.settings import StreamSettings
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-
-    from rich.console import Console
 
     from batch.parity_online import OnlineComparison
     from batch.recompute import Recomputation
@@ -51,13 +51,13 @@ def compare(recomputation: Recomputation, settings: StreamSettings, comparison: 
     """
     scope = recomputation.scope
     last = max(scope.reach["last"].to_list()) if scope.last is None else scope.last
-    chunks = recomputation.chunks()
+    chunks, reaches = recomputation.chunks(), Reaches(settings.data_root, scope.view).load()
     # Between the chunks the archive has nothing, so nothing should be stored.
     starts = [scope.first or 0, *(chunk.last + 1 for chunk in chunks[:-1])]
     ends = [*(chunk.last for chunk in chunks[:-1]), last]
     for chunk, first, end in zip(track(recomputation, "parity"), starts, ends, strict=True):
         stored = stored_rows(settings.data_root, scope.view, first, end, reach=scope.reach)
-        comparison.add(recomputation.rows(chunk, comparison.mode), stored)
+        comparison.add(Truth(recomputation, chunk, reaches), stored)
     return comparison
 
 
@@ -85,6 +85,7 @@ def as_report(
         "only_in_batch",
         "explained",
         "backfilled",
+        "not_compared",
         "unexplained",
     )
     timeline = recomputation.timeline
@@ -105,56 +106,8 @@ def as_report(
         "examples": comparison.examples,
         "watermarks": {"mismatched": timeline.mismatched, "examples": timeline.mismatches.to_dicts()},
         "in_two_partitions": comparison.in_two_partitions,
-        "online": None if online is None else {**asdict(online), "wrong": online.wrong},
+        "online": None if online is None else {**asdict(online), "wrong": online.wrong, "remedies": online.remedies},
     }
-
-
-def _print(report: dict[str, Any], recomputation: Recomputation, console: Console) -> None:
-    rows = report["rows"]
-    table = Table(title=f"{report['view']}, {report['mode']}: {rows['recomputed']:,} rows by {report['engine']}")
-    table.add_column("feature", no_wrap=True)
-    for column in ("compared", "equal", "different", "explained", "largest"):
-        table.add_column(column, justify="right")
-    for name, count in report["features"].items():
-        cells = (f"{count[column]:,}" for column in ("compared", "equal", "different", "explained"))
-        table.add_row(name, *cells, f"{count['largest_difference']:,g}")
-    console.print(table)
-    console.print(f"only in stream: {rows['only_in_stream']:,}, only in batch: {rows['only_in_batch']:,} rows")
-    undeclared = [name for name, count in report["features"].items() if count["undeclared"]]
-    if undeclared:
-        console.print(
-            f"stored before declared: {', '.join(undeclared)}; `python -m batch.backfill` adds what is lacking"
-        )
-    if rows["backfilled"]:
-        console.print(f"{rows['backfilled']:,} rows are of windows that a backfill stored")
-    for example in report["examples"]:
-        why = "late events explain it" if example["explained"] else "unexplained"
-        values = (
-            ""
-            if example["stream"] is example["batch"] is None
-            else f": stream {example['stream']}, batch {example['batch']}"
-        )
-        console.print(
-            f"  {example['user']} {example['window_end']} {example['feature']}{values} ({why})",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if report["watermarks"]["mismatched"]:
-        console.print(complaint(recomputation.timeline))
-    if users := report["in_two_partitions"]:
-        some = ", ".join(users[:10])
-        console.print(f"{len(users):,} users have events in two partitions (use one partitioner): {some}")
-    if online := report["online"]:
-        counts = ", ".join(f"{online[name]:,} {name}" for name in ("equal", "different", "missing", "behind", "ahead"))
-        ages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in online["age_seconds"].items())
-        console.print(f"online: {online['users']:,} users: {counts}; age of values: {ages or 'none'}")
-        for example in online["examples"]:
-            console.print(
-                f"  {example['user']} {example['window_end']} {example['feature']}: "
-                f"online {example['online']}, offline {example['offline']}",
-                highlight=False,
-                soft_wrap=True,
-            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -189,8 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(json.dumps({**report, "files": [str(file) for file in files]}) + "\n")
     else:
-        console = as_it_is()
-        _print(report, recomputation, console)
+        show(report, recomputation.timeline, as_it_is())
         for file in files:
             sys.stdout.write(f"{file}\n")
     return 0 if report["holds"] else 1

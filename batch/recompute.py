@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -48,6 +48,12 @@ class Recomputation:
     def chunks(self) -> list[Chunk]:
         """The runs of windows to recompute one after the other."""
         return list(self.timeline.chunks(self.scope))
+
+    def as_of(self, reach: pl.DataFrame) -> Recomputation:
+        """The same when the log reached only as far as `reach` says (partition, next_offset)."""
+        then = self.scope.reach.join(reach.select(PARTITION, pl.col("next_offset").alias("then")), on=PARTITION)
+        then = then.with_columns(pl.min_horizontal("next_offset", "then").alias("next_offset")).drop("then")
+        return replace(self, scope=replace(self.scope, reach=then))
 
     def rows(self, chunk: Chunk, mode: Mode) -> pl.DataFrame:
         """A chunk's rows, sorted: partition, join key, event_timestamp, created_timestamp, LATE, features."""

@@ -1,9 +1,10 @@
 """Refill Redis from Parquet after it was lost or emptied, while the stream runs on.
 
-    python -m batch.restore_online
+    python -m batch.restore_online                  # what Redis lacks, or has only an older row of
+    python -m batch.restore_online --overwrite      # also what differs from the stored row of the same window
 
-Each entity gets its newest offline row, unless Redis has one as new. Every row is compared and written in one step, so
-that a row of the running stream is never replaced by an older one; what the stream writes meanwhile is newer anyway.
+Each entity gets its newest offline row. Every row is compared and written in one step, so that a row of the running
+stream is never replaced by an older one; what the stream writes meanwhile is newer anyway.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,6 +20,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
+from batch.lock import BatchRunningError, only_batch_writer
 from feast_repo.commands import Command
 from feast_repo.features import purchase_prediction
 from feast_repo.files import data_files, day_folders
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 
     from feast_repo.online_view import OnlineView
     from feast_repo.views import BatchView
+
+ROWS_AT_ONCE = 100_000
+"""Rows that are compared and written at once, which bounds memory."""
 
 HEALED = pl.col("writer") == "heal"
 HEALED_LATER = "#healed_later"
@@ -78,7 +84,28 @@ def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.Da
     )
 
 
-def restore(data_root: Path, view: WindowedView | BatchView, online: OnlineView, project: str, console: Console) -> int:
+def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineView, first_day: str = "") -> int:
+    """Make Redis serve each entity's newest stored row, of those from a day on; returns how many rows were written.
+
+    The caller holds the lock of batch writers, so that no correction comes in between.
+
+    Raises:
+        redis.RedisError: Redis is away; run it again.
+    """
+    online.settle()
+    days = newest_by_day(data_root, view, first_day)
+    return sum(_write(online, view, rows, overwrites=True) for _, _, rows in days)
+
+
+def restore(
+    data_root: Path,
+    view: WindowedView | BatchView,
+    online: OnlineView,
+    project: str,
+    console: Console,
+    *,
+    overwrites: bool = False,
+) -> int:
     """Refill one view; returns how many rows were written.
 
     Raises:
@@ -87,10 +114,11 @@ def restore(data_root: Path, view: WindowedView | BatchView, online: OnlineView,
     """
     redis, marker = online.redis, marker_key(project, view.name)
     mine, written = begin_filling(redis, marker), 0
+    online.settle()
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view):
-            written += online.write_beside(rows)
+            written += _write(online, view, rows, overwrites=overwrites)
             bar.update(task, completed=done, total=days)
     if isinstance(view, WindowedView):
         record = ProgressRecord(progress_folder(data_root))
@@ -101,9 +129,21 @@ def restore(data_root: Path, view: WindowedView | BatchView, online: OnlineView,
     return written
 
 
+def _write(online: OnlineView, view: WindowedView | BatchView, rows: pl.DataFrame, *, overwrites: bool) -> int:
+    parts = rows.iter_slices(ROWS_AT_ONCE)
+    if not overwrites:
+        return sum(map(online.write_beside, parts))
+    # A row and its corrections stand in one window, microseconds apart.
+    resolution = view.slide if isinstance(view, WindowedView) else None
+    return sum(online.write_over(part, resolution) for part in parts)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command("python -m batch.restore_online", "Refill Redis from Parquet, while the stream runs on.")
+    command.add_argument(
+        "--overwrite", action="store_true", help="also replace what differs from the stored row of the same window"
+    )
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = command.parse_args(arguments)
     settings = command.settings(StoreSettings)
@@ -114,15 +154,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start, written = time.monotonic(), {}
     store = command.feature_store()
+    overwrites: bool = options.overwrite
     try:
-        for view in purchase_prediction.views:
-            online = OnlineView(store, store.get_feature_view(view.name))
-            written[view.name] = restore(settings.data_root, view, online, store.project, console)
+        # A correction that a heal makes meanwhile would be undone.
+        with only_batch_writer(settings.data_root) if overwrites else nullcontext():
+            for view in purchase_prediction.views:
+                online = OnlineView(store, store.get_feature_view(view.name))
+                written[view.name] = restore(
+                    settings.data_root, view, online, store.project, console, overwrites=overwrites
+                )
     except UnsupportedFormatError as error:
         command.error(f"{error}: this command knows Redis only; use `feast materialize`")
     except RedisError as error:
         command.error(told(error))
-    except RuntimeError as error:
+    except (BatchRunningError, RuntimeError, OSError) as error:
         command.error(str(error))
     if options.json:
         sys.stdout.write(json.dumps({"written": written, "seconds": round(time.monotonic() - start, 3)}) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,7 +9,7 @@ import polars as pl
 from batch.archive import LATE, PARTITION
 from batch.stored import CREATED, TIME, bits, effective
 from feast_repo.parquet import day_folder, publish, scan
-from feast_repo.tables import day, features_folder, window_file
+from feast_repo.tables import features_folder, windows_file
 from feast_repo.views import SERVED, offline_columns
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from feast_repo.views import WindowedView
 
-WRITE_THREADS = 8
 STORED = "#stored:"
 """Before the names of stored columns beside recomputed ones."""
 LATER = pl.duration(microseconds=1)
@@ -76,7 +74,7 @@ def _served_with_stored() -> pl.Expr:
 
 
 def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFrame) -> int:
-    """Add rows (with PARTITION) to the files of a writer, one a window and partition; returns how many.
+    """Add rows to the files of a writer, one a day, named after its first and last window; returns how many.
 
     What such a file holds stays in it, so rows of earlier runs keep telling what was known when.
 
@@ -85,19 +83,15 @@ def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFram
     """
     columns = pl.Schema(offline_columns(view))
     folder = features_folder(data_root, view.name)
-
-    def write(part: tuple[tuple[object, ...], pl.DataFrame]) -> None:
-        (partition, end_ms), added = part
-        path = day_folder(folder, day(int(str(end_ms)))) / window_file(writer, int(str(partition)), int(str(end_ms)))
-        table = added.with_columns(writer=pl.lit(writer)).select(columns.keys()).cast(columns)
+    rows = rows.with_columns(writer=pl.lit(writer)).select(columns.keys()).cast(columns)
+    for (date,), added in rows.group_by(pl.col(TIME).dt.date(), maintain_order=True):
+        ends = added.select(pl.col(TIME).min().alias("first"), pl.col(TIME).max().alias("last")).row(0)
+        name = windows_file(writer, *(round(end.timestamp() * 1000) for end in ends))
+        path = day_folder(folder, str(date)) / name
+        table = added
         if path.exists():
-            held = scan(path, columns).collect()
-            table = pl.concat([held, table]).unique()
-        publish(path, table.sort(view.entity.join_key, CREATED))
-
-    parts = rows.with_columns(pl.col(TIME).dt.epoch("ms").alias("#end")).partition_by(PARTITION, "#end", as_dict=True)
-    with ThreadPoolExecutor(WRITE_THREADS) as threads:
-        list(threads.map(write, parts.items()))
+            table = pl.concat([scan(path, columns).collect(), added]).unique()
+        publish(path, table.sort(view.entity.join_key, TIME, CREATED))
     return len(rows)
 
 

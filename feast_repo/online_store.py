@@ -7,6 +7,7 @@ writes later, so that a newer row that comes in between would be lost.
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -15,10 +16,11 @@ from pydantic import model_validator
 from redis import Redis, asyncio as redis_asyncio
 from redis.backoff import NoBackoff
 from redis.connection import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from feast_repo import registry
+from feast_repo.online_features import settle
 from feast_repo.redis_errors import ClusterNodeError
 from feast_repo.redis_format import decode_time
 from feast_repo.redis_guard import SWAP_SHA, swap_until_settled
@@ -26,13 +28,15 @@ from feast_repo.redis_pipe import ask
 from feast_repo.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from feast import FeatureView
+    from feast import Entity, FeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
     from feast.repo_config import RepoConfig
+
+logger = logging.getLogger(__name__)
 
 COMMANDS_PER_PAYLOAD = 2_000
 
@@ -170,6 +174,27 @@ class RedisUrlOnlineStore(RedisOnlineStore):
         feast._client = recorder  # noqa: SLF001  (where Feast asks for its client)
         feast.online_write_batch(config, table, data, progress)
         _write_newer(self._get_client(online), dict(recorder.rows))  # an entity's later rows are newer
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,  # noqa: FBT001  (Feast's signature)
+    ) -> None:
+        """What Feast does on `feast apply`; and values of features that come in again are removed.
+
+        Redis need not be there: the stream does the same before it writes.
+        """
+        super().update(config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial)
+        redis = self._get_client(cast("RedisOnlineStoreConfig", config.online_store))
+        try:
+            for view in tables_to_keep:
+                settle(redis, config.project, view.name, [field.name for field in view.features], begins=False)
+        except RedisError as error:
+            logger.info("not looking for values of removed features: Redis does not answer (%s)", error)
 
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> redis_asyncio.Redis:
         del online_store_config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import polars as pl
 from feast import FeatureView
 
 from feast_repo.feast_bytes import compare_with_feast
+from feast_repo.online_features import settle
 from feast_repo.online_store import RedisUrlOnlineStoreConfig
 from feast_repo.redis_format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
 from feast_repo.redis_guard import SWAP_SHA, swap_until_settled
@@ -32,6 +34,8 @@ class OnlineView:
 
     def __init__(self, store: FeatureStore, view: FeatureView) -> None:
         self._format = _row_format(store, view)
+        self._project, self.name = store.project, view.name
+        self._features = [field.name for field in view.features]
         # The store's own connection pool.
         provider = store._get_provider()  # noqa: SLF001
         self.redis: Redis = provider.online_store._get_client(store.config.online_store)  # noqa: SLF001
@@ -69,6 +73,38 @@ class OnlineView:
             lambda number, stored: stored is None or offered[number] > decode_time(stored),
             swaps,
         )
+
+    def write_over(self, rows: pl.DataFrame, resolution: timedelta | None = None) -> int:
+        """Replace what is not as the rows say, unless Redis has a newer one; returns how many were written.
+
+        Times that are equal in units of `resolution` (since 1970) are of the same version, as a window's row and its
+        corrections are. A row is set if its stored time is still the one that it was compared with, so what the stream
+        writes in between stays.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        keys, rows = self._keyed(rows)
+        expected = self._format.stored_values(rows)
+        unit = 1 if resolution is None else resolution // timedelta(microseconds=1) * 1000
+        versions = (rows[TIME].dt.epoch("ns") // unit).to_list()
+
+        def read(numbers: list[int]) -> list[list[bytes | None]]:
+            return ask(self.redis, self._format.read_row_commands([keys[number] for number in numbers]))
+
+        def wanted(number: int, stored: list[bytes | None]) -> bool:
+            is_newer = stored[0] is not None and decode_time(stored[0]) // unit > versions[number]
+            return not is_newer and stored != expected[number]
+
+        def swaps(numbers: list[int], stored: list[list[bytes | None]]) -> Iterator[tuple[bytes, int]]:
+            times = [one[0] for one in stored]
+            return self._format.swap_commands([keys[number] for number in numbers], times, rows[numbers], SWAP_SHA)
+
+        return swap_until_settled(self.redis, len(rows), read, wanted, swaps)
+
+    def settle(self) -> int:
+        """See `online_features.settle`: to be called before rows are written for features that may have changed."""
+        return settle(self.redis, self._project, self.name, self._features)
 
     def _keyed(self, rows: pl.DataFrame) -> tuple[list[bytes], pl.DataFrame]:
         rows = newest_rows(rows, [self._format.join_key])

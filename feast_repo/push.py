@@ -71,6 +71,15 @@ class Pusher:
             SCHEMA_TAG in view.batch_source.tags for view in self._views
         )
 
+    def settle(self) -> None:
+        """Make ready for the declared features: what Redis holds of one that was away meanwhile must not come back.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; it can be repeated.
+        """
+        for view in self._online:
+            view.settle()
+
     def push_online(self, rows: pl.DataFrame) -> int:
         """Write each entity's newest row unless Redis has one as new; returns how many rows were written.
 

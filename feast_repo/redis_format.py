@@ -238,6 +238,21 @@ class RowFormat:
         )
         return [encode_times(rows["event_timestamp"], self._time_field), *values]
 
+    def stored_values(self, rows: pl.DataFrame) -> list[list[bytes | None]]:
+        """Of each row what `read_row_commands` gives when it is stored: its time, then its features."""
+        columns = [
+            encode_times(rows["event_timestamp"]),
+            *(encode_values(rows[name], feature_type) for name, feature_type in self._features.items()),
+        ]
+        return [[one.partition(b"\r\n")[2][:-2] for one in row] for row in zip(*columns, strict=True)]
+
+    def read_row_commands(self, keys: list[bytes]) -> Iterator[tuple[bytes, int]]:
+        """HMGET commands in RESP for the times and features stored under keys: payloads, each with their number."""
+        command = b"*%d\r\n$5\r\nHMGET\r\n" % (3 + len(self._fields))
+        for start in range(0, len(keys), ROWS_PER_PAYLOAD):
+            part = keys[start : start + ROWS_PER_PAYLOAD]
+            yield _interleave([command, part, self._time_field, *self._fields], len(part)), len(part)
+
     def read_time_commands(self, keys: list[bytes]) -> Iterator[tuple[bytes, int]]:
         """HGET commands in RESP for the stored event times of keys in RESP: payloads, each with their number."""
         for start in range(0, len(keys), ROWS_PER_PAYLOAD):

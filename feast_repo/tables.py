@@ -60,6 +60,11 @@ def features_folder(data_root: Path, view_name: str) -> Path:
     return data_root / "features" / view_name
 
 
+def reaches_folder(data_root: Path, view_name: str) -> Path:
+    """How far the log reached when batch wrote rows of the view by the complete truth."""
+    return data_root / "reaches" / view_name
+
+
 def predictions_folder(data_root: Path) -> Path:
     """Scores that the prediction service gave, by the day on which it did."""
     return data_root / "predictions"
@@ -104,5 +109,13 @@ def from_milliseconds(column: str) -> pl.Expr:
 
 def window_file(writer: str, partition: int, window_end_ms: int) -> str:
     """The file name of one writer's rows of one window and partition."""
-    end = datetime.fromtimestamp(window_end_ms / 1000, tz=UTC)
-    return f"{writer}-p{partition:05d}-{end:%Y%m%dT%H%M%SZ}.parquet"
+    return f"{writer}-p{partition:05d}-{_instant(window_end_ms)}.parquet"
+
+
+def windows_file(writer: str, first_end_ms: int, last_end_ms: int) -> str:
+    """The file name of one writer's rows of some windows of a day, of any partition."""
+    return f"{writer}-{_instant(first_end_ms)}-{_instant(last_end_ms)}.parquet"
+
+
+def _instant(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, tz=UTC):%Y%m%dT%H%M%SZ}"

@@ -68,6 +68,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         with self._lock:  # worker threads share this object, and opening Feast takes seconds
             if self._pusher is None:
                 self._pusher = _open_pusher(self._settings)
+                hold_for_redis(self._pusher.settle)
                 self._announce_again(self._pusher)
                 _spare_the_collector()
         return StorePart(self._settings, self._pusher, self._report, self._emptied)

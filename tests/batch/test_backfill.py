@@ -106,9 +106,9 @@ def test_nothing_is_computed_beyond_the_progress_record(root: Path, capsys: pyte
         file.unlink()
     record.save(replace(progress[0], next_offset=closing + 1, last_closed_end_ms=end))
     run(capsys)
-    names = [file.name for file in features_folder(root, view.name).glob("*/*-p00000-*.parquet")]
-    last = max(names).rpartition("-")[2].removesuffix(".parquet")
-    assert last == pl.select(pl.from_epoch(pl.lit(end), "ms").dt.strftime("%Y%m%dT%H%M%SZ")).item()
+    of_first = events.filter(pl.col("partition") == 0)["user_id"].drop_nulls().unique()
+    last = rows(root).filter(pl.col("user_id").is_in(of_first.implode()))["event_timestamp"].max()
+    assert last == pl.select(pl.from_epoch(pl.lit(end), "ms").dt.replace_time_zone("UTC")).item()
 
 
 def test_rows_from_before_a_feature_are_completed(
@@ -172,6 +172,25 @@ def test_healing_makes_the_truth_hold_and_keeps_the_streams_rows(
     again = run(capsys, "--mode", "complete", "--heal", "--engine", engine_name)
     assert (again["healed"], again["healed_online"]) == (0, 0)
     assert digest(served) == files
+
+    healed = [file for file in features_folder(served, view.name).glob("*/*.parquet") if file.name.startswith("heal-")]
+    assert len(healed) == len(set(rows(served)["event_timestamp"].dt.date())) < before["explained"]
+    corrected = pl.read_parquet(healed[0], hive_partitioning=False)
+    at = corrected["view_count"].arg_max()
+    wrong = pl.when(pl.int_range(pl.len()) == at).then(pl.col("view_count") + 100).otherwise("view_count")
+    corrected.with_columns(wrong.alias("view_count")).write_parquet(healed[0])
+    status, found = check(capsys, "--mode", "complete", "--engine", engine_name)
+    assert (status, found["rows"]["unexplained"]) == (1, 1)
+    true = corrected.row(at or 0, named=True)
+    assert found["examples"][0] == {
+        "user": true["user_id"],
+        "window_end": true["event_timestamp"].isoformat(),
+        "writer": "heal",
+        "explained": False,
+        "feature": "view_count",
+        "stream": true["view_count"] + 100,
+        "batch": true["view_count"],
+    }
 
 
 def test_a_healed_row_that_is_the_newest_is_served(served: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,85 @@
+"""Which features the rows in Redis can be read by: `<project>:features:<view>` lists them.
+
+Feast keeps a field for each feature in the entity's hash, and a row that is written without a feature leaves its field
+as it was. Were the feature declared again, its old value would be served with the new row's age. So when a feature
+comes in that the list lacks, its fields are first removed from all rows; it is null until rows are written with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from feast.infra.online_stores.helpers import _mmh3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+
+KEYS_AT_ONCE = 1_000
+
+REMOVE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local removed = 0
+for number = 2, #KEYS do removed = removed + redis.call('HDEL', KEYS[number], unpack(ARGV, 2)) end
+return removed
+"""
+"""Removes fields from hashes as long as the list is the one that lacks their features: whoever has put them on the list
+may have written rows with them since."""
+
+REPLACE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+def features_key(project: str, view: str) -> str:
+    """The Redis key of a view's list: a JSON array of names."""
+    return f"{project}:features:{view}"
+
+
+def settle(redis: Redis, project: str, view: str, features: Iterable[str], *, begins: bool = True) -> int:
+    """Make the list that of the declared features; returns how many fields were removed for it.
+
+    To be called before rows are written with these features. Any number of processes may do so at once: no field is
+    removed that one of them writes afterwards. A server that has no list yet gets it if `begins`; what it holds is
+    taken to be as declared.
+
+    Raises:
+        redis.RedisError: Redis is away or refuses; it can be repeated.
+    """
+    key, declared = features_key(project, view), sorted(features)
+    wanted, removed = json.dumps(declared).encode(), 0
+    while (held := cast("bytes | None", redis.get(key))) != wanted and (held is not None or begins):
+        known = declared if held is None else json.loads(held)
+        if coming := sorted(set(declared) - set(known)):
+            removed += _remove(redis, key, cast("bytes", held), project, view, coming)
+        redis.eval(REPLACE, 1, key, held or b"", wanted)
+    return removed
+
+
+def _remove(redis: Redis, key: str, held: bytes, project: str, view: str, features: list[str]) -> int:
+    fields = [_mmh3(f"{view}:{name}") for name in features]
+    script, removed = redis.register_script(REMOVE), 0
+    hashes = redis.scan_iter(match=b"*" + _literally(project), count=KEYS_AT_ONCE, _type="hash")
+    while some := list(islice(hashes, KEYS_AT_ONCE)):
+        done = int(script([key, *some], [held, *fields]))
+        if done < 0:
+            return removed
+        removed += done
+    if removed:
+        names = ", ".join(features)
+        logger.warning("removed %d values of %s from Redis, from before it was declared again", removed, names)
+    return removed
+
+
+def _literally(project: str) -> bytes:
+    """The end of Feast's keys, as a pattern that matches nothing else."""
+    return re.sub(rb"([*?\[\]\\])", rb"\\\1", project.encode())
