@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from pydantic import ValidationError
 from rich.console import Console
 
+from feast_repo import signals
 from feast_repo.settings import problem
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     Settings = TypeVar("Settings", bound=StoreSettings)
 
 BAD_INPUT = 2
+STOP_WITHIN_S = 8.0
+"""After SIGTERM: orchestrators kill after ten seconds or more, and what is killed can't say what it has not done."""
 
 
 class Command(argparse.ArgumentParser):
@@ -36,6 +39,8 @@ class Command(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line to stderr and exit with 2."""
+        if signals.command is not None:
+            signals.command.end_if_interrupted()
         line = " ".join(line.strip() for line in message.splitlines())  # spaces within may be of a path
         sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {line}\n")
         raise SystemExit(BAD_INPUT)
@@ -113,10 +118,17 @@ def as_it_is() -> Console:
 
 
 @contextmanager
-def stop_event() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, until the block ends; what they did before is then restored."""
+def stop_event(unfinished: str = "") -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, until the block ends; what they did before is then restored.
+
+    A command that has not ended `STOP_WITHIN_S` after the first signal is ended, whatever it waits for: with exit code
+    1 and `unfinished`, the line that says what is not done; or with 0 if nothing can be.
+    """
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    if signals.command is not None:
+        line = f"{signals.module()}: {unfinished}" if unfinished else ""
+        signals.command.allow(STOP_WITHIN_S, lambda _: (int(bool(unfinished)), line))
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals.STOPS}
     try:
         yield stop
     finally:

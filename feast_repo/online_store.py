@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 COMMANDS_PER_PAYLOAD = 2_000
 
 CONNECTION: dict[str, Any] = {
-    "socket_timeout": 5,
-    "socket_connect_timeout": 5,
+    "socket_timeout": 3,
+    "socket_connect_timeout": 3,
     "socket_keepalive": True,
     "retry": Retry(NoBackoff(), 1),
 }

@@ -16,6 +16,8 @@ from sqlalchemy.engine import CreateEnginePlugin
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
 
 PLUGIN = "feature_store_settings"
+CONNECT_WITHIN_S = "4"
+"""PostgreSQL's driver alone would wait two minutes for a server that takes connections and says nothing."""
 
 
 class RegistryFromSettings(CreateEnginePlugin):
@@ -30,7 +32,9 @@ class RegistryFromSettings(CreateEnginePlugin):
         else:
             address = make_url(settings.feast_registry_url)
         if address.drivername == "postgresql":  # the only driver that is installed
-            return address.set(drivername="postgresql+psycopg")
+            address = address.set(drivername="postgresql+psycopg")
+        if address.drivername == "postgresql+psycopg" and "connect_timeout" not in address.query:
+            return address.update_query_dict({"connect_timeout": CONNECT_WITHIN_S})
         if address.get_backend_name() == "sqlite" and address.database and address.database != ":memory:":
             # Like DATA_ROOT: `feast apply` in feast_repo/ and the stream must not mean two files by one relative path.
             file = PROJECT_ROOT / Path(address.database)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 REPO = Path(__file__).resolve().parent
 TRIES = 6
+ANSWER_WITHIN_S = 5.0
+"""All tries together: what starts has told within 15 s, imports included, that the registry is away."""
 
 
 class RegistryMismatchError(Exception):
@@ -39,7 +43,7 @@ def open_store() -> FeatureStore:
     """
     registry.install()
     store = FeatureStore(repo_path=str(REPO))
-    _despite_others(lambda: store.registry)  # the first use connects and creates the tables
+    despite_others(lambda: store.registry)  # the first use connects and creates the tables
     return store
 
 
@@ -75,21 +79,22 @@ def ensure_applied(store: FeatureStore) -> None:
             logger.info("adding to the registry: %s", ", ".join(one.name for one in lacking))
             store.apply(lacking)
 
-    _despite_others(complete)
-    store.refresh_registry()
+    despite_others(complete)
+    despite_others(store.refresh_registry)
 
 
-def _despite_others(operation: Callable[[], object]) -> None:
-    """Repeat what fails because another process is just creating the same tables or rows.
+def despite_others(operation: Callable[[], object]) -> None:
+    """Do something with the registry; again, if it fails because another process is creating the same tables or rows.
 
     Raises:
-        RegistryUnavailableError: the database keeps failing.
+        RegistryUnavailableError: the database keeps failing, or does not answer within `ANSWER_WITHIN_S`.
     """
+    deadline = time.monotonic() + ANSWER_WITHIN_S
     for attempt in range(1, TRIES + 1):
         try:
-            operation()
-        except (SQLAlchemyError, FeastError) as error:
-            if attempt == TRIES:
+            _answered(operation, deadline - time.monotonic())
+        except (SQLAlchemyError, FeastError, TimeoutError) as error:
+            if attempt == TRIES or time.monotonic() > deadline:
                 if isinstance(error, FeastError):
                     raise
                 reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
@@ -98,6 +103,30 @@ def _despite_others(operation: Callable[[], object]) -> None:
             time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311  (jitter, not a secret)
         else:
             return
+
+
+def _answered(operation: Callable[[], object], within_s: float) -> None:
+    """Do something with the registry, or leave it to its thread: drivers wait without a bound for a frozen server.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    done: Future[object] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(operation())
+        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="registry", daemon=True).start()
+    try:
+        done.result(max(0.0, within_s))
+    except TimeoutError:
+        if done.done():  # of the operation itself
+            raise
+        message = f"no answer within {ANSWER_WITHIN_S:.0f} s"
+        raise TimeoutError(message) from None
 
 
 def _meaning(view: FeatureView) -> tuple[object, ...]:

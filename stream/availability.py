@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from feast_repo.redis_errors import can_pass, told
 from stream import metrics
-from stream.stopping import fail, stop_requested
+from stream.stopping import fail, stop_requested, stop_undrained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ kafka, redis, disk = (Availability(name) for name in ("Kafka", "Redis", "the dis
 def hold_for_redis(operation: Callable[[], object]) -> None:
     """Do something with Redis, as often as it takes; this holds the epoch, and with it the source.
 
-    Ends the run (exit 1, the epoch uncommitted) if it was asked to stop meanwhile, or if waiting won't help.
+    Ends the run if it was asked to stop meanwhile, or if waiting won't help; the epoch is then not committed.
     """
     _hold(redis, operation, RedisError, _hopeless)
 
@@ -118,7 +118,7 @@ def _hold(
                 fail(f"{reason}; the epoch is not committed, so a resume is exact")
             part.is_away(me, error, "holding the epoch")
             if stop_requested.wait(wait_s * random.uniform(0.5, 1.5)):  # noqa: S311  (jitter, not a secret)
-                fail(f"stopped while {part.name} is away; the epoch is not committed, so a resume is exact")
+                stop_undrained(f"stopped while {part.name} is away")
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         else:
             part.is_back(me)

@@ -49,7 +49,8 @@ _FINAL = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
-_abandoned: list[Consumer] = []
+LEAVE_WITHIN_S = 1.0
+_left: list[Consumer] = []  # what is let go is closed by Python, however long that takes
 _create_time_told = threading.Lock()
 
 
@@ -205,15 +206,23 @@ class WorkerConsumer:
             logger.debug("group offset not committed (for lag tools only): %s", error)
 
     def stop(self, partition: int) -> None:
-        """Read no more of a partition; the last one leaves the broker."""
+        """Read no more of a partition; the last one leaves the broker, which gets a second for that."""
         self.waiting -= len(self._arrived.pop(partition).batch.offsets)
         if not self._arrived:
-            if availability.kafka.away:
-                _abandoned.append(self._consumer)  # closing it would wait for the broker, and nothing depends on that
-            else:
-                self._consumer.close()
+            self._leave()
         elif self._new.pop(partition, None) is None:
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+
+    def _leave(self) -> None:
+        """Close the consumer, which sends what `commit` was told last, or leave it as it is.
+
+        `Consumer.close` waits without a bound for a broker that does not answer, and nothing depends on it.
+        """
+        _left.append(self._consumer)
+        if not availability.kafka.away:
+            closing = threading.Thread(target=self._consumer.close, name="leave", daemon=True)
+            closing.start()
+            closing.join(LEAVE_WITHIN_S)
 
     def _on_error(self, error: KafkaError) -> None:
         """Called while polling. librdkafka connects again by itself, so this is only told."""

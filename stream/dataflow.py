@@ -10,7 +10,14 @@ Kafka source -> decode -> windows -> stores
 
 from __future__ import annotations
 
+from stream.stopping import drain_on_signals, refuse, stop_on_signals
+
+stop_on_signals()  # before the imports, which take seconds
+
+# ruff: noqa: E402
+import faulthandler
 import logging
+import signal
 import sys
 
 import bytewax.operators as op
@@ -20,7 +27,7 @@ from pydantic import ValidationError
 from feast_repo.settings import problem
 from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
-from stream.kafka import KafkaUnavailableError
+from stream.kafka import KafkaUnavailableError, topic_partitions
 from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
 from stream.recovery import prepare
 from stream.recovery_store import RecoveryError
@@ -29,13 +36,12 @@ from stream.settings import StreamSettings
 from stream.source import KafkaSource
 from stream.start_checks import look_at_topic
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS
-from stream.stopping import refuse, stop_on_signals
 from stream.stores import Stores
 from stream.window_step import Windows
 
 
 def build(settings: StreamSettings) -> Dataflow:
-    """The dataflow for these settings; nothing is opened before it runs."""
+    """The dataflow for these settings, with its stores open; Kafka is opened when it runs."""
     view = settings.view
     decoder = Decoder(view.events)
 
@@ -56,6 +62,7 @@ def ready() -> StreamSettings:
         settings = StreamSettings()
         process, recovery = bytewax_arguments(sys.argv)
         lock_run(settings.data_root, recovery)
+        topic_partitions(settings)  # Kafka first, since it is refused at once where Redis is waited for
         if recovery is not None:
             prepare(settings, recovery)
         look_at_topic(settings)
@@ -68,5 +75,6 @@ def ready() -> StreamSettings:
 
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-stop_on_signals()
+faulthandler.register(signal.SIGUSR1)  # shows where each thread is
 flow = build(ready())
+drain_on_signals()

@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _command()
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
-    with stop_event() as stop:
+    with stop_event("stopped without knowing what the broker has taken") as stop:
         try:
             simulation = plan(options, settings, now_ms=time.time_ns() // 1_000_000)
             sink = FileSink(options.to) if options.to else TopicSink(settings, stop)

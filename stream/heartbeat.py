@@ -120,10 +120,6 @@ class HeartbeatService:
         for activity in self._activity.values():
             activity.busy_ms = now_ms
 
-    def close(self) -> None:
-        """Leave the brokers."""
-        self._consumer.close()
-
     def _ends(self) -> dict[int, int]:
         """The offset after the last record of each partition."""
         # All topics, since brokers may create a topic that is asked for by name.
@@ -247,7 +243,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.once:
             log.info("topic %s on %s", settings.kafka_topic, settings.kafka_bootstrap_servers)
         tally = serve(service, stop, interval_s=options.interval_seconds, once=options.once)
-    service.close()
     if options.json:
         sys.stdout.write(json.dumps({"rounds": tally.rounds, "heartbeats": tally.heartbeats}) + "\n")
     else:

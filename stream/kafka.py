@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from stream.settings import StreamSettings
 
-METADATA_TIMEOUT_S = 10.0
+METADATA_TIMEOUT_S = 5.0
 
 
 class KafkaUnavailableError(Exception):
@@ -61,7 +61,7 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
     """The topic's partition ids, ascending.
 
     Raises:
-        KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist.
+        KafkaUnavailableError: no broker answers within 5 s, or the topic does not exist.
         ValueError: the properties file is wrong.
         OSError: the properties file can't be read.
     """

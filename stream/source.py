@@ -22,6 +22,7 @@ from stream.consumer import WorkerConsumer
 from stream.decoding import RawBatch
 from stream.kafka import KafkaUnavailableError, topic_partitions
 from stream.stopping import fail, refuse, stop_requested
+from stream.uncommitted import uncommitted
 
 if TYPE_CHECKING:
     from feast_repo.progress import Progress
@@ -84,6 +85,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._uncommitted: int | None = None
         self._awake: datetime | None = None
         self._failure: KafkaError | None = None
+        uncommitted.open(partition, self._next_offset)
         consumer.start(partition, self._next_offset)
 
     def _start_and_end(
@@ -168,6 +170,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 batch.offsets[:within],
             )
             self._next_offset = batch.offsets[-1] + 1 if within else self._end
+        uncommitted.read(self._partition, self._next_offset)
         return [batch] if batch.offsets else []
 
     def next_awake(self) -> datetime | None:
@@ -177,6 +180,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def snapshot(self) -> int:
         """The next offset. What the last snapshot held is committed by now, so lag tools may see it."""
         if self._uncommitted is not None:
+            uncommitted.committed(self._partition, self._uncommitted)
             self._consumer.commit(self._partition, self._uncommitted)
         self._uncommitted = self._next_offset
         metrics.lag.labels(self._partition).set(self._consumer.behind(self._partition, self._next_offset))

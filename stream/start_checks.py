@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from redis.exceptions import RedisError
 
 from feast_repo.redis_errors import can_pass, told
+from stream.availability import hold_for_redis
 from stream.kafka import METADATA_TIMEOUT_S, client_config
 from stream.lock import bytewax_arguments
 from stream.stopping import refuse
@@ -55,16 +56,18 @@ def look_at_topic(settings: StreamSettings) -> None:
 
 
 def look_at_redis(redis: Redis) -> None:
-    """Refuse a Redis that will never take a row (exit 2), and warn of one that forgets rows.
+    """Refuse a Redis that will never take a row (exit 2), wait for one that is away, warn of one that forgets rows."""
+    facts: dict[str, Any] = {}
 
-    One that is away for now is left for the run to wait for.
-    """
-    try:
-        facts = cast("dict[str, Any]", redis.info())
-    except RedisError as error:
-        if not can_pass(error):
-            refuse(told(error))
-        return
+    def ask() -> None:
+        try:
+            facts.update(cast("dict[str, Any]", redis.info()))
+        except RedisError as error:
+            if not can_pass(error):
+                refuse(told(error))
+            raise
+
+    hold_for_redis(ask)
     if not first_process():
         return
     policy = facts.get("maxmemory_policy", "noeviction")

@@ -1,37 +1,106 @@
-"""How a run ends early: cleanly on a signal, or with one line when it is refused or can't go on."""
+"""How a run ends early: cleanly on a signal, or with one line when it is refused or can't go on.
+
+After SIGTERM or SIGINT a run ends within `DRAIN_WITHIN_S`, whatever it waits for: exit 0 if all that it has read is
+committed, else 1 with a line that says what is not. Until it has read something, there is nothing to wait for.
+"""
 
 from __future__ import annotations
 
-import os
+import atexit
+import logging
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-FAILED, REFUSED = 1, 2
+from feast_repo.signals import STOPS, Watchdog, end
+from stream.uncommitted import uncommitted
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+DONE, FAILED, REFUSED = 0, 1, 2
+DRAIN_WITHIN_S = 8.0
+START_WITHIN_S = 2.0
+RESUME = "a resume reads it again"
 
 stop_requested = threading.Event()
 """Set by SIGTERM and SIGINT: sources then end, so that all that was read is stored and the epoch commits."""
 
 
+class _Run:
+    """How far the run is."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.failed = False
+
+    def on_signal(self) -> None:
+        """Drain, or end at once what has only begun to start."""
+        stop_requested.set()
+        if not self.draining:
+            logging.disable()
+            sys.unraisablehook = lambda _: None
+            raise SystemExit(DONE)
+
+    def on_uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Take note of what ends the run; Timely panics when a process of the cluster goes."""
+        if kind.__name__ == "PanicException" and "thread panic" in str(error):
+            peer_gone()
+        self.failed = True
+        sys.__excepthook__(kind, error, trace)
+
+    def on_exit(self) -> None:
+        """End without the interpreter's own clean-up, which would wait for Kafka's threads."""
+        sys.stdout.flush()
+        end(FAILED if self.failed else DONE)
+
+
+_run = _Run()
+
+
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGINT drain the dataflow instead of ending it at once."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop_requested.set())
+    """Let SIGTERM and SIGINT end the run; before anything else, since what it imports takes seconds."""
+    for number in STOPS:
+        signal.signal(number, lambda *_: _run.on_signal())
+    sys.excepthook = _run.on_uncaught
+    atexit.register(_run.on_exit)  # the first that is registered is the last that runs
+    Watchdog(
+        lambda: DRAIN_WITHIN_S if uncommitted.begun else START_WITHIN_S,
+        lambda _: outcome(f"not drained within {DRAIN_WITHIN_S:.0f} s"),
+    ).start()
+
+
+def drain_on_signals() -> None:
+    """From now on, signals drain the dataflow instead of ending the process."""
+    _run.draining = True
+
+
+def outcome(reason: str) -> tuple[int, str]:
+    """The exit code and the line of a run that was asked to stop and can't drain."""
+    if not (left := str(uncommitted)):
+        return DONE, ""
+    return FAILED, f"stream.dataflow: {reason}; read and not committed: {left}; {RESUME}"
+
+
+def stop_undrained(reason: str) -> NoReturn:
+    """End a run that was asked to stop, without waiting for what keeps it from draining."""
+    end(*outcome(reason))
+
+
+def peer_gone() -> NoReturn:
+    """End this process of a cluster because another one has ended: none can go on alone."""
+    reason = "another process of the cluster is gone"
+    if stop_requested.is_set():
+        stop_undrained(reason)
+    fail(f"{reason}: start all of its processes again, and they resume")
 
 
 def refuse(reason: str) -> NoReturn:
     """End the process with exit code 2 and one line that names the reason and the remedy; nothing has been written."""
-    _end(reason, REFUSED)
+    end(REFUSED, f"stream.dataflow: {reason}")
 
 
 def fail(reason: str) -> NoReturn:
     """End the process with exit code 1 and one line, in the middle of an epoch that is then not committed."""
-    _end(reason, FAILED)
-
-
-def _end(reason: str, code: int) -> NoReturn:
-    # Bytewax turns exceptions of sources and sinks, even SystemExit, into a stack trace with exit code 1.
-    print(f"stream.dataflow: {reason}", file=sys.stderr, flush=True)  # noqa: T201  (the command's one line)
-    os._exit(code)
+    end(FAILED, f"stream.dataflow: {reason}")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import threading
 from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -48,9 +47,12 @@ class Stores(FixedPartitionedSink[Outcome, None]):
     """Redis, Parquet, log tables and progress record, for outcomes keyed by Kafka partition."""
 
     def __init__(self, settings: StreamSettings) -> None:
+        """Open registry and Redis: what does not answer, or does not fit, is told before a message comes."""
         self._settings = settings
-        self._lock = threading.Lock()
-        self._pusher: Pusher | None = None
+        self._pusher = _open_pusher(settings)
+        hold_for_redis(self._pusher.settle)
+        self._announce_again(self._pusher)
+        _spare_the_collector()
         self._report = RunReport(settings.view)
         self._emptied = Emptied()
 
@@ -63,14 +65,8 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         return partition_of(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> StorePart:
-        """Open the stores; what they hold tells where to go on, so there is no state to resume."""
+        """Open one part; what the stores hold tells where to go on, so there is no state to resume."""
         del step_id, for_part, resume_state
-        with self._lock:  # worker threads share this object, and opening Feast takes seconds
-            if self._pusher is None:
-                self._pusher = _open_pusher(self._settings)
-                hold_for_redis(self._pusher.settle)
-                self._announce_again(self._pusher)
-                _spare_the_collector()
         return StorePart(self._settings, self._pusher, self._report, self._emptied)
 
     def _announce_again(self, pusher: Pusher) -> None:
@@ -86,16 +82,19 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
     from feast_repo.store import (  # noqa: PLC0415
         RegistryMismatchError,
         RegistryUnavailableError,
+        despite_others,
         ensure_applied,
         open_store,
     )
 
+    pushers: list[Pusher] = []
     try:
         store = open_store()
         ensure_applied(store)
-        pusher = Pusher(store, settings.view.push_source)
+        despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source)))
     except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:
         refuse(str(error))
+    pusher = pushers[-1]
     if pusher.redis is not None:
         look_at_redis(pusher.redis)
     return pusher

@@ -117,7 +117,7 @@ class World:
         patch.setattr("stream.source.topic_partitions", lambda _: list(range(len(self.logs))))
         patch.setattr("stream.stores._open_pusher", lambda _: self.bench.pusher)
         patch.setattr("stream.stores._spare_the_collector", lambda: None)
-        patch.setattr("stream.stopping._end", _end)
+        patch.setattr("stream.stopping.end", _end)
         for module in ("availability", "source"):
             patch.setattr(f"stream.{module}.stop_requested", self.stop_requested)
         return self
@@ -318,5 +318,5 @@ def _nothing(_: str) -> None:
     """Let it happen."""
 
 
-def _end(reason: str, code: int) -> NoReturn:
-    raise EndedError(reason, code)
+def _end(code: int, line: str = "") -> NoReturn:
+    raise EndedError(line, code)

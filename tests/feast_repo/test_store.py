@@ -2,20 +2,28 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from feast_repo import definitions, registry
+from feast_repo import definitions, registry, store as store_module
 from feast_repo.features import user_click_features, user_profile_features
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
-from feast_repo.store import RegistryMismatchError, RegistryUnavailableError, ensure_applied, open_store
+from feast_repo.store import (
+    RegistryMismatchError,
+    RegistryUnavailableError,
+    despite_others,
+    ensure_applied,
+    open_store,
+)
 from feast_repo.views import BatchFeature
 
 if TYPE_CHECKING:
@@ -175,6 +183,23 @@ class TestAddress:
         engine = create_engine(registry_url.replace("postgresql:", "postgresql+psycopg:"))
         assert inspect(engine).has_table("feature_views")
         engine.dispose()
+
+
+def test_a_database_that_is_frozen_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:  # takes connections, and says nothing
+        monkeypatch.setenv("FEAST_REGISTRY_URL", f"postgresql://someone@127.0.0.1:{server.getsockname()[1]}/registry")
+        start = time.monotonic()
+        with pytest.raises(RegistryUnavailableError, match="does not answer"):
+            open_store()
+        assert time.monotonic() - start < 10
+
+
+def test_a_database_that_freezes_later_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "ANSWER_WITHIN_S", 0.1)
+    frozen = Event()
+    with pytest.raises(RegistryUnavailableError, match="no answer within"):
+        despite_others(frozen.wait)
+    frozen.set()
 
 
 def test_a_database_that_is_away_is_told_in_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:

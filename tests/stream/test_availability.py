@@ -73,6 +73,7 @@ ENDS = """
 import errno, sys
 from stream.availability import hold_for_disk, hold_for_redis
 from stream.stopping import stop_requested
+from stream.uncommitted import uncommitted
 from redis.exceptions import AuthenticationError, ConnectionError
 def fails(error):
     def operation():
@@ -84,19 +85,26 @@ elif sys.argv[1] == "password":
     hold_for_redis(fails(AuthenticationError("invalid password")))
 else:
     stop_requested.set()
+    uncommitted.open(3, 100)
+    uncommitted.read(3, 120 if sys.argv[1] == "stopped" else 100)
     hold_for_redis(fails(ConnectionError("refused")))
 """
 
 
 @pytest.mark.parametrize(
-    ("case", "says"), [("full", "make room"), ("password", "correct REDIS_URL"), ("stopped", "Redis is away")]
+    ("case", "code", "says"),
+    [
+        ("full", 1, ["make room", "the epoch is not committed, so a resume is exact"]),
+        ("password", 1, ["correct REDIS_URL", "the epoch is not committed, so a resume is exact"]),
+        ("stopped", 1, ["Redis is away", "not committed: partition 3 from offset 100 to 120; a resume reads it again"]),
+        ("stopped with all committed", 0, []),
+    ],
 )
-def test_it_ends_in_one_line_where_waiting_does_not_help(case: str, says: str) -> None:
+def test_it_ends_in_one_line_where_waiting_does_not_help(case: str, code: int, says: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", ENDS, case], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert done.returncode == 1, done.stderr
-    assert says in last
-    assert last.endswith("the epoch is not committed, so a resume is exact")
+    assert [text for text in says if text not in last] == []
 
 
 def test_every_answer_that_can_pass_holds_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,8 @@ def settings(broker: Broker, request: pytest.FixtureRequest, monkeypatch: pytest
 
 
 @pytest.fixture
-def service(settings: StreamSettings) -> Iterator[HeartbeatService]:
-    service = HeartbeatService(settings, quiet_ms=QUIET_MS, delay_ms=DELAY_MS)
-    yield service
-    service.close()
+def service(settings: StreamSettings) -> HeartbeatService:
+    return HeartbeatService(settings, quiet_ms=QUIET_MS, delay_ms=DELAY_MS)
 
 
 def now() -> int:
@@ -135,7 +133,6 @@ def test_two_services_take_turns(service: HeartbeatService, settings: StreamSett
     assert other.round(at_ms + 1_000) == [0, 1, 2]  # its first look sees heartbeats only
     assert service.round(at_ms + 5_000) == []
     assert other.round(at_ms + 6_000) == [0, 1, 2]
-    other.close()
 
 
 def test_a_record_just_before_our_heartbeat_is_not_overlooked() -> None:
