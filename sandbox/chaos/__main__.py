@@ -26,9 +26,10 @@ from rich.table import Table
 
 from feast_repo.commands import Command, integer
 from feast_repo.tables import progress_folder
-from sandbox.chaos.faults import FAULTS, Scene, schedule, small_disk
-from sandbox.chaos.results import write
+from sandbox.chaos.faults import FAULTS, schedule, small_disk
+from sandbox.chaos.results import keep
 from sandbox.chaos.runs import DrillError, Runs
+from sandbox.chaos.scene import Scene
 from sandbox.chaos.traffic import ClickTraffic
 from sandbox.chaos.verdict import Verdict, judge, produced
 from sandbox.processes import SandboxError
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seeds", type=seeds, default=[1], help="one drill for each, such as 1,2,3 (%(default)s)")
     add("--broker", choices=["apache", "embedded", "auto"], default="auto", help="auto: Apache Kafka where it can run")
     add("--json", action="store_true", help="print the result as one JSON object")
-    add("--to", type=Path, help="folder for chaos.json and chaos.md")
+    add("--to", type=Path, help="folder of chaos.json and chaos.md, where the seeds that pass are added")
     options = command.parse_args(arguments)
     drills = []
     for seed in options.seeds:
@@ -146,10 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
         verdict = drills[-1].verdict
         console.print(f"seed {seed}: {'nothing lost, twice, wrong or behind' if verdict.faultless else verdict}")
-        if options.to is not None:
-            numbers = ",".join(str(one.seed) for one in drills)
-            again = f"python -m sandbox.chaos --faults {options.faults} --seeds {numbers} --broker {options.broker}"
-            write(options.to, again, drills, show(drills))
+        if options.to is not None and verdict.faultless:
+            keep(options.to, again, drills[-1])
     if options.json:
         sys.stdout.write(json.dumps([asdict(one) for one in drills]) + "\n")
     else:

@@ -7,70 +7,23 @@ import ctypes
 import os
 import random
 import shutil
-import subprocess
 import sys
-import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from rich.console import Console
 
 from feast_repo import features
-from feast_repo.settings import PROJECT_ROOT
+from sandbox.chaos import stops
 from sandbox.chaos.runs import PATIENCE_S, DrillError
+from sandbox.chaos.scene import AWAY, BACK, Scene
 from sandbox.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sandbox.chaos.runs import Runs
-    from sandbox.stack import Sandbox
-
 DISK_MIB = 192
-AWAY, BACK = "{} is away", "{} is back"
-
-
-@dataclass
-class Scene:
-    """What faults are made in."""
-
-    sandbox: Sandbox
-    runs: Runs
-    data_root: Path
-    environment: dict[str, str]
-    chance: random.Random
-
-    def pause(self, longest_s: float) -> None:
-        """A random moment, so that faults hit whatever happens to be going on."""
-        threading.Event().wait(self.chance.uniform(0, longest_s))
-
-    def start(self) -> str:
-        """Start the dataflow again, with one process or two."""
-        processes = self.chance.choice([1, 1, 2])
-        self.runs.start(processes)
-        return f"{processes} process{'es' * (processes > 1)} after it"
-
-    def command(self, *arguments: str) -> str:
-        """Run one of the project's commands; returns what it said.
-
-        Raises:
-            DrillError: it fails.
-        """
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            cwd=PROJECT_ROOT,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            message = f"python -m {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
-            raise DrillError(message)
-        return done.stdout.strip()
 
 
 def kill(scene: Scene) -> str:
@@ -134,7 +87,7 @@ def terminate_without_redis(scene: Scene) -> str:
     before = scene.runs.said().count(AWAY.format("Redis"))
     scene.sandbox.redis.stop()
     scene.runs.wait_to_say(AWAY.format("Redis"), more_than=before)
-    seconds = scene.runs.stop(expected=1)
+    seconds = scene.runs.stop(1)
     scene.sandbox.redis.start()
     return f"exit 1 after {seconds:.1f} s, {scene.start()}"
 
@@ -263,6 +216,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
         terminate_without_kafka,
         redis_crashes,
         second_run,
+        *stops.FAULTS,
     )
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feast_repo.progress import ProgressRecord
@@ -15,10 +17,12 @@ from sandbox.processes import LOOPBACK, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 STOP_WITHIN_S = 10.0
 PATIENCE_S = 120.0
+STACKS_WITHIN_S = 5.0
+CURRENT_THREAD = "Current thread"
+CALM_CORES, CALM_FOR_S, CALM_WITHIN_S = 0.1, 3.0, 60.0
 
 
 class DrillError(Exception):
@@ -64,20 +68,40 @@ class Runs:
             process.wait()
         self._processes.clear()
 
-    def stop(self, expected: int = 0) -> float:
-        """Ask every process to end; returns the seconds that it took.
+    def terminate(self) -> None:
+        """Ask every process to end."""
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+
+    def kill_one(self, number: int) -> None:
+        """End one process of a cluster at once."""
+        killed = self._processes.pop(number)
+        killed.kill()
+        killed.wait()
+
+    def stop(self, *allowed: int) -> float:
+        """Ask every process to end, with one of these codes, or 0; returns the seconds that it took.
 
         Raises:
             DrillError: one takes more than 10 s or ends with another code.
         """
         start = time.monotonic()
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        codes = self.codes(STOP_WITHIN_S)
-        if codes != {expected}:
-            message = f"after SIGTERM exit codes {codes}, not {expected}: {self.said()[-2000:]}"
-            raise DrillError(message)
+        self.terminate()
+        self.ended(*allowed)
         return time.monotonic() - start
+
+    def ended(self, *allowed: int) -> set[int]:
+        """Wait until every process has ended as it was asked to; returns the codes.
+
+        Raises:
+            DrillError: one takes more than 10 s, ends with another code than one of these, or 0, or shows a traceback.
+        """
+        codes = self.codes(STOP_WITHIN_S)
+        said = self.said()
+        if not codes <= set(allowed or {0}) or "Traceback" in said:
+            message = f"after SIGTERM exit codes {codes}, not {allowed or 0}: {said[-2000:]}"
+            raise DrillError(message)
+        return codes
 
     def codes(self, within_s: float = PATIENCE_S) -> set[int]:
         """The exit codes, once every process has ended.
@@ -89,7 +113,7 @@ class Runs:
         try:
             codes = {process.wait(max(0.0, deadline - time.monotonic())) for process in self._processes}
         except subprocess.TimeoutExpired as error:
-            message = f"a process did not end within {within_s:.0f} s: {self.said()[-2000:]}"
+            message = f"a process did not end within {within_s:.0f} s: {self.said()[-2000:]}\n{self.stacks()}"
             raise DrillError(message) from error
         self._processes.clear()
         return codes
@@ -114,6 +138,39 @@ class Runs:
             message = f"a run that had to be refused ended with {code}: {said[-2000:]}"
             raise DrillError(message)
         return said.strip().rpartition("\n")[2]
+
+    def stacks(self) -> str:
+        """Where each thread of the processes is that still run."""
+        before = self._log.stat().st_size
+        running = [process for process in self._processes if process.poll() is None]
+        for process in running:
+            process.send_signal(signal.SIGUSR1)
+        if running:
+            wait_until(lambda: self._read(before).count(CURRENT_THREAD) >= len(running), STACKS_WITHIN_S)
+        return self._read(before)
+
+    def require_calm(self) -> float:
+        """Wait until each process uses next to nothing, as it has to while there is nothing to do; returns the most.
+
+        In cores.
+
+        Raises:
+            DrillError: one keeps using more than a tenth of a core.
+        """
+        used = [math.inf]
+
+        def calm() -> bool:
+            before = [_cpu_s(process.pid) for process in self._processes]
+            wait_until(lambda: False, CALM_FOR_S)
+            used[:] = [
+                (_cpu_s(process.pid) - s) / CALM_FOR_S for process, s in zip(self._processes, before, strict=True)
+            ]
+            return max(used) < CALM_CORES
+
+        if not wait_until(calm, CALM_WITHIN_S):
+            message = f"with nothing to do, the processes use {used} cores\n{self.stacks()}"
+            raise DrillError(message)
+        return max(used)
 
     def said(self) -> str:
         """What the current processes have logged."""
@@ -150,5 +207,11 @@ class Runs:
             return condition() or any(process.poll() is not None for process in self._processes)
 
         if not wait_until(over, PATIENCE_S) or any(process.poll() is not None for process in self._processes):
-            message = f"{complaint}; the dataflow said: {self.said()[-2000:]}"
+            message = f"{complaint}; the dataflow said: {self.said()[-2000:]}\n{self.stacks()}"
             raise DrillError(message)
+
+
+def _cpu_s(pid: int) -> float:
+    """The processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

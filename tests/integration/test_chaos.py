@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.chaos.__main__ import drill, main, seeds
+from sandbox.chaos.__main__ import Drill, drill, main, seeds
 from sandbox.chaos.faults import FAULTS, schedule
+from sandbox.chaos.results import keep
 from sandbox.chaos.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -22,8 +24,10 @@ KINDS = [
     "redis_is_emptied",
     "redis_is_emptied_in_an_epoch",
     "disk_is_full",
-    "terminate_without_redis",
-    "kafka_goes",
+    "terminate_as_redis_freezes",
+    "one_of_two_is_killed",
+    "terminate_as_kafka_freezes",
+    "kafka_and_redis_go",
 ]
 
 
@@ -77,3 +81,16 @@ def test_seeds_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--seeds", "one"])
     assert "'one' is no list of seeds" in capsys.readouterr().err
+
+
+def test_results_of_parts_add_up(tmp_path: Path) -> None:
+    def done(seed: int, kind: str) -> Drill:
+        return Drill(seed, "Apache Kafka", [(kind, "went on")], 7, 60.0, Verdict(1_000, 10, 10, *[0] * 7))
+
+    for one in (done(2, "kill"), done(1, "terminate"), done(2, "second_run")):
+        keep(tmp_path, "the command", one)
+    drills = json.loads((tmp_path / "chaos.json").read_text())["drills"]
+    assert [(one["seed"], one["faults"][0][0]) for one in drills] == [(1, "terminate"), (2, "second_run")]
+    text = (tmp_path / "chaos.md").read_text()
+    assert "| all | 2 | 2.0 | 14 | 2,000 |" in text
+    assert "| kill | 0 |" in text

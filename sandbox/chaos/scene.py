@@ -1,0 +1,63 @@
+"""What faults are made in: the stack, the dataflow's processes, and chance."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from feast_repo.settings import PROJECT_ROOT
+from sandbox.chaos.runs import PATIENCE_S, DrillError
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    from sandbox.chaos.runs import Runs
+    from sandbox.stack import Sandbox
+
+AWAY, BACK = "{} is away", "{} is back"
+
+
+@dataclass
+class Scene:
+    """What faults are made in."""
+
+    sandbox: Sandbox
+    runs: Runs
+    data_root: Path
+    environment: dict[str, str]
+    chance: random.Random
+
+    def pause(self, longest_s: float) -> None:
+        """A random moment, so that faults hit whatever happens to be going on."""
+        threading.Event().wait(self.chance.uniform(0, longest_s))
+
+    def start(self) -> str:
+        """Start the dataflow again, with one process or two."""
+        processes = self.chance.choice([1, 1, 2])
+        self.runs.start(processes)
+        return f"{processes} process{'es' * (processes > 1)} after it"
+
+    def command(self, *arguments: str) -> str:
+        """Run one of the project's commands; returns what it said.
+
+        Raises:
+            DrillError: it fails.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            message = f"python -m {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
+            raise DrillError(message)
+        return done.stdout.strip()
