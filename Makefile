@@ -25,7 +25,7 @@ FIND_PYTHON = set -e; python=; \
 	fi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check bench-quick bench bench-full up down clean lock
+.PHONY: help setup demo test test-full chaos check bench-quick bench bench-full up down clean lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -36,8 +36,13 @@ setup: $(READY) ## install the locked dependencies and this project into .venv
 demo: $(READY) ## run the main job on a sandbox and verify every result
 	@$(BIN)/python -m sandbox.demo
 
-test: $(READY) ## run all tests on the real parts
+test: $(READY) ## run all tests on the real parts, with fixed seeds
 	@$(BIN)/python -m pytest
+
+test-full: $(READY) ## the same with new seeds, 10,000 simulated histories of crashes and the long drill: hours
+	@$(BIN)/python -m pytest --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
+	@$(BIN)/python -m tests.crash --seeds 10000 --to benchmarks/results
+	@$(MAKE) chaos
 
 chaos: $(READY) ## break the real parts 50 times, three times over, and count what was lost
 	@$(BIN)/python -m sandbox.chaos --faults 50 --seeds 1,2,3 --to benchmarks/results

@@ -47,7 +47,7 @@ def kill_at(bench: Bench, seed: int, number: int) -> None:
         world.check_what_is_told()
         world.run_to_the_end()
         world.check()
-        there = {_state(world, world.disk.memory.state_now())}
+        there = {_state(len(world.committed), world.disk.memory.state_now())}
         for tree in list(_new_states(world, there)):
             world.disk.put(tree)
             world.run_to_the_end()
@@ -62,15 +62,15 @@ def cut_power_at(bench: Bench, seed: int, number: int, seen: set[str]) -> int:
     """
     with small_world(bench, seed) as world:
         _run_until(world, number)
-        states = list(_new_states(world, seen))
-        online = world.save_redis()
-        for tree in states:
+        committed, online, states = list(world.committed), world.save_redis(), 0
+        for tree in _new_states(world, seen):
+            states += 1
             world.disk.put(tree)
             world.load_redis(online)
-            del world.committed[world.committed_when_killed :]
+            world.committed = list(committed)
             world.run_to_the_end()
             world.check()
-        return len(states)
+        return states
 
 
 def _run_until(world: World, number: int) -> None:
@@ -78,23 +78,22 @@ def _run_until(world: World, number: int) -> None:
     try:
         world.run_to_the_end()
     except KilledError:
-        world.committed_when_killed = len(world.committed)
         return
     message = f"the run has no point {number}"
     raise AssertionError(message)
 
 
 def _new_states(world: World, seen: set[str]) -> Iterator[Tree]:
+    """The states of this moment that were not seen: of those that look the same to a run, one."""
+    epochs = len(world.committed)
     for count, tree in enumerate(world.disk.memory.states(), 1):
-        if (state := _state(world, tree)) not in seen:
+        if (state := _state(epochs, tree)) not in seen:
             seen.add(state)
             yield tree
         assert count < MOST_STATES, "too much is not synced"
 
 
-def _state(world: World, tree: Tree) -> str:
+def _state(epochs: int, tree: Tree) -> str:
     """What a run would find: nobody looks at temporary files."""
-    visible = sorted(
-        (str(path), content) for path, content in tree.items() if path.suffix != ".tmp" and content is not None
-    )
-    return f"{len(world.committed)} {visible}"
+    visible = [(str(path), content) for path, content in sorted(tree.items()) if content is not None]
+    return f"{epochs} {[file for file in visible if not file[0].endswith('.tmp')]}"

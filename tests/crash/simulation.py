@@ -1,8 +1,4 @@
-"""Seeded histories of crashes: what happens, in which order, and what must hold in the end.
-
-python -m tests.crash.simulation --seeds 10000 --to benchmarks/results     # new seeds, as `make test-full` does
-python -m tests.crash.simulation --first 4711 --seeds 1                    # one of them again
-"""
+"""Seeded histories of crashes: what happens, in which order, and what must hold in the end."""
 
 from __future__ import annotations
 
@@ -61,6 +57,7 @@ def _live(world: World, chance: random.Random) -> None:
     with suppress(KilledError):
         world.run_to_the_end(_resume(world, chance), workers=chance.randint(1, 3))
     world.between, world.stop_at, world.trouble = None, 0, 0
+    world.check_what_is_told()
 
 
 def _resume(world: World, chance: random.Random) -> Committed:

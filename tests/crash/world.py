@@ -104,7 +104,6 @@ class World:
         self.disk = SimulatedDisk(self.settings.data_root, self._disk_point)
         self.scheduler = Scheduler(self.chance)
         self.committed = [Committed()]
-        self.committed_when_killed = 0
 
     def __enter__(self) -> Self:
         self._patch = patch = pytest.MonkeyPatch()
