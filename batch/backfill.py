@@ -146,17 +146,20 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
         else:
             filling = Filling(root, recomputation, summary.mode, history_end)
             backfill(recomputation, filling, summary)
-            if filling.first_completed is not None:
-                summary.completed_online = _complete_online(command, settings, filling.first_completed)
+            if summary.completed:
+                summary.completed_online = _complete_online(command, settings)
     return 0
 
 
-def _complete_online(command: Command, settings: StreamSettings, first: datetime) -> int | None:
-    """Give Redis what rows from a time on lacked; returns how many rows, None if Redis is away, which is told."""
+def _complete_online(command: Command, settings: StreamSettings) -> int | None:
+    """Give Redis what its rows lacked; returns how many rows, None if Redis is away, which is told.
+
+    All of them: a feature that was away and came back lost its values in older rows too.
+    """
     try:
         if (online := _open_online(command, settings.view.name)) is None:
             return None
-        return overwrite(settings.data_root, settings.view, online, f"{first:%Y-%m-%d}")
+        return overwrite(settings.data_root, settings.view, online)
     except RedisError as error:
         sys.stderr.write(
             f"batch.backfill: stored rows are complete, but Redis does not answer ({error}): check REDIS_URL, then run "

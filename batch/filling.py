@@ -34,7 +34,6 @@ class Filling:
         self._is_recorded = False
         self.completed = 0
         """Stored rows that have got the features they lacked."""
-        self.first_completed: datetime | None = None
 
     def fill(self, chunk: Chunk, rows: pl.DataFrame) -> int:
         """Write what is lacking in a chunk's windows; returns how many rows. `rows`: recomputed in the filling's mode.
@@ -61,8 +60,5 @@ class Filling:
             Reaches(self._data_root, view).record(WRITER, datetime.now(UTC), self._recomputation.scope.reach)
             self._is_recorded = True
         add_rows(self._data_root, view, WRITER, added)
-        if not completed.is_empty():
-            self.completed += len(completed)
-            first = completed.select(pl.col(TIME).min()).item()
-            self.first_completed = min(first, self.first_completed or first)
+        self.completed += len(completed)
         return len(added)

@@ -84,8 +84,8 @@ def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.Da
     )
 
 
-def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineView, first_day: str = "") -> int:
-    """Make Redis serve each entity's newest stored row, of those from a day on; returns how many rows were written.
+def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineView) -> int:
+    """Make Redis serve each entity's newest stored row; returns how many rows were written.
 
     The caller holds the lock of batch writers, so that no correction comes in between.
 
@@ -93,8 +93,7 @@ def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineVie
         redis.RedisError: Redis is away; run it again.
     """
     online.settle()
-    days = newest_by_day(data_root, view, first_day)
-    return sum(_write(online, view, rows, overwrites=True) for _, _, rows in days)
+    return sum(_write(online, view, rows, overwrites=True) for _, _, rows in newest_by_day(data_root, view))
 
 
 def restore(
