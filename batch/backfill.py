@@ -208,7 +208,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(command)
     command.add_argument("--heal", action="store_true", help="correct stored rows, Redis too; needs --mode complete")
     command.add_argument(
-        "--from", dest="source", type=Path, metavar="PATH", help="add events of JSON lines or Parquet (file or folder)"
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="add events of JSON lines or Parquet (file or folder); rejects are kept in DATA_ROOT",
     )
     command.add_argument(
         "--partitions", type=integer(1, MOST_PARTITIONS), help="of the topic, for --from (default: as the stream knows)"

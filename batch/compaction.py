@@ -27,7 +27,7 @@ from rich.table import Table
 from batch.lock import BatchRunningError, only_batch_writer
 from feast_repo import disk
 from feast_repo.commands import Command, as_it_is
-from feast_repo.files import day_folders
+from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import publish, scan
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder, progress_folder
@@ -99,12 +99,12 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
             for table, day in bar.track(days, description="merging files"):
                 finish(day)
                 summary = done[table.name]
-                summary.before += len(list(day.glob("*.parquet")))
+                summary.before += len(data_files(day))
                 while groups := list(_groups(table, day)):  # merged files may be smaller than the sum, and merge again
                     for group in groups:
                         merge(day, group, table.order)
                     finish(day)
-                summary.after += len(list(day.glob("*.parquet")))
+                summary.after += len(data_files(day))
         return done
 
 
@@ -134,7 +134,7 @@ def _groups(table: _TableFiles, day: Path) -> Iterator[list[Path]]:
     """Files to merge into one each, in order of their names: at least two, and together at most what is the target."""
     group: list[Path] = []
     held = 0.0
-    for file in sorted(day.glob("*.parquet")):
+    for file in data_files(day):
         size = _share_of_target(file)
         if size >= HALF or not (file.name.startswith(MERGED) or table.is_settled(file)):
             continue

@@ -15,6 +15,7 @@ from batch.quality_validation import ROW, Batch, Finding, validate
 from batch.stored import CREATED, TIME
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features, user_profile_features
+from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import day_folder, publish, scan
 from feast_repo.tables import features_folder
 from feast_repo.views import offline_columns
@@ -114,8 +115,8 @@ def replay(candidate: Candidate, time: datetime, root: Path, docs: Path) -> Gate
 
 def newest_time(root: Path) -> datetime | None:
     """From when the newest published profiles hold."""
-    days = sorted(features_folder(root, VIEW.name).glob("dt=*/*.parquet"), key=lambda file: file.parent.name)
-    last = [file for file in days if file.parent == days[-1].parent]
+    by_day = map(data_files, reversed(day_folders(features_folder(root, VIEW.name))))
+    last = next(filter(None, by_day), [])
     if not last:
         return None
     time = scan(last).select(pl.col(TIME).max()).collect().item()
@@ -125,7 +126,7 @@ def newest_time(root: Path) -> datetime | None:
 def published(root: Path, time: datetime | None) -> pl.DataFrame:
     """The published rows of a time, one a user."""
     folder, columns = features_folder(root, VIEW.name), offline_columns(VIEW)
-    files = [] if time is None else sorted(day_folder(folder, f"{time:%Y-%m-%d}").glob("*.parquet"))
+    files = [] if time is None else data_files(day_folder(folder, f"{time:%Y-%m-%d}"))
     if not files:
         return pl.DataFrame(schema=columns)
     rows = scan(files, columns)

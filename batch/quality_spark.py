@@ -6,7 +6,10 @@ files, and go from there to where they are published without being held.
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from feast_repo.views import BatchView
 
 
+PATTERN = re.compile(r"[\[\]{}*?\\,]")
 TYPES = {"Int64": "bigint", "Float64": "double"}
 
 
@@ -52,7 +56,10 @@ class SparkCandidate:
             reader = self._spark.read.option("recursiveFileLookup", "true")  # or a folder `dt=...` adds a column
             # As Polars reads it: a quote is doubled, a line break within quotes belongs to the value.
             csv = {"header": "true", "escape": '"', "multiLine": "true", "mode": "FAILFAST"}
-            raw = reader.options(**csv).csv(local_url(path)) if kind == "csv" else reader.parquet(local_url(path))
+            if kind == "csv":
+                raw = reader.options(**csv).csv(local_url(self._plain(path)))
+            else:
+                raw = reader.parquet(local_url(path))
             check_columns(path, view, raw.columns)
             numbers = {name for name, dtype in raw.dtypes if dtype in {"float", "double"}}
             given = (
@@ -65,6 +72,20 @@ class SparkCandidate:
             # A CSV file is read by one task, since it can't be cut at a line break within quotes.
             self._text = numbered.repartition(self._spark.sparkContext.defaultParallelism).persist()
             self.rows = self._text.count()
+
+    def _plain(self, path: Path) -> Path:
+        """The path, or a link to it where Spark would take the path for a pattern.
+
+        Spark expands the path of a multi-line CSV file twice, so no escape helps. Workers on other machines don't see
+        the link.
+        """
+        if PATTERN.search(str(path.resolve())) is None:
+            return path
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        link = Path(folder, "table.csv")
+        link.symlink_to(path.resolve())
+        return link
 
     def frame(self) -> Any:
         """What the rules see, for Spark."""

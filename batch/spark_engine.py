@@ -285,7 +285,7 @@ def local_url(path: Path) -> str:
     Raises:
         ArchiveError: it has a colon, which Hadoop's file systems don't allow.
     """
-    absolute = str(path.resolve())
+    absolute = str(path.absolute())
     if ":" in absolute:
         message = f"Spark can't read a path with a colon, such as {absolute}: use --engine polars"
         raise ArchiveError(message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis import Redis
 
+from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import scan
 from feast_repo.tables import features_folder
 from feast_repo.views import SERVED
@@ -35,8 +36,8 @@ class Check:
 
 def rows_of(folder: Path) -> pl.DataFrame:
     """All rows of a table under DATA_ROOT, null where a feature was not declared yet; an empty frame without files."""
-    files = [scan(file).collect() for file in sorted(folder.glob("dt=*/*.parquet"))]
-    return pl.concat(files, how="diagonal") if files else pl.DataFrame()
+    files = [file for day in day_folders(folder) for file in data_files(day)]
+    return pl.concat([scan(file).collect() for file in files], how="diagonal") if files else pl.DataFrame()
 
 
 def newest_rows(data_root: Path, view: WindowedView | BatchView) -> pl.DataFrame:
