@@ -7,8 +7,9 @@ that is still being written, Dask needs minutes), and a row of `user_profile_fea
 rows to join, a user and a time each, lie in the last two and a half days. What is asked for is what a training set is
 made of: `get_historical_features` of the whole feature service, as served (rows that had been created by then).
 
-Ours and Feast's DuckDB store both run Feast's query in DuckDB; ours lists the days that can matter and plans again if
-compaction takes a file away. What bounds them is told beside: the same join by hand with Polars, for these two views.
+Ours computes which stored row answers each asked one and takes their values; Feast's DuckDB store runs a query that
+joins each row with all earlier ones of its entity. The bound is told beside: the same join by hand with Polars, for
+these two views.
 
 All values are compared with those of the join by hand: how many rows come out, and how many of them are right.
 """

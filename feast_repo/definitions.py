@@ -9,8 +9,8 @@ from feast.data_format import ParquetFormat
 from feast.types import Float64, Int64, String
 
 from feast_repo.features import purchase_prediction
-from feast_repo.offline_store import SCHEMA_TAG
 from feast_repo.settings import StoreSettings
+from feast_repo.source_columns import COLUMNS_TAG
 from feast_repo.tables import features_folder
 from feast_repo.views import SERVED, BatchView, WindowedView, offline_columns
 
@@ -31,7 +31,7 @@ def _file_source(view: WindowedView | BatchView) -> FileSource:
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",
-        tags={SCHEMA_TAG: json.dumps(columns)},
+        tags={COLUMNS_TAG: json.dumps(columns)},
     )
 
 

@@ -1,68 +1,61 @@
-"""A Feast offline store on Parquet in one folder per day: `<source>/dt=YYYY-MM-DD/*.parquet`.
+"""A Feast offline store on Parquet: Feast's own files, and tables in one folder per day.
 
-Reads are Feast's DuckDB store, limited to the days that can matter. Writes only ever add whole files, so concurrent
-writers lose nothing and a reader never sees half a write; Feast's own file stores rewrite the whole file. A source that
-doesn't tell its columns (see `SCHEMA_TAG`) is left to Feast's store: it is some other file.
+A source in day folders, `<source>/dt=YYYY-MM-DD/*.parquet`, tells its columns in a tag (see `source_columns.py`).
+Writes only ever add whole files, so concurrent writers lose nothing and a reader never sees half a write; Feast's own
+file stores rewrite the whole file. Every other source is read and written where it is, as Feast's file stores do.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import duckdb
-import ibis
-import pandas as pd
+import numpy as np
 import polars as pl
-from feast.infra.offline_stores.duckdb import (
-    DuckDBOfflineStore,
-    DuckDBOfflineStoreConfig,
-    _read_data_source,
-    _write_data_source,
-)
-from feast.infra.offline_stores.file_source import FileSource
-from feast.infra.offline_stores.ibis import (
-    IbisRetrievalJob,
-    get_historical_features_ibis,
-    pull_all_from_table_or_query_ibis,
-    pull_latest_from_table_or_query_ibis,
-)
-from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import get_pyarrow_schema_from_batch_source
+from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.utils import compute_non_entity_date_range
 
-from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import day_folder, despite_compaction, publish
-from feast_repo.views import SERVED
+from feast_repo.events import INT64_MAX
+from feast_repo.history import ViewHistory, as_of_each_row, as_of_one_time, asked_of, taken
+from feast_repo.parquet import day_folder, publish
+from feast_repo.point_in_time import Rows, newest
+from feast_repo.retrieval_job import ArrowJob, write_file
+from feast_repo.source_columns import arrow_schema, is_ours, pushed_columns, stored_columns
+from feast_repo.source_reader import is_parquet, read_rows, source_folder
+from feast_repo.ticks import common_unit, ticks, to_ticks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
-    import pyarrow as pa
+    import pandas as pd
     from feast import FeatureView
     from feast.data_source import DataSource
     from feast.infra.offline_stores.offline_store import RetrievalJob
     from feast.infra.registry.base_registry import BaseRegistry
     from feast.repo_config import RepoConfig
-
-SCHEMA_TAG = "columns"
-"""Tag of a source that holds the columns that a push brings, as JSON, so that an empty folder has a schema, too."""
+    from numpy.typing import NDArray
 
 _ignore_served: ContextVar[bool] = ContextVar("ignore_served", default=False)
-FOREVER = timedelta(days=36_500)
-FILE_IS_GONE = ("No files found", "No such file")
-"""What the text of DuckDB's error says."""
-_TYPES: dict[str, Any] = {
-    "String": pl.String,
-    "Int64": pl.Int64,
-    "Float64": pl.Float64,
-    str(UTC_MICROSECONDS): UTC_MICROSECONDS,
-}
+
+
+@contextmanager
+def ignoring_served() -> Iterator[None]:
+    """Point-in-time joins with `filter_by_created_timestamp` that begin in here go by creation alone."""
+    before = _ignore_served.set(True)
+    try:
+        yield
+    finally:
+        _ignore_served.reset(before)
 
 
 class PartitionedParquetOfflineStoreConfig(DuckDBOfflineStoreConfig):
@@ -74,40 +67,58 @@ class PartitionedParquetOfflineStoreConfig(DuckDBOfflineStoreConfig):
 
 
 class PartitionedParquetOfflineStore(DuckDBOfflineStore):
-    """Day-partitioned Parquet. A point-in-time join gives one row for each entity row, in any order."""
+    """Parquet files and day folders. A point-in-time join gives one row for each entity row, in their order."""
 
     @staticmethod
-    def get_historical_features(
+    def get_historical_features(  # noqa: PLR0917  (Feast's signature)
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: pd.DataFrame,
+        entity_df: pd.DataFrame | str | None,
         registry: BaseRegistry,
         project: str,
-        full_feature_names: bool = False,  # noqa: FBT001, FBT002  (Feast's signature)
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002
         filter_by_created_timestamp: bool = False,  # noqa: FBT001, FBT002
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Join features as of each entity row's time, reading only days within reach of a TTL.
+        """Join features as of each entity row's time, reading only what is within reach of a TTL.
 
-        With `filter_by_created_timestamp`, a row counts from when it was created and served (see `as_served`).
+        `entity_df` is a frame, the SQL of one for DuckDB, or None: then each entity with a row alive at `end_date`
+        (naive: UTC; None: now) gets a row as of then. As in Feast's Dask store, the TTL decides what is alive, and
+        `start_date` is only told in the metadata. With `filter_by_created_timestamp`, a row counts from when it was
+        created, and in day folders also served, unless it is asked for `ignoring_served`.
+
+        Raises:
+            ValueError: the entity frame doesn't fit the views.
         """
-        time_column = infer_event_timestamp_from_entity_df(dict(zip(entity_df.columns, entity_df.dtypes, strict=True)))
-        times = pd.to_datetime(entity_df[time_column], utc=True).dropna()
-        reach = max((view.ttl or FOREVER for view in feature_views), default=FOREVER)
-        days = (None, None) if times.empty else ((times.min() - reach).date(), times.max().date())
-        return _ReplanningJob(
-            lambda: get_historical_features_ibis(
-                config=config,
-                feature_views=feature_views,
-                feature_refs=feature_refs,
-                entity_df=entity_df,
-                registry=registry,
-                project=project,
-                full_feature_names=full_feature_names,
-                filter_by_created_timestamp=filter_by_created_timestamp,
-                data_source_reader=_reader(*days, served=filter_by_created_timestamp and not _ignore_served.get()),
-                data_source_writer=_write_data_source,
-            )
+        as_served = filter_by_created_timestamp and not _ignore_served.get()
+        views = [
+            ViewHistory(view, feature_refs, full_names=full_feature_names, as_served=as_served)
+            for view in feature_views
+        ]
+        if entity_df is None:
+            first, last = compute_non_entity_date_range(feature_views, start_date=start_date, end_date=end_date)
+            keys: list[str] = []
+
+            def read() -> pa.Table:
+                return as_of_one_time(last, views, config.repo_path, as_known=filter_by_created_timestamp)
+        else:
+            asked = asked_of(entity_df)
+            first, last = asked.span() or (None, None)
+            keys = [name for name in asked.table.column_names if name != asked.time]
+
+            def read() -> pa.Table:
+                return as_of_each_row(asked, views, config.repo_path, as_known=filter_by_created_timestamp)
+
+        return ArrowJob(
+            read,
+            config,
+            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            full_feature_names=full_feature_names,
+            metadata=RetrievalMetadata(
+                features=feature_refs, keys=keys, min_event_timestamp=first, max_event_timestamp=last
+            ),
         )
 
     @staticmethod
@@ -122,20 +133,17 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """Each entity's newest row within a range; this feeds materialization."""
-        return _ReplanningJob(
-            lambda: pull_latest_from_table_or_query_ibis(
-                config=config,
-                data_source=data_source,
-                join_key_columns=join_key_columns,
-                feature_name_columns=feature_name_columns,
-                timestamp_field=timestamp_field,
-                created_timestamp_column=created_timestamp_column,
-                start_date=start_date,
-                end_date=end_date,
-                data_source_reader=_reader(_utc_day(start_date), _utc_day(end_date)),
-                data_source_writer=_write_data_source,
-            )
-        )
+
+        def read() -> pa.Table:
+            columns = _columns(join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+            table, times = _within(config, data_source, columns, timestamp_field, start_date, end_date)
+            keys = {name: pl.Series(pl.from_arrow(table[name])) for name in join_key_columns}
+            created = table[created_timestamp_column] if created_timestamp_column else None
+            if created is not None:
+                created = ticks(created, common_unit([created.type]), str(created_timestamp_column))
+            return _with_key(_rows(table, newest(Rows(keys, times, created))), join_key_columns)
+
+        return ArrowJob(read, config)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -149,158 +157,108 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """All rows within a range."""
-        return _ReplanningJob(
-            lambda: pull_all_from_table_or_query_ibis(
-                config=config,
-                data_source=data_source,
-                join_key_columns=join_key_columns,
-                feature_name_columns=feature_name_columns,
-                timestamp_field=timestamp_field,
-                created_timestamp_column=created_timestamp_column,
-                start_date=start_date,
-                end_date=end_date,
-                data_source_reader=_reader(_utc_day(start_date), _utc_day(end_date)),
-                data_source_writer=_write_data_source,
-            )
-        )
+
+        def read() -> pa.Table:
+            columns = _columns(join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+            table, _ = _within(config, data_source, columns, timestamp_field, start_date, end_date)
+            return _with_key(table, join_key_columns)
+
+        return ArrowJob(read, config)
 
     @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Add the rows as one file a day, named by their content: the same call again changes nothing.
+        """Add rows. In day folders they are one file a day, named by its content: the same call again changes nothing.
+
+        A plain file is replaced by one that has the rows in front, as in Feast.
 
         Raises:
-            ValueError: a row has no event time.
+            ValueError: a row has no event time, or the columns are not the source's.
             OSError: the disk is full or not writable; days that were written before stay.
         """
         source = feature_view.batch_source
-        if SCHEMA_TAG not in source.tags:
-            DuckDBOfflineStore.offline_write_batch(config, feature_view, table, progress)
-            return
-        columns, brought = stored_columns(source), pushed_columns(source)
-        rows = pl.DataFrame(table).select(brought.keys()).with_columns(pl.lit(None).alias(SERVED))
-        rows = rows.select(columns.keys()).cast(columns)
-        if without := rows[source.timestamp_field].null_count():
-            message = f"{without} of {len(rows)} rows for {feature_view.name!r} have no {source.timestamp_field}"
-            raise ValueError(message)
-        days = rows[source.timestamp_field].dt.strftime("%Y-%m-%d").alias("#day")
-        for (day,), part in rows.with_columns(days).partition_by("#day", as_dict=True, include_key=False).items():
-            content = hashlib.blake2b(part.write_ipc(None).getvalue(), digest_size=16).hexdigest()
-            publish(day_folder(source_folder(source, config.repo_path), day) / f"push-{content}.parquet", part)
+        if source is not None and is_ours(source):
+            _add_days(source, config.repo_path, table, feature_view.name)
+        elif source is not None and is_parquet(source) and source_folder(source, config.repo_path).is_file():
+            _add_to_file(source, config, table)
+        else:
+            DuckDBOfflineStore.offline_write_batch(config, feature_view, table, None)
         if progress is not None:
-            progress(len(rows))
+            progress(len(table))
 
     @staticmethod
     def get_table_column_names_and_types_from_data_source(
         config: RepoConfig, data_source: DataSource
     ) -> list[tuple[str, str]]:
-        """The columns that a push brings, whether rows are there or not."""
-        if SCHEMA_TAG not in data_source.tags:
+        """The columns and their Arrow types; of day folders those that a push brings, whether rows are there or not."""
+        if not is_ours(data_source):
             return list(data_source.get_table_column_names_and_types(config))
-        return [(name, str(dtype)) for name, dtype in pushed_columns(data_source).items()]
+        return [(field.name, str(field.type)) for field in arrow_schema(pushed_columns(data_source))]
 
 
-class _ReplanningJob(IbisRetrievalJob):
-    """A query that is planned on a new listing if a listed file is gone, which is what compaction does to files."""
-
-    def __init__(self, plan: Callable[[], IbisRetrievalJob]) -> None:
-        self._plan = plan
-        with _quietly():  # planning opens the files for their schemas, so it can miss one, too
-            self.__dict__.update(despite_compaction(plan, FILE_IS_GONE).__dict__)
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._read(super()._to_df_internal, timeout)
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._read(super()._to_arrow_internal, timeout)
-
-    def _read(self, read: Callable[[int | None], Any], timeout: int | None) -> Any:
-        def read_or_plan_again() -> Any:
-            try:
-                return read(timeout)
-            except duckdb.IOException:
-                self.table = self._plan().table
-                raise
-
-        with _quietly():
-            return despite_compaction(read_or_plan_again, FILE_IS_GONE)
+def _columns(keys: list[str], features: list[str], time: str, created: str | None) -> list[str]:
+    return list(dict.fromkeys([*keys, *features, time, *([created] if created else [])]))
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the warning that Ibis calls DuckDB by an old name, which Feast makes everybody see."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"fetch_arrow_table\(\) is deprecated", DeprecationWarning)
-        yield
+def _within(
+    config: RepoConfig,
+    source: DataSource,
+    columns: Sequence[str],
+    time_column: str,
+    start: datetime | None,
+    end: datetime | None,
+) -> tuple[pa.Table, pl.Series]:
+    """The rows from `start` to `end`, both included (naive: UTC), and their times."""
+    first, last = (None if time is None else _aware(time) for time in (start, end))
+    table = read_rows(source, config.repo_path, columns, time_column, first, last)
+    unit = common_unit([table[time_column].type])
+    times = ticks(table[time_column], unit, time_column)
+    inside = times.is_not_null().to_numpy()
+    for time, compare in ((first, times.__ge__), (last, times.__le__)):
+        if time is not None:
+            bound = max(-INT64_MAX, min(to_ticks(time, unit), INT64_MAX))
+            inside &= compare(bound).fill_null(value=False).to_numpy()
+    if inside.all():
+        return table, times
+    rows = np.flatnonzero(inside)
+    return _rows(table, rows), times.gather(rows)
 
 
-def pushed_columns(source: DataSource) -> pl.Schema:
-    """The columns that a push to a source brings, with their Polars types, from its `SCHEMA_TAG`."""
-    return pl.Schema({name: _TYPES[dtype] for name, dtype in json.loads(source.tags[SCHEMA_TAG]).items()})
+def _rows(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    return pa.table({name: taken(table[name], rows) for name in table.column_names})
 
 
-def stored_columns(source: DataSource) -> pl.Schema:
-    """Columns of a source's files in stored order, with their Polars types: those of a push, and `SERVED`."""
-    pushed = list(pushed_columns(source).items())
-    place = 1 + [name for name, _ in pushed].index(source.created_timestamp_column)
-    return pl.Schema([*pushed[:place], (SERVED, UTC_MICROSECONDS), *pushed[place:]])
+def _with_key(table: pa.Table, keys: list[str]) -> pa.Table:
+    """With the key by which Feast knows a view without entities."""
+    if keys:
+        return table
+    return table.append_column(DUMMY_ENTITY_ID, pa.repeat(pa.scalar(DUMMY_ENTITY_VAL), len(table)))
 
 
-def source_folder(source: DataSource, repo_path: Path | str | None) -> Path:
-    """The folder of a source's days; a relative one is below the folder of feature_store.yaml."""
-    return Path(FileSource.get_uri_for_file_path(repo_path, source.file_options.uri))
+def _add_days(source: DataSource, repo_path: Path | None, table: pa.Table, view: str) -> None:
+    columns, brought = stored_columns(source), pushed_columns(source)
+    rows = pl.DataFrame(table).select(brought.keys())
+    rows = rows.with_columns(pl.lit(None).alias(name) for name in columns if name not in brought)
+    rows = rows.select(columns.keys()).cast(columns)
+    if without := rows[source.timestamp_field].null_count():
+        message = f"{without} of {len(rows)} rows for {view!r} have no {source.timestamp_field}"
+        raise ValueError(message)
+    days = rows[source.timestamp_field].dt.strftime("%Y-%m-%d").alias("#day")
+    for (day,), part in rows.with_columns(days).partition_by("#day", as_dict=True, include_key=False).items():
+        content = hashlib.blake2b(part.write_ipc(None).getvalue(), digest_size=16).hexdigest()
+        publish(day_folder(source_folder(source, repo_path), day) / f"push-{content}.parquet", part)
 
 
-@contextmanager
-def ignoring_served() -> Iterator[None]:
-    """Point-in-time joins with `filter_by_created_timestamp` that begin in here go by creation alone."""
-    before = _ignore_served.set(True)
-    try:
-        yield
-    finally:
-        _ignore_served.reset(before)
+def _add_to_file(source: DataSource, config: RepoConfig, table: pa.Table) -> None:
+    _, columns = get_pyarrow_schema_from_batch_source(config, source)
+    if columns != table.column_names:
+        message = f"rows have the columns {table.column_names}, but source {source.name!r} has {columns}, in this order"
+        raise ValueError(message)
+    file = source_folder(source, config.repo_path)
+    stored = pq.read_table(file, partitioning=None)
+    write_file(pa.concat_tables([table.cast(stored.schema), stored]), str(file))
 
 
-def as_served(rows: ibis.Table, created: str) -> ibis.Table:
-    """Rows with the time from which they could be served in `created`: when they were made, or served if that is later.
-
-    A stream that was down makes rows by its log's times, and serves them when it is back.
-    """
-    served = ibis.greatest(rows[created], ibis.coalesce(rows[SERVED], rows[created]))
-    return rows.mutate(**{created: served})
-
-
-def _reader(first: date | None, last: date | None, *, served: bool = False) -> Callable[[DataSource, str], ibis.Table]:
-    """A reader of the days from `first` to `last`; None: without that bound. `served`: as `as_served` says."""
-
-    def read(source: DataSource, repo_path: str) -> ibis.Table:
-        if SCHEMA_TAG not in source.tags:
-            return _read_data_source(source, repo_path)
-        empty = ibis.memtable(pl.DataFrame(schema=stored_columns(source)).to_arrow())
-        files = [
-            str(file)
-            for folder in day_folders(source_folder(source, repo_path))
-            if _within(folder, first, last)
-            for file in data_files(folder)
-        ]
-        if not files:
-            return empty
-        stored = ibis.read_parquet(files, hive_partitioning=False, union_by_name=True)
-        # Days from before a feature was declared: their rows have null for it.
-        lacking = {name: ibis.null(dtype) for name, dtype in empty.schema().items() if name not in stored.columns}
-        stored = stored.mutate(**lacking) if lacking else stored
-        return as_served(stored, source.created_timestamp_column) if served else stored
-
-    return read
-
-
-def _within(folder: Path, first: date | None, last: date | None) -> bool:
-    day = date.fromisoformat(folder.name.removeprefix("dt="))
-    return (first is None or day >= first) and (last is None or day <= last)
-
-
-def _utc_day(time: datetime | None) -> date | None:
-    if time is None:
-        return None
-    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)).date()
+def _aware(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

@@ -1,15 +1,17 @@
-"""Feast's Redis store, reached by `REDIS_URL`.
+"""Feast's Redis store, reached by `REDIS_URL` or by Feast's own `connection_string`.
 
-Keys, values and reads are Feast's. The connection is ours, since Feast's own connection string can hold neither a URL
-nor a password with a comma; and so is the comparison of event times when rows are written, since Feast reads first and
-writes later, so that a newer row that comes in between would be lost.
+Keys, values and reads are Feast's. The connection is ours, since a connection string can hold neither a URL nor a
+password with a comma; and so is the comparison of event times when rows are written, since Feast reads first and writes
+later, so that a newer row that comes in between would be lost. Asynchronous clients live as long as their event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from pydantic import model_validator
@@ -28,13 +30,15 @@ from feast_repo.redis_pipe import ask
 from feast_repo.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from feast import Entity, FeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
     from feast.repo_config import RepoConfig
+
+    Held: TypeAlias = tuple[AsyncGenerator[redis_asyncio.Redis, None], redis_asyncio.Redis]
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ registry.install()
 
 
 class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
-    """`online_store:` in feature_store.yaml; the address comes from the settings."""
+    """`online_store:` in feature_store.yaml; without a `connection_string` the address comes from the settings."""
 
     type: Literal["feast_repo.online_store.RedisUrlOnlineStore"] = "feast_repo.online_store.RedisUrlOnlineStore"
 
@@ -97,10 +101,19 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
         Raises:
             ValueError: an option of another way to connect is set.
         """
-        if unused := self.model_fields_set & {"connection_string", "redis_type", "sentinel_master", "client"}:
+        if unused := self.model_fields_set & {"redis_type", "sentinel_master", "client"}:
             message = f"{sorted(unused)} have no effect: set REDIS_URL, or use `type: redis` for a cluster or Sentinel"
             raise ValueError(message)
         return self
+
+    def address(self) -> tuple[str, dict[str, Any]]:
+        """The server's URL, and further options of redis-py."""
+        if "connection_string" not in self.model_fields_set:
+            return StoreSettings().redis_url, {}
+        (node, *_), options = RedisOnlineStore._parse_connection_string(self.connection_string)  # noqa: SLF001  (Feast's form)
+        scheme = "rediss" if options.pop("ssl", False) else "redis"
+        secrets = {name: str(options.pop(name)) for name in ("username", "password") if name in options}
+        return f"{scheme}://{node['host']}:{node.get('port', 6379)}/{options.pop('db', 0)}", secrets | options
 
 
 class Recorder:
@@ -140,15 +153,18 @@ class Recorder:
 
 
 class RedisUrlOnlineStore(RedisOnlineStore):
-    """Feast's Redis store at `StoreSettings().redis_url`."""
+    """Feast's Redis store at the address of its configuration."""
 
     _client: Redis | None = None
-    _client_async: redis_asyncio.Redis | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Held] = WeakKeyDictionary()
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Redis:
-        del online_store_config
         if self._client is None:
-            self._client = connect(StoreSettings().redis_url)
+            url, options = cast("RedisUrlOnlineStoreConfig", online_store_config).address()
+            self._client = connect(url, **options)
         return self._client
 
     def online_write_batch(
@@ -196,12 +212,36 @@ class RedisUrlOnlineStore(RedisOnlineStore):
         except RedisError as error:
             logger.info("not looking for values of removed features: Redis does not answer (%s)", error)
 
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """`online_write_batch` in a thread of its own, so that `push_async` doesn't go back either.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> redis_asyncio.Redis:
-        del online_store_config
-        if self._client_async is None:
-            url = StoreSettings().redis_url
-            self._client_async = redis_asyncio.Redis.from_url(url, **connection_options(url))
-        return self._client_async
+        """The running event loop's client: a connection belongs to the loop that opened it."""
+        loop = asyncio.get_running_loop()
+        if (held := self._by_loop.get(loop)) is None:
+            keeper = _until_the_loop_ends(*cast("RedisUrlOnlineStoreConfig", online_store_config).address())
+            held = self._by_loop[loop] = keeper, await anext(keeper)
+        return held[1]
+
+
+async def _until_the_loop_ends(url: str, options: dict[str, Any]) -> AsyncGenerator[redis_asyncio.Redis, None]:
+    """Gives a client; `asyncio.run` and servers end their loop's generators, which closes its connections."""
+    client = redis_asyncio.Redis.from_url(url, **{**connection_options(url), **options})
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 def arguments(row: Mapping[str | bytes, bytes]) -> list[str | bytes]:

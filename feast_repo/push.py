@@ -13,15 +13,12 @@ import polars as pl
 from feast.data_source import PushMode
 from feast.errors import PushSourceNotFoundException
 
-from feast_repo.offline_store import (
-    SCHEMA_TAG,
-    PartitionedParquetOfflineStoreConfig,
-    source_folder,
-    stored_columns,
-)
+from feast_repo.offline_store import PartitionedParquetOfflineStoreConfig
 from feast_repo.online_view import TIME, OnlineView, newest_rows
 from feast_repo.parquet import day_folder, publish
 from feast_repo.redis_format import UnsupportedFormatError
+from feast_repo.source_columns import is_ours, stored_columns
+from feast_repo.source_reader import source_folder
 from feast_repo.tables import day, window_file
 from feast_repo.views import SERVED
 
@@ -68,7 +65,7 @@ class Pusher:
         except UnsupportedFormatError as reason:
             logger.warning("pushing through Feast, which is many times slower: %s", reason)
         self._offline_is_ours = isinstance(store.config.offline_store, PartitionedParquetOfflineStoreConfig) and all(
-            SCHEMA_TAG in view.batch_source.tags for view in self._views
+            is_ours(view.batch_source) for view in self._views
         )
 
     def settle(self) -> None:

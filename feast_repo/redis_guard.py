@@ -24,10 +24,15 @@ Stored = TypeVar("Stored")
 
 SWAP = """
 if (redis.call('HGET', KEYS[1], ARGV[2]) or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+for first = 2, #ARGV, 4000 do
+    redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 3999, #ARGV)))
+end
 return 1
 """
-"""Sets a hash (key; expected time or empty, time's field, time, fields and values) if its time is the expected one."""
+"""Sets a hash (key; expected time or empty, time's field, time, fields and values) if its time is the expected one.
+
+Lua can't hand over more than about 8,000 arguments at once. Nothing comes between the parts of one script.
+"""
 
 SWAP_SHA = hashlib.sha1(SWAP.encode()).hexdigest()  # noqa: S324  (the name that Redis gives to scripts)
 

@@ -62,9 +62,18 @@ def test_encrypted_addresses_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.connection_pool.connection_kwargs["db"] == 2
 
 
-@pytest.mark.parametrize(
-    "option", [{"connection_string": "localhost:6379"}, {"redis_type": "redis_cluster"}, {"client": "glide"}]
-)
+def test_a_connection_string_of_feasts_is_heeded() -> None:
+    text = "redis.example:6380,ssl=true,db=2,username=shop,password=secret,socket_timeout=1.5"
+    client = RedisUrlOnlineStore()._get_client(RedisUrlOnlineStoreConfig(connection_string=text))  # noqa: SLF001  (where Feast gets its client)
+    pool = client.connection_pool
+    assert pool.connection_class.__name__ == "SSLConnection"
+    expected = {"host": "redis.example", "port": 6380, "db": 2, "username": "shop", "password": "secret"}
+    assert {name: pool.connection_kwargs[name] for name in expected} == expected
+    assert pool.connection_kwargs["socket_timeout"] == 1.5
+    assert pool.connection_kwargs["socket_connect_timeout"] == 5
+
+
+@pytest.mark.parametrize("option", [{"redis_type": "redis_cluster"}, {"client": "glide"}])
 def test_options_that_would_be_ignored_are_refused(option: dict[str, str]) -> None:
     (name,) = option
     with pytest.raises(ValidationError, match=rf"{name}.*REDIS_URL"):

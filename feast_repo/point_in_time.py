@@ -1,0 +1,95 @@
+"""Which stored row answers a question for an entity as of a time.
+
+It is the newest of the entity's rows up to that time, unless it is older than the TTL; of rows with one event time the
+last created, and of those the last stored. Only numbers of rows are computed here, so values of any type pass through
+untouched, and rows out are rows in, in their order.
+
+Costs: sorting the stored rows' keys and times, and one merge with the asked ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+TIME, CREATED, STORED, ASKED, RANK, KNOWN = "#time", "#created", "#stored", "#asked", "#rank", "#known"
+NONE = -1
+"""Stands for no row."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Keys, and times as integers of one unit; both may have nulls. `created` is there for stored rows that tell it."""
+
+    keys: Mapping[str, pl.Series]
+    times: pl.Series
+    created: pl.Series | None = None
+
+    def frame(self) -> pl.DataFrame:
+        """As columns; a row without time or with a null in its key is nobody's."""
+        created = {} if self.created is None else {CREATED: self.created}
+        return pl.DataFrame({**self.keys, TIME: self.times, **created})
+
+
+def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool = False) -> NDArray[np.int64]:
+    """For each asked row the number of the stored row, or `NONE`. Both have the same keys, of the same types.
+
+    `ttl`: in units of the times; a row counts up to and with this age. `as_known`: only rows that had been created by
+    the asked time count, so what was corrected later is not seen.
+    """
+    keys = list(stored.keys)
+    rows = stored.frame().with_row_index(STORED).drop_nulls([*keys, TIME])
+    if stored.created is not None:
+        rows = rows.sort(TIME, CREATED, maintain_order=True)
+    else:
+        rows = rows.sort(TIME, maintain_order=True)
+    known = TIME
+    if as_known and stored.created is not None:
+        rows, known = _as_known(rows, keys), KNOWN
+    questions = asked.frame().with_row_index(ASKED).drop_nulls([*keys, TIME]).sort(TIME)
+    found = questions.join_asof(
+        rows.select(*keys, known, STORED),
+        left_on=TIME,
+        right_on=known,
+        by=keys or None,
+        coalesce=False,
+        check_sortedness=False,
+    ).drop_nulls(STORED)
+    which, row = found[ASKED].to_numpy(), found[STORED].to_numpy().astype(np.int64)
+    if ttl is not None:
+        # No stored time is after its question, so as unsigned numbers even differences beyond 63 bits are right.
+        ages = found[TIME].to_numpy().view(np.uint64) - stored.times.gather(row).to_numpy().view(np.uint64)
+        alive = ages <= min(ttl, 2**64 - 1)
+        which, row = which[alive], row[alive]
+    out = np.full(len(asked.times), NONE, np.int64)
+    out[which] = row
+    return out
+
+
+def _as_known(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Rows by the time from which they are known; of those known by then, each stands for the newest of its key."""
+    rows = rows.drop_nulls(CREATED).with_row_index(RANK).with_columns(pl.max_horizontal(TIME, CREATED).alias(KNOWN))
+    rows = rows.sort(KNOWN, RANK)
+    if rows[RANK].is_sorted():
+        return rows
+    newest = pl.col(RANK).cum_max()
+    ranked = rows.select(RANK, STORED)
+    rows = rows.drop(STORED).with_columns(newest.over(keys) if keys else newest)
+    return rows.join(ranked, on=RANK, how="left", maintain_order="left")
+
+
+def newest(stored: Rows) -> NDArray[np.int64]:
+    """The numbers of each key's newest row, ascending; rows with nulls in their key are a key of their own."""
+    rows = stored.frame().with_row_index(STORED).drop_nulls(TIME)
+    by = [TIME] if stored.created is None else [TIME, CREATED]
+    rows = rows.sort(by, maintain_order=True)
+    last = rows.unique(list(stored.keys), keep="last") if stored.keys else rows.tail(1)
+    return last[STORED].sort().to_numpy().astype(np.int64)
