@@ -48,11 +48,13 @@ class StreamIdentity:
 class Identity:
     """What a DATA_ROOT is: `id` (32 hex digits), Feast's project, its streams by declared name, and the view's meaning.
 
-    `streams` and `declaration` are empty until a run of the dataflow has recorded them.
+    `folder` is where the id was given (device and inode), so that `adopt` knows a copy. `streams` and `declaration` are
+    empty until a run of the dataflow has recorded them.
     """
 
     id: str
     project: str
+    folder: tuple[int, int]
     streams: dict[str, StreamIdentity] = field(default_factory=dict)
     declaration: dict[str, Any] = field(default_factory=dict)
 
@@ -79,11 +81,26 @@ def ensure(data_root: Path) -> Identity:
     with writing(data_root):
         if (known := load(data_root)) is not None:
             return known
-        made = Identity(uuid.uuid4().hex, project())
+        made = new(data_root)
         save(data_root, made)
     if progress_folder(data_root).exists():
         logger.info("%s comes from an older version and had no identity: it is %s now", data_root, made.id)
     return made
+
+
+def new(data_root: Path) -> Identity:
+    """An identity with an id that no other data has; nothing is written."""
+    return Identity(uuid.uuid4().hex, project(), folder(data_root))
+
+
+def folder(data_root: Path) -> tuple[int, int]:
+    """The folder's device and inode, which it keeps when it is renamed, and which a copy doesn't have.
+
+    Raises:
+        OSError: it isn't there.
+    """
+    status = data_root.stat()
+    return status.st_dev, status.st_ino
 
 
 def load(data_root: Path) -> Identity | None:
@@ -97,11 +114,12 @@ def load(data_root: Path) -> Identity | None:
     try:
         told = json.loads(path.read_bytes())
         streams = {name: StreamIdentity(**stream) for name, stream in told["streams"].items()}
-        return Identity(told["id"], told["project"], streams, told["declaration"])
+        device, inode = told["folder"]
+        return Identity(told["id"], told["project"], (device, inode), streams, told["declaration"])
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        message = f"{path} is damaged ({error!r}): restore it from a backup, or `python -m stream.recovery adopt`"
+        message = f"{path} is damaged ({error!r}): restore it, or `python -m stream.recovery adopt` makes a new one"
         raise IdentityError(message) from error
 
 

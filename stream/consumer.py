@@ -28,6 +28,7 @@ from stream.start_checks import first_process
 
 if TYPE_CHECKING:
     from stream.settings import StreamSettings
+    from stream.topic_watch import TopicWatch
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,13 @@ class Arrived:
     def __bool__(self) -> bool:
         return bool(self.batch.offsets) or self.end is not None or self.failure is not None
 
+    def add(self, later: Arrived) -> None:
+        """Take in what came after it."""
+        for ours, theirs in zip(self.batch.columns, later.batch.columns, strict=True):
+            ours.extend(theirs)
+        self.end = later.end if later.end is not None else self.end
+        self.failure = self.failure or later.failure
+
 
 class WorkerConsumer:
     """The consumer of one worker thread.
@@ -77,12 +85,13 @@ class WorkerConsumer:
         arrived = consumer.take(partition)      # never waits
         consumer.stop(partition)                # the last one closes it
 
-    Guarantee: each partition's messages come in offset order, each once, and none after a failure. Less than 100,000
-    wait for being taken. An error that passes is told, and waited for.
+    Guarantee: each partition's messages come in offset order, each once, and none after a failure. Each is from the
+    topic that `watch` knows. Less than 100,000 wait for being taken. An error that passes is told, and waited for.
     """
 
-    def __init__(self, settings: StreamSettings) -> None:
+    def __init__(self, settings: StreamSettings, watch: TopicWatch) -> None:
         self._topic = settings.kafka_topic
+        self._watch = watch
         self._consumer = Consumer(
             {
                 **DEFAULTS,
@@ -97,12 +106,20 @@ class WorkerConsumer:
         )
         self._new: dict[int, int] = {}
         self._arrived: dict[int, Arrived] = {}
+        self._unconfirmed: dict[int, Arrived] = {}
+        """What has come since the topic was last looked at: of a topic that was created anew it would be foreign."""
+        self._ticket: int | None = None
         self.waiting = 0
         """How many messages have arrived and were not taken."""
         self._committed: dict[int, int] = {}
         self.idle = False
         """Whether the last poll brought nothing for anyone."""
         self._tells_create_time = first_process()
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether something has come that can't be taken yet."""
+        return self._ticket is not None
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """A partition's first offset and the one after its last, as the broker says now.
@@ -127,9 +144,12 @@ class WorkerConsumer:
         self._new[partition] = offset
 
     def take(self, partition: int) -> Arrived:
-        """What has arrived of a partition; what has arrived of none of them is looked for."""
-        if not self._arrived[partition] and self.waiting < MESSAGES_PER_POLL:
+        """What has arrived of a partition and is confirmed."""
+        self._hand_over()
+        # Not only when there is nothing: what is there is worked on while Kafka is asked about what comes next.
+        if self._ticket is None and self.waiting < MESSAGES_PER_POLL:
             self._poll()
+            self._hand_over()
         arrived = self._arrived[partition]
         self._arrived[partition] = _nothing(partition, arrived.failure)
         self.waiting -= len(arrived.batch.offsets)
@@ -148,11 +168,22 @@ class WorkerConsumer:
                 self._hand_out(partition, list(run))
             self.idle = self.idle and not messages
             left = left - wanted if len(messages) == wanted else 0
+        if any(self._unconfirmed.values()):
+            self._ticket = self._watch.ask()
+
+    def _hand_over(self) -> None:
+        """Let what is confirmed be taken."""
+        if self._ticket is None or not self._watch.confirms(self._ticket):
+            return
+        for partition, arrived in self._unconfirmed.items():
+            if partition in self._arrived:
+                self._arrived[partition].add(arrived)
+        self._unconfirmed, self._ticket = {}, None
 
     def _hand_out(self, partition: int, messages: list[Message]) -> None:
         # An error that is not about one partition is one of each; what is left of a stopped one is no one's.
         for taker in list(self._arrived) if partition < 0 else {partition} & self._arrived.keys():
-            arrived = self._arrived[taker]
+            arrived = self._unconfirmed.setdefault(taker, _nothing(taker, self._arrived[taker].failure))
             if arrived.failure is None:
                 self._add(arrived.batch, self._good(taker, messages, arrived))
 
@@ -207,7 +238,8 @@ class WorkerConsumer:
 
     def stop(self, partition: int) -> None:
         """Read no more of a partition; the last one leaves the broker, which gets a second for that."""
-        self.waiting -= len(self._arrived.pop(partition).batch.offsets)
+        for held in (self._arrived.pop(partition), self._unconfirmed.pop(partition, _nothing(partition))):
+            self.waiting -= len(held.batch.offsets)
         if not self._arrived:
             self._leave()
         elif self._new.pop(partition, None) is None:

@@ -27,8 +27,9 @@ from pydantic import ValidationError
 from feast_repo.settings import problem
 from stream import metrics
 from stream.decoding import DecodedBatch, Decoder, RawBatch
-from stream.kafka import KafkaUnavailableError, topic_partitions
+from stream.kafka import KafkaUnavailableError
 from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
+from stream.origin import check, record
 from stream.recovery import prepare
 from stream.recovery_store import RecoveryError
 from stream.routing import key_of
@@ -37,6 +38,7 @@ from stream.source import KafkaSource
 from stream.start_checks import look_at_topic
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS
 from stream.stores import Stores
+from stream.topic import Topic
 from stream.window_step import Windows
 
 
@@ -62,9 +64,11 @@ def ready() -> StreamSettings:
         settings = StreamSettings()
         process, recovery = bytewax_arguments(sys.argv)
         lock_run(settings.data_root, recovery)
-        topic_partitions(settings)  # Kafka first, since it is refused at once where Redis is waited for
+        stream = Topic(settings).identity()  # Kafka first, since it is refused at once where Redis is waited for
+        check(settings, stream, recovery)
         if recovery is not None:
-            prepare(settings, recovery)
+            prepare(settings, stream, recovery)
+        record(settings, stream)
         look_at_topic(settings)
         metrics.serve(settings, process)
     except ValidationError as invalid:

@@ -7,7 +7,7 @@ letter with its raw bytes and the first reason that holds, in the order of `docs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -30,6 +30,11 @@ class RawBatch:
     keys: list[bytes | None]
     kafka_timestamps: list[int]
     offsets: list[int]
+
+    @property
+    def columns(self) -> tuple[list[Any], ...]:
+        """The lists, in declared order."""
+        return self.values, self.keys, self.kafka_timestamps, self.offsets
 
     @property
     def next_offset(self) -> int:

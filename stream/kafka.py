@@ -65,20 +65,29 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
         ValueError: the properties file is wrong.
         OSError: the properties file can't be read.
     """
-    admin = AdminClient({**client_config(settings), "log_level": 0})
+    return look_up(AdminClient({**client_config(settings), "log_level": 0}), settings)[1]
+
+
+def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, list[int]]:
+    """The cluster's id (None: it tells none), and the topic's partition ids, ascending.
+
+    Raises:
+        KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist.
+    """
     try:
         # All topics, since brokers may create a topic that is asked for by name.
-        topic = admin.list_topics(timeout=METADATA_TIMEOUT_S).topics.get(settings.kafka_topic)
+        told = admin.list_topics(timeout=METADATA_TIMEOUT_S)
     except KafkaException as error:
         message = (
             f"no Kafka broker answers at {settings.kafka_bootstrap_servers}: {error.args[0].str()}; "
             "check KAFKA_BOOTSTRAP_SERVERS, or start one with `python -m sandbox up`"
         )
         raise KafkaUnavailableError(message) from error
+    topic = told.topics.get(settings.kafka_topic)
     if topic is None or topic.error is not None or not topic.partitions:
         message = (
             f"topic {settings.kafka_topic!r} is not on {settings.kafka_bootstrap_servers}; "
             "create it, or name another with KAFKA_TOPIC"
         )
         raise KafkaUnavailableError(message)
-    return sorted(topic.partitions)
+    return told.cluster_id, sorted(topic.partitions)

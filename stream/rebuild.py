@@ -8,8 +8,6 @@ that stopped where the progress record ends. It reads no Kafka and writes nothin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import bytewax.operators as op
 import polars as pl
 from bytewax.dataflow import Dataflow
@@ -17,66 +15,14 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from feast_repo.events import Timestamp
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import despite_compaction, scan
 from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import day, event_columns, events_folder, progress_folder
+from feast_repo.tables import progress_folder
+from stream.archive_tail import ArchiveTail
 from stream.routing import key_of
 from stream.settings import StreamSettings
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS, parts
 from stream.stopping import refuse
-from stream.windows import SnapshotError, WindowEngine, tail_start_ms
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feast_repo.events import EventDeclaration
-    from feast_repo.views import WindowedView
-
-
-def archived_engine(data_root: Path, view: WindowedView, progress: Progress) -> WindowEngine:
-    """The engine of one partition as it was at the partition's progress record.
-
-    Raises:
-        SnapshotError: the archive was written under another allowed lateness, or lacks records.
-    """
-    if progress.watermark_ms is None:  # nothing but dead letters so far
-        return WindowEngine(view)
-    events, time = view.events, view.events.by_name[view.events.time]
-    start_ms = tail_start_ms(view, progress.watermark_ms)
-    # The folder is the day of the Kafka time, and an event is at most so far ahead of that.
-    ahead_ms = time.max_ahead_ms if isinstance(time, Timestamp) else 0
-    tail = despite_compaction(
-        lambda: (
-            _archived(data_root, events, progress, first_day=day(max(0, start_ms - ahead_ms)))
-            .with_columns(pl.col("kafka_timestamp", "watermark", events.time).dt.epoch("ms"))
-            .filter(pl.col(events.time) >= start_ms)
-            .sort("offset")
-            .collect()
-        )
-    )
-    latest = despite_compaction(
-        lambda: (
-            _archived(data_root, events, progress)
-            .select(pl.col("kafka_timestamp").max().dt.epoch("ms"))
-            .collect()
-            .item()
-        )
-    )
-    if latest is None:
-        message = f"the archive has no records of partition {progress.partition}, whose progress record tells of some"
-        raise SnapshotError(message)
-    return WindowEngine.rebuild(view, tail, progress.watermark_ms + view.lateness_ms, latest)
-
-
-def _archived(data_root: Path, events: EventDeclaration, progress: Progress, first_day: str = "") -> pl.LazyFrame:
-    """The partition's accepted records that the progress record speaks of, by Kafka-time day."""
-    folders = [folder for folder in day_folders(events_folder(data_root)) if folder.name >= f"dt={first_day}"]
-    files = sorted(file for folder in folders for file in data_files(folder))
-    records = scan(files, event_columns(events))
-    records = records.filter(partition=progress.partition).filter(pl.col("offset") < progress.next_offset)
-    return records.unique("offset")  # a compaction that was ended half-way leaves copies
+from stream.windows import SnapshotError
 
 
 class _Positions(FixedPartitionedSource[tuple[str, Progress], int]):
@@ -118,7 +64,7 @@ class _Windows(StatefulBatchLogic[Progress, None, bytes]):
     def on_batch(self, values: list[Progress]) -> tuple[list[None], bool]:
         try:
             for progress in values:
-                self._state = archived_engine(self._settings.data_root, self._settings.view, progress).snapshot()
+                self._state = ArchiveTail(self._settings.data_root, self._settings.view, progress).engine().snapshot()
         except (SnapshotError, OSError, pl.exceptions.PolarsError) as error:
             refuse(str(error))
         return [], StatefulBatchLogic.RETAIN

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from bytewax.recovery import init_db_dir
 
+from feast_repo.identity import UNKNOWN, StreamIdentity
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -30,12 +32,23 @@ class RecoveryError(Exception):
 
 @dataclass(frozen=True)
 class About:
-    """What recovery state is for: the format of the window state, the topic, its partitions, and the declaration."""
+    """What recovery state is for: the window state's format, the topic, the declaration, and the DATA_ROOT's id.
+
+    What an older version didn't put down is UNKNOWN.
+    """
 
     state: str
     topic: str
     partitions: int
     declaration: dict[str, Any]
+    cluster_id: str = UNKNOWN
+    topic_id: str = UNKNOWN
+    data_id: str = UNKNOWN
+
+    @property
+    def stream(self) -> StreamIdentity:
+        """The topic."""
+        return StreamIdentity(self.topic, self.cluster_id, self.topic_id, self.partitions)
 
 
 class RecoveryStore:

@@ -7,29 +7,37 @@ only and never read.
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import polars as pl
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import KafkaError, KafkaException
 
+from feast_repo import identity
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import progress_folder
 from stream import availability, metrics
+from stream.archive_tail import ArchiveTail
 from stream.consumer import WorkerConsumer
 from stream.decoding import RawBatch
-from stream.kafka import KafkaUnavailableError, topic_partitions
+from stream.lock import bytewax_arguments
 from stream.stopping import fail, refuse, stop_requested
+from stream.topic_watch import TopicWatch
 from stream.uncommitted import uncommitted
+from stream.windows import SnapshotError
 
 if TYPE_CHECKING:
+    from feast_repo.identity import StreamIdentity
     from feast_repo.progress import Progress
     from stream.settings import StreamSettings
 
 EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01: windows end later than their events
-IDLE = timedelta(milliseconds=20)
+IDLE, UNCONFIRMED = timedelta(milliseconds=20), timedelta(milliseconds=1)
+"""When to look again: while nothing comes, and while Kafka is asked about what has come."""
 
 
 class KafkaSource(FixedPartitionedSource[RawBatch, int]):
@@ -42,22 +50,30 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._stored: dict[int, Progress] | None = None
+        self._watch: TopicWatch | None = None
+        self._lock = threading.Lock()
         self._of_worker = threading.local()
 
     def list_parts(self) -> list[str]:
-        """One part per Kafka partition."""
-        try:
-            return [f"{partition:05d}" for partition in topic_partitions(self._settings)]
-        except (KafkaUnavailableError, ValueError, OSError) as error:
-            refuse(str(error))
+        """One part per Kafka partition that was there when the start was checked."""
+        return [f"{partition:05d}" for partition in range(self._known().partitions)]
+
+    def _known(self) -> StreamIdentity:
+        """The topic as the start's check has recorded it."""
+        known = identity.load(self._settings.data_root)
+        assert known is not None  # noqa: S101  (recorded before any dataflow is built)
+        return known.streams[self._settings.view.events.name]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
         """Open one partition at its start or at the resumed offset."""
         del step_id
-        if self._stored is None:
-            self._stored = ProgressRecord(progress_folder(self._settings.data_root)).load()
-        if not hasattr(self._of_worker, "consumer"):  # worker threads share this object
-            self._of_worker.consumer = WorkerConsumer(self._settings)
+        with self._lock:  # worker threads share this object
+            if self._stored is None:
+                self._stored = ProgressRecord(progress_folder(self._settings.data_root)).load()
+            if self._watch is None:
+                self._watch = TopicWatch(self._settings, self._known(), bytewax_arguments(sys.argv)[1])
+        if not hasattr(self._of_worker, "consumer"):
+            self._of_worker.consumer = WorkerConsumer(self._settings, self._watch)
         partition = int(for_part)
         return KafkaPartition(
             self._settings, self._of_worker.consumer, partition, resume_state, self._stored.get(partition)
@@ -103,17 +119,14 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 f"before {low} (retention), so records are lost: raise the topic's retention, and go on with another "
                 "DATA_ROOT and a new recovery directory"
             )
-        if stored is not None and stored.topic != self._topic:
-            refuse(
-                f"{settings.data_root} holds the data of topic {stored.topic!r}, not of {self._topic!r}: use another "
-                "DATA_ROOT and recovery directory, or correct KAFKA_TOPIC"
-            )
         if stored is not None and resume_offset is None and stored.next_offset < low:
             refuse(
                 f"{where}: data up to offset {stored.next_offset} is stored, but Kafka has deleted all before "
                 f"{low} (retention), and windows would lack the deleted records: resume with the recovery directory, "
                 "or keep the gap apart by using another DATA_ROOT"
             )
+        if stored is not None and resume_offset is None and low > 0:
+            self._check_what_is_gone(settings, stored, low)
         next_stored = low if stored is None else stored.next_offset
         if resume_offset is not None and resume_offset > next_stored:
             refuse(
@@ -128,6 +141,19 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             )
         return (low if resume_offset is None else resume_offset), high
 
+    def _check_what_is_gone(self, settings: StreamSettings, stored: Progress, low: int) -> None:
+        """Refuse to compute open windows from a log that lacks some of their records."""
+        try:
+            needed = ArchiveTail(settings.data_root, settings.view, stored).first_needed()
+        except (SnapshotError, OSError, pl.exceptions.PolarsError) as error:
+            refuse(f"{self._where}: Kafka has deleted everything before {low} (retention), and {error}")
+        if needed < low:
+            refuse(
+                f"{self._where}: windows that are open need the records from offset {needed} on, but Kafka has deleted "
+                f"everything before {low} (retention): resume with the recovery directory, `-r`; one that is lost is "
+                "rebuilt from the archive"
+            )
+
     def next_batch(self) -> list[RawBatch]:
         """What has arrived; ends on a stop signal or at the end that was asked for."""
         if stop_requested.is_set() or self._ended:
@@ -139,11 +165,12 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         if arrived.end is not None:
             self._ended = self._end is not None and arrived.end >= self._end
         # While others get something, the next poll may have something for this one.
-        self._awake = datetime.now(UTC) + IDLE if self._consumer.idle else None
+        wait = UNCONFIRMED if self._consumer.unconfirmed else IDLE if self._consumer.idle else None
+        self._awake = None if wait is None else datetime.now(UTC) + wait
         if not arrived.batch.offsets:
             return []
         availability.kafka.is_back_for_all()
-        timestamps = _within_calendar(arrived.batch.kafka_timestamps)
+        timestamps = within_calendar(arrived.batch.kafka_timestamps)
         return self._advance(replace(arrived.batch, kafka_timestamps=timestamps))
 
     def _why_it_ends(self, error: KafkaError) -> str:
@@ -192,7 +219,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._consumer.stop(self._partition)
 
 
-def _within_calendar(timestamps: list[int]) -> list[int]:
+def within_calendar(timestamps: list[int]) -> list[int]:
     """Producers may send any 64-bit timestamp, and one of them must not crash the run: Python's calendar has an end."""
     if min(timestamps) >= EARLIEST_MS and max(timestamps) <= LATEST_MS:
         return timestamps

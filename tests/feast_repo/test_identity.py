@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from feast_repo.features import user_click_features
-from feast_repo.identity import FILE, Identity, IdentityError, StreamIdentity, data_id, load, project, save
+from feast_repo.identity import (
+    FILE,
+    Identity,
+    IdentityError,
+    StreamIdentity,
+    data_id,
+    folder,
+    load,
+    project,
+    save,
+)
 from feast_repo.progress import Progress, ProgressRecord
 from feast_repo.store import open_store
 from feast_repo.tables import progress_folder
@@ -28,14 +39,20 @@ def test_an_id_is_made_once_and_kept(tmp_path: Path) -> None:
     first = data_id(root)
     assert len(bytes.fromhex(first)) == 16
     assert data_id(root) == first
-    assert load(root) == Identity(first, project())
+    assert load(root) == Identity(first, project(), folder(root))
     assert data_id(tmp_path) != first
 
 
 def test_a_moved_folder_is_known_again(tmp_path: Path) -> None:
     first = data_id(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
-    assert data_id(tmp_path / "there") == first
+    moved = load(tmp_path / "there")
+    assert moved is not None
+    assert (moved.id, moved.folder) == (first, folder(tmp_path / "there"))
+    shutil.copytree(tmp_path / "there", tmp_path / "copy")
+    copy = load(tmp_path / "copy")
+    assert copy is not None
+    assert copy.folder != folder(tmp_path / "copy")
 
 
 def test_processes_that_start_together_make_one(tmp_path: Path) -> None:
@@ -47,7 +64,7 @@ def test_processes_that_start_together_make_one(tmp_path: Path) -> None:
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     meaning = json.loads(json.dumps(user_click_features.meaning))
-    identity = Identity(data_id(tmp_path), project(), {"clickstream": STREAM}, meaning)
+    identity = Identity(data_id(tmp_path), project(), folder(tmp_path), {"clickstream": STREAM}, meaning)
     save(tmp_path, identity)
     assert load(tmp_path) == identity
     save(tmp_path, replace(identity, project="other"))

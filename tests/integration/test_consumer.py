@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, Message, Producer
 
 from stream import availability, consumer as module
-from stream.consumer import WorkerConsumer
+from stream.consumer import Arrived, WorkerConsumer
+from stream.topic import Topic
+from stream.topic_watch import TopicWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +35,8 @@ def topic(stack: Stack) -> Stack:
 @pytest.fixture
 def consumer(topic: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerConsumer]:
     monkeypatch.setenv("STREAM_STOP_AT_END", "1")
-    one = WorkerConsumer(topic.settings)
+    watch = TopicWatch(topic.settings, Topic(topic.settings).identity(), None)
+    one = WorkerConsumer(topic.settings, watch)
     yield one
     for partition in range(4):
         with contextlib.suppress(KeyError):
@@ -45,6 +49,17 @@ def message(offset: int) -> Message:
 
 def error(code: int) -> Message:
     return Message(error=KafkaError(code))
+
+
+def take(consumer: WorkerConsumer, partition: int) -> Arrived:
+    """What comes of a partition, as soon as it is confirmed."""
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
+        arrived = consumer.take(partition)
+        if arrived:
+            return arrived
+    message = f"nothing came of partition {partition}"
+    raise TimeoutError(message)
 
 
 def read(consumer: WorkerConsumer, partitions: set[int]) -> dict[int, list[int]]:
@@ -76,13 +91,16 @@ def test_only_so_much_waits_for_a_partition_that_is_not_asked(
     monkeypatch.setattr(module, "MESSAGES_PER_POLL", 100)
     for partition in (1, 3):
         consumer.start(partition, 0)
-    taken = 0
     while consumer.waiting < 100:  # what is taken for partition 1 brings some for 3 until there is no room
-        taken += len(consumer.take(1).batch.offsets)
+        consumer.take(1)
     for _ in range(1_000):
-        taken += len(consumer.take(1).batch.offsets)
+        consumer.take(1)
     assert consumer.waiting < 200
-    assert read(consumer, {3}) == {3: list(range(3 * MESSAGES))}
+    numbers: list[int] = []
+    while (arrived := consumer.take(3)).end is None:
+        numbers += map(int, arrived.batch.values)
+        consumer.take(1)
+    assert [*numbers, *map(int, arrived.batch.values)] == list(range(3 * MESSAGES))
 
 
 def test_a_partition_can_come_later_and_go_earlier(consumer: WorkerConsumer) -> None:
@@ -106,7 +124,7 @@ def test_an_error_without_a_partition_reaches_all(consumer: WorkerConsumer) -> N
         consumer.start(partition, MESSAGES)
     fatal = error(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     consumer._hand_out(-1, [fatal])  # noqa: SLF001  (no broker makes such an error when a test needs one)
-    assert consumer.take(1).failure == consumer.take(2).failure == fatal.error()
+    assert take(consumer, 1).failure == take(consumer, 2).failure == fatal.error()
 
 
 def test_nothing_is_handed_out_behind_a_failure(consumer: WorkerConsumer) -> None:
@@ -114,9 +132,9 @@ def test_nothing_is_handed_out_behind_a_failure(consumer: WorkerConsumer) -> Non
     hand_out = consumer._hand_out  # noqa: SLF001
     hand_out(1, [message(7), error(KafkaError.OFFSET_OUT_OF_RANGE), message(9)])
     hand_out(1, [message(10)])
-    first, then = consumer.take(1), consumer.take(1)
+    first, then = take(consumer, 1), take(consumer, 1)
     hand_out(1, [message(11)])
-    last = consumer.take(1)
+    last = take(consumer, 1)
     assert [one.batch.offsets for one in (first, then, last)] == [[7], [], []]
     assert first.failure is not None
     assert first.failure == then.failure == last.failure
@@ -126,7 +144,7 @@ def test_nothing_is_handed_out_behind_a_failure(consumer: WorkerConsumer) -> Non
 def test_what_passes_hides_no_message(consumer: WorkerConsumer) -> None:
     consumer.start(1, MESSAGES)
     consumer._hand_out(1, [message(7), error(KafkaError._TRANSPORT), message(8)])  # noqa: SLF001
-    arrived = consumer.take(1)
+    arrived = take(consumer, 1)
     availability.kafka.is_back_for_all()
     assert (arrived.batch.offsets, arrived.end, arrived.failure) == ([7, 8], None, None)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 from feast_repo.features import user_click_features
 from feast_repo.progress import Progress
 from feast_repo.tables import event_columns, events_folder
+from stream.archive_tail import ArchiveTail
 from stream.log_table import LogTable
-from stream.rebuild import archived_engine
 from stream.windows import SnapshotError, WindowEngine
 from tests.stream.reference import records_frame
 from tests.stream.test_windows_properties import logs, plain, views
@@ -53,7 +53,7 @@ def test_rebuilt_state_goes_on_as_the_lost_one(tmp_path_factory: pytest.TempPath
     upto = data.draw(st.integers(0, len(log)))
     folder = tmp_path_factory.mktemp("data")
     lost, progress = archive(folder, view, log, upto)
-    rebuilt = archived_engine(folder, view, progress)
+    rebuilt = ArchiveTail(folder, view, progress).engine()
     assert rebuilt.watermark_ms == lost.watermark_ms
     rest = records_frame(view.events, log)[upto:]
     ours, theirs = rebuilt.process(rest), lost.process(rest)
@@ -78,7 +78,7 @@ def test_archive_of_another_lateness_is_refused(tmp_path: Path) -> None:
     assert progress.watermark_ms is not None
     other = Progress("t", PARTITION, 2, progress.watermark_ms + 60_000, progress.last_closed_end_ms)
     with pytest.raises(SnapshotError, match="lateness"):
-        archived_engine(tmp_path, user_click_features, other)
+        ArchiveTail(tmp_path, user_click_features, other).engine()
 
 
 def test_archive_without_the_records_is_refused(tmp_path: Path) -> None:
@@ -86,11 +86,11 @@ def test_archive_without_the_records_is_refused(tmp_path: Path) -> None:
     for file in events_folder(tmp_path).glob("dt=*/*.parquet"):
         file.unlink()
     with pytest.raises(SnapshotError, match="no records of partition 3"):
-        archived_engine(tmp_path, user_click_features, progress)
+        ArchiveTail(tmp_path, user_click_features, progress).engine()
 
 
 def test_partition_of_dead_letters_only_has_fresh_state(tmp_path: Path) -> None:
-    engine = archived_engine(tmp_path, user_click_features, Progress("t", 0, 7, None, None))
+    engine = ArchiveTail(tmp_path, user_click_features, Progress("t", 0, 7, None, None)).engine()
     assert engine.watermark_ms is None
 
 
@@ -100,6 +100,6 @@ def test_only_the_end_of_a_long_archive_is_read(tmp_path: Path) -> None:
     first = min(events_folder(tmp_path).glob("dt=*"))
     for file in first.glob("*.parquet"):
         pl.DataFrame(schema=event_columns(user_click_features.events)).write_parquet(file)
-    rebuilt = archived_engine(tmp_path, user_click_features, progress)
+    rebuilt = ArchiveTail(tmp_path, user_click_features, progress).engine()
     rest = records_frame(user_click_features.events, [record(6 * 24 * 60)])
     assert list(map(plain, rebuilt.process(rest).windows)) == list(map(plain, lost.process(rest).windows)) != []

@@ -6,13 +6,14 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from feast_repo.algebra import Count, Max, Ratio, field
 from feast_repo.features import user_click_features as view
-from stream.recovery import changed_features
+from feast_repo.identity import UNKNOWN, StreamIdentity
+from stream.origin import OriginError, changed_features, difference
 from stream.recovery_store import About, RecoveryError, RecoveryStore
 from stream.windows import WindowEngine
 
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
     from feast_repo.views import WindowedView
 
 DIRECTORY = Path("recovery")
+NOW = StreamIdentity("clicks", "cluster", "id", 6)
 
 
-def about(features: WindowedView = view, *, topic: str = "clicks", partitions: int = 6) -> About:
-    declaration = json.loads(json.dumps(features.meaning))
-    return About("2-x", topic, partitions, declaration)
+def meaning(features: WindowedView = view) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps(features.meaning))
+    return told
+
+
+def about(*, partitions: int = 6) -> About:
+    return About("2-x", "clicks", partitions, meaning())
 
 
 def with_features(**features: Feature | None) -> WindowedView:
@@ -44,23 +50,48 @@ def with_features(**features: Feature | None) -> WindowedView:
     ],
 )
 def test_added_removed_and_renamed_features_are_told(now: WindowedView, changes: str) -> None:
-    assert changed_features(about(), about(now), DIRECTORY) == changes
+    assert changed_features(meaning(), meaning(now), DIRECTORY, DIRECTORY) == changes
 
 
 @pytest.mark.parametrize(
     ("now", "says"),
     [
-        (about(with_features(click_count=Count(where=field("event_type") == "view"))), "click_count: give the new"),
-        (about(replace(view, allowed_lateness=timedelta(seconds=1))), "another declaration"),
-        (about(replace(view, slide=timedelta(minutes=5))), "another declaration"),
-        (about(replace(view, deduplicate=False)), "another declaration"),
-        (about(partitions=7), "users have moved"),
-        (about(topic="other"), "KAFKA_TOPIC"),
+        (with_features(click_count=Count(where=field("event_type") == "view")), "click_count: give the new"),
+        (replace(view, allowed_lateness=timedelta(seconds=1)), "another declaration"),
+        (replace(view, slide=timedelta(minutes=5)), "another declaration"),
+        (replace(view, deduplicate=False), "another declaration"),
     ],
 )
-def test_what_changes_the_meaning_of_rows_is_refused(now: About, says: str) -> None:
-    with pytest.raises(RecoveryError, match=says):
-        changed_features(about(), now, DIRECTORY)
+def test_what_changes_the_meaning_of_rows_is_refused(now: WindowedView, says: str) -> None:
+    with pytest.raises(OriginError, match=says):
+        changed_features(meaning(), meaning(now), DIRECTORY, DIRECTORY)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"topic": "other"}, "KAFKA_TOPIC"),
+        ({"cluster_id": "other"}, "KAFKA_BOOTSTRAP_SERVERS"),
+        ({"cluster_id": UNKNOWN, "topic_id": UNKNOWN}, "this is cluster unknown"),
+        ({"topic_id": "other"}, "this is another topic, or it was recreated"),
+        ({"topic_id": UNKNOWN}, "its id is unknown now"),
+        ({"partitions": 7}, "has 7 partitions, and had 6"),
+        ({"partitions": 5}, "users have moved"),
+    ],
+)
+def test_another_topic_is_refused_with_the_remedy(changed: dict[str, Any], says: str) -> None:
+    problem = difference(NOW, replace(NOW, **changed), DIRECTORY, DIRECTORY)
+    assert problem is not None
+    assert says in problem
+    assert "\n" not in problem
+    assert ("stream.recovery adopt recovery" in problem) == ("partitions" not in changed)
+
+
+def test_what_was_unknown_may_be_known() -> None:
+    unknown = replace(NOW, cluster_id=UNKNOWN, topic_id=UNKNOWN)
+    assert difference(unknown, NOW, DIRECTORY, None) is None
+    assert difference(unknown, unknown, DIRECTORY, None) is None
+    assert difference(NOW, NOW, DIRECTORY, None) is None
 
 
 def test_a_rename_leaves_the_old_state_unusable_as_it_is() -> None:

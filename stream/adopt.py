@@ -1,0 +1,200 @@
+"""An intended move: the data goes on with another cluster, a renamed topic, or as a copy of its own.
+
+What can be compared is compared first: the newest records that DATA_ROOT has of each partition with those that the
+topic holds at the same offsets. A tool that copies records without their offsets fails here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from feast_repo import identity
+from feast_repo.files import data_files
+from feast_repo.parquet import despite_compaction
+from feast_repo.progress import ProgressRecord
+from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, event_columns, events_folder, progress_folder
+from stream import origin
+from stream.decoding import Decoder, RawBatch
+from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config
+from stream.source import within_calendar
+from stream.topic import Topic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feast_repo.identity import Identity, StreamIdentity
+    from feast_repo.progress import Progress
+    from stream.recovery_store import RecoveryStore
+    from stream.settings import StreamSettings
+
+RECORDS = 1_000
+"""How many of a partition's newest records are compared."""
+PATIENCE_S = 30.0
+"""How long Kafka may give nothing."""
+
+
+def adopt(settings: StreamSettings, store: RecoveryStore) -> list[str]:
+    """Let DATA_ROOT and recovery state go on with the topic as it is now; returns what was done, a line each.
+
+    Raises:
+        OriginError: the topic doesn't hold the records that are stored; nothing was changed.
+        KafkaUnavailableError: no broker answers, or the topic does not exist.
+        RecoveryError: what the recovery state is for can't be read.
+        OSError: DATA_ROOT or the directory can't be read or written.
+    """
+    now = Topic(settings).identity()
+    progress = ProgressRecord(progress_folder(settings.data_root)).load()
+    compared = _compare(settings, now, progress)
+    before = store.about()
+    known = _known(settings.data_root)
+    is_own = known is not None and known.folder == identity.folder(settings.data_root)
+    given = known if known is not None and is_own else identity.new(settings.data_root)
+    with identity.writing(settings.data_root):
+        identity.save(settings.data_root, replace(given, declaration={} if known is None else known.declaration))
+    recorded = origin.record_topic(settings, now)
+    if before is not None:
+        store.describe(
+            replace(
+                before,
+                topic=now.topic,
+                cluster_id=now.cluster_id,
+                topic_id=now.topic_id,
+                partitions=now.partitions,
+                data_id=recorded.id,
+            )
+        )
+    topic = f"topic {now.topic!r} (cluster {now.cluster_id}, id {now.topic_id}, {now.partitions} partitions)"
+    kept = "keeps its id" if is_own else "is a copy, or was restored: it has an id of its own now,"
+    state = "belongs to it" if before else "has no state: the next start rebuilds it"
+    return [
+        f"{topic}: {compared:,} stored records compared, all equal",
+        f"{settings.data_root} {kept} {recorded.id}",
+        f"{store.directory} {state}",
+    ]
+
+
+def _known(data_root: Path) -> Identity | None:
+    try:
+        return identity.load(data_root)
+    except identity.IdentityError:
+        return None
+
+
+def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, Progress]) -> int:
+    """Compare what is stored with what the topic holds; returns how many records were the same."""
+    if gone := sorted(partition for partition in progress if partition >= now.partitions):
+        message = (
+            f"{settings.data_root} holds records of partition {gone[0]}, and topic {now.topic!r} has {now.partitions} "
+            f"partitions: {origin.APART}"
+        )
+        raise origin.OriginError(message)
+    consumer = Consumer(
+        {
+            "group.id": f"ml-feature-store-{settings.kafka_topic}",
+            "log_level": 0,
+            **client_config(settings),
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+        }
+    )
+    try:
+        return sum(_compare_partition(settings, consumer, one) for one in progress.values())
+    except KafkaException as error:
+        message = f"can't read topic {now.topic!r} on {settings.kafka_bootstrap_servers}: {error.args[0].str()}"
+        raise KafkaUnavailableError(message) from error
+    finally:
+        consumer.close()
+
+
+def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: Progress) -> int:
+    where = f"{settings.kafka_topic}[{progress.partition}] on {settings.kafka_bootstrap_servers}"
+    part = TopicPartition(settings.kafka_topic, progress.partition)
+    low, high = consumer.get_watermark_offsets(part, timeout=METADATA_TIMEOUT_S)
+    if not low <= progress.next_offset <= high:
+        message = (
+            f"{where} holds offsets {low} to {high}, and {settings.data_root} goes on at {progress.next_offset}: it "
+            f"doesn't hold the same records at the same offsets; {origin.APART}"
+        )
+        raise origin.OriginError(message)
+    first = max(low, progress.next_offset - RECORDS)
+    stored = _stored(settings, progress, first)
+    found = _found(settings, _read(consumer, progress, TopicPartition(part.topic, part.partition, first)))
+    # Transactions and compaction leave gaps, so what both have is compared, and what is stored has to be there.
+    differing = stored.join(found, on=stored.columns, how="anti", nulls_equal=True)
+    if not differing.is_empty():
+        first = differing["offset"].to_list()[0]
+        message = f"{where} holds another record at offset {first} than {settings.data_root}: {origin.APART}"
+        raise origin.OriginError(message)
+    return len(stored)
+
+
+def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.DataFrame:
+    """A partition's stored messages from an offset on: offset, kafka_timestamp (ms), and what tells them apart."""
+    events = settings.view.events
+
+    def read(folder: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
+        files = [file for day in sorted(folder.glob("dt=*")) for file in data_files(day)]
+        table = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=columns)
+        wanted = pl.col("offset").is_between(first, progress.next_offset, closed="left")
+        rows = table.filter(wanted, partition=progress.partition).collect().unique("offset")
+        return rows.with_columns(pl.col("kafka_timestamp").dt.epoch("ms"))
+
+    accepted = despite_compaction(lambda: read(events_folder(settings.data_root), event_columns(events)))
+    letters = despite_compaction(lambda: read(dead_letters_folder(settings.data_root), DEAD_LETTER_COLUMNS))
+    accepted = accepted.with_columns(pl.col(events.time).dt.epoch("ms"))
+    return _told_apart(settings, accepted, letters).sort("offset")
+
+
+def _found(settings: StreamSettings, batch: RawBatch) -> pl.DataFrame:
+    """The topic's messages in the same columns."""
+    decoded = Decoder(settings.view.events).decode(batch)
+    return _told_apart(settings, decoded.records, decoded.dead_letters)
+
+
+def _told_apart(settings: StreamSettings, accepted: pl.DataFrame, letters: pl.DataFrame) -> pl.DataFrame:
+    events = settings.view.events
+    ids = (pl.col(name).cast(pl.Binary) for name in (events.event_id, events.key))
+    accepted = accepted.select("offset", "kafka_timestamp", *ids, events.time, pl.lit(None, pl.Binary).alias("value"))
+    nothing = (pl.lit(None, pl.Binary).alias(name) for name in (events.event_id, events.key))
+    letters = letters.select("offset", "kafka_timestamp", *nothing, pl.lit(None, pl.Int64).alias(events.time), "value")
+    return pl.concat([accepted, letters])
+
+
+def _read(consumer: Consumer, progress: Progress, start: TopicPartition) -> RawBatch:
+    """The partition's messages from an offset up to the one that the stored data goes on at."""
+    batch = RawBatch(progress.partition, [], [], [], [])
+    if start.offset >= progress.next_offset:
+        return batch
+    consumer.assign([start])
+    waited_s = time.monotonic()
+    while time.monotonic() - waited_s < PATIENCE_S:
+        for message in consumer.consume(RECORDS, timeout=1.0):
+            waited_s = time.monotonic()
+            if _is_end(message) or message.offset() >= progress.next_offset:
+                return batch
+            batch.values.append(message.value() or b"")
+            batch.keys.append(message.key())
+            batch.kafka_timestamps.extend(within_calendar([message.timestamp()[1]]))
+            batch.offsets.append(message.offset())
+        if batch.next_offset >= progress.next_offset:
+            return batch
+    silence = f"{start.topic}[{start.partition}] gave nothing for {PATIENCE_S:.0f} s; try again"
+    raise KafkaUnavailableError(silence)
+
+
+def _is_end(message: Message) -> bool:
+    """Whether it is the partition's end instead of a message.
+
+    Raises:
+        KafkaException: it is an error.
+    """
+    error = message.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name)
+        raise KafkaException(error)
+    return error is not None

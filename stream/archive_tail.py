@@ -1,0 +1,112 @@
+"""The end of one partition's archived log: what windows that are still open need of it.
+
+Files lie by the day of their Kafka time, so only days that can matter are read, and of them only rows that do: memory
+is bounded by what open windows hold, and time by the days that they span.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.events import Timestamp
+from feast_repo.files import data_files, day_folders
+from feast_repo.parquet import day_folder, despite_compaction
+from feast_repo.tables import day, event_columns, events_folder
+from stream.windows import SnapshotError, WindowEngine, tail_start_ms
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feast_repo.progress import Progress
+    from feast_repo.views import WindowedView
+
+
+class ArchiveTail:
+    """The archived records of one partition that its progress record speaks of, from the end.
+
+    tail = ArchiveTail(data_root, view, progress)
+    """
+
+    def __init__(self, data_root: Path, view: WindowedView, progress: Progress) -> None:
+        self._folder = events_folder(data_root)
+        self._view = view
+        self._progress = progress
+
+    def engine(self) -> WindowEngine:
+        """The partition's engine as it was at the progress record.
+
+        Raises:
+            SnapshotError: the archive was written under another allowed lateness, or lacks records.
+            OSError: the archive can't be read.
+        """
+        view, watermark_ms = self._view, self._progress.watermark_ms
+        if watermark_ms is None:  # nothing but dead letters so far
+            return WindowEngine(view)
+        latest_ms, _ = self._latest()
+        names = (view.events.time, view.events.kind, view.events.event_id, view.entity.join_key, *view.input_columns)
+        tail = self._records(*dict.fromkeys(names), "watermark").sort("offset")
+        return WindowEngine.rebuild(view, tail, watermark_ms + view.lateness_ms, latest_ms)
+
+    def first_needed(self) -> int:
+        """The offset from which on a log without recovery state leads to the rows that are stored and will be.
+
+        Raises:
+            SnapshotError: the archive lacks records.
+            OSError: the archive can't be read.
+        """
+        if self._progress.watermark_ms is None:
+            return self._progress.next_offset
+        _, first = self._latest()
+        return min([first, *map(int, self._records()["offset"])])
+
+    def _records(self, *columns: str) -> pl.DataFrame:
+        """The records that open windows or their expiry rows can need: offset, and these columns with times in ms."""
+        view, time = self._view, self._view.events.by_name[self._view.events.time]
+        start_ms = tail_start_ms(view, self._progress.watermark_ms or 0)
+        # An event is at most so far ahead of its Kafka time.
+        ahead_ms = time.max_ahead_ms if isinstance(time, Timestamp) else 0
+        days = [name for name in self._days() if name >= day(max(0, start_ms - ahead_ms))]
+        event_ms = pl.col(view.events.time).dt.epoch("ms")
+
+        def read() -> pl.DataFrame:
+            rows = self._scan(days).filter(event_ms >= start_ms).select("offset", *columns)
+            # A compaction that was ended half-way leaves copies.
+            return rows.collect(engine="streaming").unique("offset")
+
+        rows = despite_compaction(read)
+        return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", view.events.time} & {*columns})
+
+    def _latest(self) -> tuple[int, int]:
+        """The greatest Kafka time, ms, and the first offset that has it.
+
+        Raises:
+            SnapshotError: there is no record.
+        """
+        for name in reversed(self._days()):  # no earlier day has a later time
+            if (found := despite_compaction(lambda: self._latest_of(name))) is not None:  # noqa: B023  (called here)
+                return found
+        message = (
+            f"the archive has no records of partition {self._progress.partition}, whose progress record tells of some"
+        )
+        raise SnapshotError(message)
+
+    def _latest_of(self, name: str) -> tuple[int, int] | None:
+        time = pl.col("kafka_timestamp").dt.epoch("ms")
+        row = self._scan([name]).select(time.max(), pl.col("offset").filter(time == time.max()).min()).collect()
+        return None if row.item(0, 0) is None else row.row(0)
+
+    def _days(self) -> list[str]:
+        return [folder.name.removeprefix("dt=") for folder in day_folders(self._folder)]
+
+    def _scan(self, days: list[str]) -> pl.LazyFrame:
+        """The partition's records of some days, as far as the progress record goes."""
+        columns = event_columns(self._view.events)
+        files = [file for name in days for file in data_files(day_folder(self._folder, name))]
+        if not files:
+            return pl.LazyFrame(schema=columns)
+        rows = pl.scan_parquet(
+            files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
+        )
+        return rows.filter(pl.col("offset") < self._progress.next_offset, partition=self._progress.partition)

@@ -1,0 +1,68 @@
+"""The topic as Kafka tells of it now: which cluster, which id, how many partitions.
+
+A topic that is deleted and created again has another id, and so has one of the same name on another cluster. Two kinds
+of broker tell no id, which is then UNKNOWN: Kafka before 2.8, and the one inside librdkafka (the sandbox's default).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
+from confluent_kafka.admin import AdminClient
+
+from feast_repo.identity import UNKNOWN, StreamIdentity
+from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, look_up
+
+if TYPE_CHECKING:
+    from stream.settings import StreamSettings
+
+EMBEDDED = "mockCluster"
+"""How the cluster id of librdkafka's own broker begins; the rest is another one at each start."""
+NO_ID = str(Uuid(0, 0))
+
+
+class TopicForbiddenError(KafkaUnavailableError):
+    """We may not ask about the topic; the message names the remedy."""
+
+
+class Topic:
+    """The topic of the events, asked about with a connection of its own. Threads may share it."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._admin = AdminClient({**client_config(settings), "log_level": 0})
+
+    def identity(self) -> StreamIdentity:
+        """What the topic is now.
+
+        Raises:
+            KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist or may not be described.
+        """
+        cluster_id, partitions = look_up(self._admin, self._settings)
+        topic = self._settings.kafka_topic
+        if not cluster_id or cluster_id.startswith(EMBEDDED):
+            return StreamIdentity(topic, UNKNOWN, UNKNOWN, len(partitions))
+        return self._described(cluster_id, METADATA_TIMEOUT_S)
+
+    def same_cluster(self, known: StreamIdentity, timeout_s: float) -> StreamIdentity:
+        """What the topic is now on the cluster that is known: one short request. librdkafka's broker can't answer it.
+
+        Raises:
+            KafkaUnavailableError: no broker answers in time, or the topic does not exist.
+        """
+        return self._described(known.cluster_id, timeout_s)
+
+    def _described(self, cluster_id: str, timeout_s: float) -> StreamIdentity:
+        topic, servers = self._settings.kafka_topic, self._settings.kafka_bootstrap_servers
+        asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+        try:
+            told = asked[topic].result()
+        except KafkaException as error:
+            message = f"{servers} tells nothing about topic {topic!r}: {error.args[0].str()}"
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                message += "; allow this user to describe it"
+                raise TopicForbiddenError(message) from error
+            raise KafkaUnavailableError(message) from error
+        topic_id = str(told.topic_id)
+        return StreamIdentity(topic, cluster_id, UNKNOWN if topic_id == NO_ID else topic_id, len(told.partitions))
