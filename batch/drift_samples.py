@@ -12,6 +12,7 @@ from batch.stored import CREATED, TIME, effective, stored_rows
 from feast_repo.features import purchase_prediction
 from feast_repo.parquet import despite_compaction, scan
 from feast_repo.tables import (
+    LOG_KEY,
     PREDICTION_COLUMNS,
     dead_letters_folder,
     events_folder,
@@ -118,8 +119,10 @@ def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[s
         OSError: a file can't be read.
     """
     events = view.events
-    clicks = _count(events_folder(data_root), period, pl.col(events.kind) != events.heartbeat)
-    late, dead = (_count(folder, period) for folder in (late_folder(data_root, view), dead_letters_folder(data_root)))
+    is_click = pl.col(events.kind) != events.heartbeat
+    clicks = _count(events_folder(data_root), {**LOG_KEY, events.kind: pl.String()}, period, is_click)
+    tables = (late_folder(data_root, view), dead_letters_folder(data_root))
+    late, dead = (_count(folder, LOG_KEY, period) for folder in tables)
     hours = (period.end - period.start).total_seconds() / 3600
     return {
         "events_per_hour": clicks / hours,
@@ -139,14 +142,14 @@ def health_in_words(reference: Mapping[str, float], current: Mapping[str, float]
     return [f"events per hour {volumes[0]:,.0f}, now {volumes[1]:,.0f}{change}", *shares]
 
 
-def _count(folder: Path, period: Period, which: pl.Expr | None = None) -> int:
+def _count(folder: Path, columns: Mapping[str, pl.DataType], period: Period, which: pl.Expr | None = None) -> int:
     days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
     within = pl.col("kafka_timestamp").is_between(period.start, period.end, closed="left")
 
     def read() -> int:
         if not (files := files_of(folder, days)):
             return 0
-        rows = scan(files).filter(within)
+        rows = scan(files, columns).filter(within)
         if which is not None:
             rows = rows.filter(which)
         return int(rows.select(pl.struct("partition", "offset").n_unique()).collect().item())

@@ -161,6 +161,7 @@ def _as_archive(events: EventDeclaration, good: pl.DataFrame, known: dict[str, i
             pl.col(events.key).replace_strict(known, return_dtype=pl.Int32).alias(PARTITION),
             pl.int_range(offset, offset + pl.len(), dtype=pl.Int64).alias("offset"),
             time.alias("kafka_timestamp"),
+            pl.lit(value=False).alias("create_time"),
             NEVER_SEEN.cast(UTC_MICROSECONDS).alias("watermark"),
             time.alias(events.time),
         )

@@ -21,6 +21,7 @@ from batch.archive import (
     days_of,
     files_of,
 )
+from feast_repo.arrival import archived_arrival_ms
 from feast_repo.parquet import despite_compaction, scan
 from feast_repo.tables import event_columns
 
@@ -79,7 +80,7 @@ class PolarsEngine:
             log = _scan(scope, folder, (day,)).select(
                 *LOG,
                 pl.lit(day).alias("day"),
-                pl.col("kafka_timestamp").dt.epoch("ms").alias("kafka_ms"),
+                archived_arrival_ms(scope.view.events.time, scope.view.lateness_ms).alias("arrival_ms"),
                 pl.col("watermark").dt.epoch("ms").alias("watermark_ms"),
                 pl.col(scope.view.events.time).dt.epoch("ms").alias("event_ms"),
             )
@@ -164,7 +165,7 @@ class _Order:
         self.mismatched = 0
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take the next records of all partitions: LOG, kafka_ms, event_ms, watermark_ms."""
+        """Take the next records of all partitions: LOG, arrival_ms, event_ms, watermark_ms."""
         if rows.is_empty():
             return
         lateness = self._view.lateness_ms
@@ -173,7 +174,7 @@ class _Order:
         rows = rows.sort(LOG).join(self._carried, on=PARTITION, how="left", maintain_order="left")
         rows = rows.with_columns(
             pl.max_horizontal(told.cum_max().over(PARTITION), "event_before").alias("reached"),
-            pl.max_horizontal(pl.col("kafka_ms").cum_max().over(PARTITION), "kafka_before").alias("latest"),
+            pl.max_horizontal(pl.col("arrival_ms").cum_max().over(PARTITION), "kafka_before").alias("latest"),
         ).with_columns(pl.col("reached").shift(1).over(PARTITION).fill_null(pl.col("event_before")).alias("seen"))
         self._recheck(rows)
         closed = (pl.col("reached") // self._view.slide_ms).alias(WINDOW)

@@ -32,6 +32,7 @@ from batch.archive import (
     Timeline,
 )
 from feast_repo.algebra import COMPARISONS, POLARS_TYPES, Count, Max, Min
+from feast_repo.arrival import MOST_AHEAD_MS
 from feast_repo.parquet import despite_compaction
 from feast_repo.tables import event_columns
 
@@ -52,7 +53,13 @@ if TYPE_CHECKING:
     from feast_repo.views import WindowedView
 
 
-SQL_TYPES = {pl.String(): "string", pl.Int32(): "int", pl.Int64(): "bigint", pl.Float64(): "double"}
+SQL_TYPES = {
+    pl.String(): "string",
+    pl.Int32(): "int",
+    pl.Int64(): "bigint",
+    pl.Float64(): "double",
+    pl.Boolean(): "boolean",
+}
 CONFIGURATION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "false",  # sums wrap around, as in 64-bit integers everywhere else
@@ -134,6 +141,7 @@ class SparkEngine:
             "offset",
             F.date_format("kafka_timestamp", "yyyy-MM-dd").alias("day"),
             F.unix_millis("kafka_timestamp").alias("kafka_ms"),
+            "create_time",
             F.unix_millis("watermark").alias("watermark_ms"),
             F.unix_millis(_column(view.events.time)).alias("event_ms"),
         )
@@ -142,13 +150,15 @@ class SparkEngine:
             upto = Window.partitionBy(PARTITION).orderBy("offset")
             before = upto.rowsBetween(Window.unboundedPreceding, -1)
             told = F.greatest(F.col("event_ms") - lateness, F.col("watermark_ms"))
+            bounded = F.least(F.col("kafka_ms"), told + lateness + MOST_AHEAD_MS)
+            arrival = F.when(F.col("create_time"), bounded).otherwise(F.col("kafka_ms"))
             ordered = log.select(
                 PARTITION,
                 "offset",
                 "watermark_ms",
                 F.max(told).over(upto).alias("reached"),
                 F.max(told).over(before).alias("seen"),
-                F.max("kafka_ms").over(upto).alias("latest"),
+                F.max(arrival).over(upto).alias("latest"),
             ).persist()
             closings = ordered.groupBy(PARTITION, _floor(F.col("reached"), slide).alias(WINDOW)).agg(
                 F.min("latest").alias("created_ms")

@@ -14,7 +14,9 @@ from typing import ClassVar, TypeAlias
 import polars as pl
 
 UTC_MICROSECONDS = pl.Datetime("us", "UTC")
-RESERVED = frozenset({"partition", "offset", "kafka_timestamp", "watermark", "missed_windows", "message_key"})
+RESERVED = frozenset(
+    {"partition", "offset", "kafka_timestamp", "create_time", "watermark", "missed_windows", "message_key"}
+)
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 

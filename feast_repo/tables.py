@@ -79,9 +79,9 @@ PREDICTION_COLUMNS: dict[str, pl.DataType] = {
 
 
 def event_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
-    """Columns of `events/`: the log key, the watermark that the record saw, and its fields."""
+    """Columns of `events/`: the log key, whether its time is the producer's, the watermark it saw, and its fields."""
     fields = {name: UTC_MICROSECONDS if name == events.time else dtype for name, dtype in events.schema.items()}
-    return {**LOG_KEY, "watermark": UTC_MICROSECONDS, **fields}
+    return {**LOG_KEY, "create_time": pl.Boolean(), "watermark": UTC_MICROSECONDS, **fields}
 
 
 def late_columns(events: EventDeclaration) -> dict[str, pl.DataType]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from feast_repo.views import WindowedView
 
 
+DAY_MS = 86_400_000
+
+
 @dataclass(frozen=True)
 class Differences:
     """Stored rows against recomputed ones, by user and window end."""
@@ -88,12 +91,19 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
     return f"""
     with log as (
         select * replace (epoch_ms({events.time}) as {events.time}, epoch_ms(kafka_timestamp) as kafka_timestamp)
-        from read_parquet({_files(events_folder(data_root))}, hive_partitioning = false)
+        from (
+            -- an older version's files don't say whose time a message has
+            select null::boolean as create_time where false union all by name
+            select * from read_parquet(
+                {_files(events_folder(data_root))}, hive_partitioning = false, union_by_name = true
+            )
+        )
     ), seen as (
         select *,
             max({events.time}) over before - {lateness} as watermark_before,
             max({events.time}) over upto - {lateness} as watermark_after,
-            max(kafka_timestamp) over upto as latest_arrival,
+            case when create_time then least(kafka_timestamp, max({events.time}) over upto + {DAY_MS})
+                 else kafka_timestamp end as arrival,
             row_number() over copies = 1 as is_first
         from log
         window before as (partition by "partition" order by "offset"
@@ -119,7 +129,9 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
             where n."partition" = c."partition" and n.{key} = c.{key} and n.window_end = c.window_end + {slide}
         )
     ), closings as (
-        select "partition", watermark_after, min(latest_arrival) as created from seen group by all
+        select "partition", watermark_after, min(latest_arrival) as created from (
+            select *, max(arrival) over (partition by "partition" order by "offset") as latest_arrival from seen
+        ) group by "partition", watermark_after
     )
     select {key}, make_timestamptz(window_end * 1000) as event_timestamp,
            make_timestamptz(created * 1000) as created_timestamp, {", ".join(view.aggregates)}{ratios}

@@ -14,8 +14,8 @@ import polars as pl
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from feast_repo import identity
-from feast_repo.files import data_files
-from feast_repo.parquet import despite_compaction
+from feast_repo.files import data_files, day_folders
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.progress import ProgressRecord
 from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, event_columns, events_folder, progress_folder
 from stream import origin
@@ -139,8 +139,8 @@ def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.Data
     events = settings.view.events
 
     def read(folder: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
-        files = [file for day in sorted(folder.glob("dt=*")) for file in data_files(day)]
-        table = pl.scan_parquet(files, hive_partitioning=False) if files else pl.LazyFrame(schema=columns)
+        files = [file for day in day_folders(folder) for file in data_files(day)]
+        table = scan(files, columns)
         wanted = pl.col("offset").is_between(first, progress.next_offset, closed="left")
         rows = table.filter(wanted, partition=progress.partition).collect().unique("offset")
         return rows.with_columns(pl.col("kafka_timestamp").dt.epoch("ms"))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from feast_repo.arrival import archived_arrival_ms
 from feast_repo.events import Timestamp
 from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import day_folder, despite_compaction
+from feast_repo.parquet import day_folder, despite_compaction, scan
 from feast_repo.tables import day, event_columns, events_folder
 from stream.windows import SnapshotError, WindowEngine, tail_start_ms
 
@@ -79,22 +80,34 @@ class ArchiveTail:
         return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", view.events.time} & {*columns})
 
     def _latest(self) -> tuple[int, int]:
-        """The greatest Kafka time, ms, and the first offset that has it.
+        """The latest arrival, ms, and the first offset that has it.
 
         Raises:
             SnapshotError: there is no record.
         """
-        for name in reversed(self._days()):  # no earlier day has a later time
-            if (found := despite_compaction(lambda: self._latest_of(name))) is not None:  # noqa: B023  (called here)
+        found: tuple[int, int] | None = None
+        for name in reversed(self._days()):
+            if found is not None and day(found[0]) > name:  # nobody arrived later than the Kafka time
                 return found
-        message = (
-            f"the archive has no records of partition {self._progress.partition}, whose progress record tells of some"
-        )
-        raise SnapshotError(message)
+            of_day = despite_compaction(lambda: self._latest_of(name))  # noqa: B023  (called before the next round)
+            if of_day is not None and (found is None or (of_day[0], -of_day[1]) > (found[0], -found[1])):
+                found = of_day
+        if found is None:
+            message = (
+                f"the archive has no records of partition {self._progress.partition}, whose progress record tells of "
+                "some"
+            )
+            raise SnapshotError(message)
+        return found
 
     def _latest_of(self, name: str) -> tuple[int, int] | None:
-        time = pl.col("kafka_timestamp").dt.epoch("ms")
-        row = self._scan([name]).select(time.max(), pl.col("offset").filter(time == time.max()).min()).collect()
+        arrivals = self._scan([name]).select(
+            "offset", arrival=archived_arrival_ms(self._view.events.time, self._view.lateness_ms)
+        )
+        latest = pl.col("arrival").max()
+        row = arrivals.select(latest, pl.col("offset").filter(pl.col("arrival") == latest).min()).collect(
+            engine="streaming"
+        )
         return None if row.item(0, 0) is None else row.row(0)
 
     def _days(self) -> list[str]:
@@ -102,11 +115,6 @@ class ArchiveTail:
 
     def _scan(self, days: list[str]) -> pl.LazyFrame:
         """The partition's records of some days, as far as the progress record goes."""
-        columns = event_columns(self._view.events)
         files = [file for name in days for file in data_files(day_folder(self._folder, name))]
-        if not files:
-            return pl.LazyFrame(schema=columns)
-        rows = pl.scan_parquet(
-            files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-        )
+        rows = scan(files, event_columns(self._view.events))
         return rows.filter(pl.col("offset") < self._progress.next_offset, partition=self._progress.partition)

@@ -190,7 +190,9 @@ class WorkerConsumer:
     def _add(self, batch: RawBatch, messages: list[Message]) -> None:
         batch.values.extend([message.value() or b"" for message in messages])
         batch.keys.extend(map(Message.key, messages))
-        batch.kafka_timestamps.extend([message.timestamp()[1] for message in messages])
+        times = [message.timestamp() for message in messages]
+        batch.kafka_timestamps.extend([time for _, time in times])
+        batch.create_time.extend([kind != TIMESTAMP_LOG_APPEND_TIME for kind, _ in times])
         batch.offsets.extend(map(Message.offset, messages))
         self.waiting += len(messages)
         if messages and self._tells_create_time:

@@ -6,7 +6,7 @@ letter with its raw bytes and the first reason that holds, in the order of `docs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -23,18 +23,22 @@ MESSAGES_AT_ONCE = 2_000
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Consecutive messages of one partition, as they came: parallel lists. A missing value is `b""`."""
+    """Consecutive messages of one partition, as they came: parallel lists. A missing value is `b""`.
+
+    `create_time` tells which Kafka times are producers'; empty where none is.
+    """
 
     partition: int
     values: list[bytes]
     keys: list[bytes | None]
     kafka_timestamps: list[int]
     offsets: list[int]
+    create_time: list[bool] = field(default_factory=list)
 
     @property
     def columns(self) -> tuple[list[Any], ...]:
         """The lists, in declared order."""
-        return self.values, self.keys, self.kafka_timestamps, self.offsets
+        return self.values, self.keys, self.kafka_timestamps, self.offsets, self.create_time
 
     @property
     def next_offset(self) -> int:
@@ -46,7 +50,8 @@ class RawBatch:
 class DecodedBatch:
     """The messages of a batch, split in two; both frames are in offset order. `next_offset` is the one after them.
 
-    `records`: offset, kafka_timestamp (Int64, ms UTC), then the declared fields (times Int64, ms UTC).
+    `records`: offset, kafka_timestamp (Int64, ms UTC), create_time (Boolean) if the batch has it, then the
+    declared fields.
     `dead_letters`: offset, kafka_timestamp, key (Binary, null if there was none), value (Binary), reason (String).
     """
 
@@ -78,6 +83,7 @@ class Decoder:
         columns = pl.concat(fields, rechunk=True).select(
             pl.Series("offset", batch.offsets, dtype=pl.Int64),
             pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),
+            *([pl.Series("create_time", batch.create_time, dtype=pl.Boolean)] if batch.create_time else []),
             pl.all(),
         )
         keys = pl.Series(batch.keys, dtype=pl.Binary) if self._keyed else None

@@ -16,7 +16,7 @@ import polars as pl
 from feast_repo import disk
 from feast_repo.files import data_files
 from feast_repo.parquet import day_folder, despite_compaction, publish, scan
-from feast_repo.tables import day
+from feast_repo.tables import LOG_KEY, day
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,9 +121,9 @@ class LogTable:
             disk.settle(folder)
 
             def read() -> dict[int, int]:
-                files = data_files(folder)
-                highest = scan(files).group_by("partition").agg(pl.col("offset").max()) if files else None
-                return {} if highest is None else dict(highest.collect().iter_rows())
+                # An older version's files may have other columns.
+                rows = scan(data_files(folder), {name: LOG_KEY[name] for name in ("partition", "offset")})
+                return dict(rows.group_by("partition").agg(pl.col("offset").max()).collect().iter_rows())
 
             self._taken[name] = despite_compaction(read)
         return self._taken[name]

@@ -195,6 +195,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 batch.keys[:within],
                 batch.kafka_timestamps[:within],
                 batch.offsets[:within],
+                batch.create_time[:within],
             )
             self._next_offset = batch.offsets[-1] + 1 if within else self._end
         uncommitted.read(self._partition, self._next_offset)

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from feast_repo.arrival import MOST_AHEAD_MS
 from feast_repo.events import UTC_MICROSECONDS
 from stream.panes import AFTER, PANE, Panes
 from stream.seen_ids import HASHING, SeenIds, ids_of
@@ -88,7 +89,7 @@ class WindowEngine:
     def __init__(self, view: WindowedView) -> None:
         self._view = view
         self._max_event_ms: int | None = None
-        self._max_kafka_ms: int | None = None
+        self._max_arrival_ms: int | None = None
         self._panes = Panes(view)
         self._seen = SeenIds()
 
@@ -111,15 +112,16 @@ class WindowEngine:
     def process(self, records: pl.DataFrame) -> Processed:
         """Take the partition's next accepted records, in offset order.
 
-        `records` has `kafka_timestamp` (Int64, ms UTC) and the event's declared columns; a heartbeat has the declared
-        kind and a null key. Other columns pass through.
+        `records` has `kafka_timestamp` (Int64, ms UTC), `create_time` (Boolean: that is the producer's time; may be
+        left out where it never is) and the event's declared columns; a heartbeat has the declared kind and a null key.
+        Other columns pass through.
         """
+        if "create_time" not in records.columns:
+            records = records.with_columns(create_time=pl.lit(value=False))
         view = self._view
         event = records[view.events.time].to_numpy()
-        kafka = records["kafka_timestamp"].to_numpy()
-
         max_event = _running_max(event, self._max_event_ms)
-        max_kafka = _running_max(kafka, self._max_kafka_ms)
+        max_arrival = _running_max(_arrivals(records, max_event), self._max_arrival_ms)
         closed_after = (max_event - view.lateness_ms) // view.slide_ms
         closed_before = np.empty_like(closed_after)
         closed_before[1:] = closed_after[:-1]
@@ -130,7 +132,7 @@ class WindowEngine:
         if len(records) and closed_after[-1] > closed_before[0]:
             for index, rows in self._panes.close(inputs, int(closed_before[0]), int(closed_after[-1])):
                 closing = np.searchsorted(closed_after, index)  # the first record whose watermark reaches the end
-                windows.append(self._closed(index, rows, int(max_kafka[closing])))
+                windows.append(self._closed(index, rows, int(max_arrival[closing])))
             self._seen.forget(int(closed_after[-1]) - view.panes_per_window)
         else:
             self._panes.add(inputs)
@@ -138,7 +140,7 @@ class WindowEngine:
         watermark = pl.Series("watermark", max_event - view.lateness_ms, dtype=pl.Int64).shift(1)
         if len(records):
             watermark[0] = self.watermark_ms
-            self._max_event_ms, self._max_kafka_ms = int(max_event[-1]), int(max_kafka[-1])
+            self._max_event_ms, self._max_arrival_ms = int(max_event[-1]), int(max_arrival[-1])
         return Processed(records.with_columns(watermark, pl.Series("missed_windows", missed, dtype=pl.Int32)), windows)
 
     def _inputs(
@@ -184,7 +186,7 @@ class WindowEngine:
             _Snapshot(
                 declaration=self._view.fingerprint,
                 max_event_ms=self._max_event_ms,
-                max_kafka_ms=self._max_kafka_ms,
+                max_kafka_ms=self._max_arrival_ms,
                 panes=self._panes.to_bytes(),
                 hashing=HASHING,
                 seen=self._seen.to_bytes(),
@@ -219,13 +221,13 @@ class WindowEngine:
             message = "window state knows its events by another hash than this version of Polars computes; rebuild it"
             raise SnapshotError(message)
         engine = cls(view)
-        engine._max_event_ms, engine._max_kafka_ms = state.max_event_ms, state.max_kafka_ms
+        engine._max_event_ms, engine._max_arrival_ms = state.max_event_ms, state.max_kafka_ms
         engine._panes.load(state.panes)
         engine._seen.load(state.seen)
         return engine
 
     @classmethod
-    def rebuild(cls, view: WindowedView, tail: pl.DataFrame, max_event_ms: int, max_kafka_ms: int) -> WindowEngine:
+    def rebuild(cls, view: WindowedView, tail: pl.DataFrame, max_event_ms: int, max_arrival_ms: int) -> WindowEngine:
         """The engine that has processed a log, from the log's archived end.
 
         `tail`: as for `process`, with the archived `watermark` (Int64, ms) that each record saw; in offset order, and
@@ -235,7 +237,7 @@ class WindowEngine:
             SnapshotError: the log was archived under another allowed lateness.
         """
         engine = cls(view)
-        engine._max_event_ms, engine._max_kafka_ms = max_event_ms, max_kafka_ms
+        engine._max_event_ms, engine._max_arrival_ms = max_event_ms, max_arrival_ms
         if tail[view.events.time].max() != max_event_ms:
             message = (
                 f"the archive of {view.events.name!r} was written with another allowed lateness than "
@@ -257,6 +259,14 @@ def tail_start_ms(view: WindowedView, watermark_ms: int) -> int:
 
 def _checksum(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
+
+
+def _arrivals(records: pl.DataFrame, max_event: Int64Array) -> Int64Array:
+    """When each record arrived: Kafka's time, of which a producer's is bounded (`feast_repo/arrival.py`)."""
+    kafka = records["kafka_timestamp"].to_numpy()
+    if not records["create_time"].any():
+        return kafka
+    return np.where(records["create_time"].to_numpy(), np.minimum(kafka, max_event + MOST_AHEAD_MS), kafka)
 
 
 def _running_max(values: Int64Array, previous: int | None) -> Int64Array:

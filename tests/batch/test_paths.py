@@ -23,8 +23,8 @@ from feast_repo.tables import (
     progress_folder,
 )
 from sandbox.recompute import compare
+from stream.archive_tail import ArchiveTail
 from stream.log_table import LogTable
-from stream.rebuild import archived_engine
 from stream.recovery_store import RecoveryStore
 from stream.settings import StreamSettings
 from tests.batch.archives import NOW_MS, clicks, stream
@@ -157,7 +157,7 @@ def test_recovery_state(root: Path, tmp_path: Path) -> None:
 
 def test_the_streams_own_reading(root: Path) -> None:
     progress = ProgressRecord(progress_folder(root)).load()
-    assert {archived_engine(root, view, one).watermark_ms for one in progress.values()} == {
+    assert {ArchiveTail(root, view, one).engine().watermark_ms for one in progress.values()} == {
         one.watermark_ms for one in progress.values()
     }
     files = sorted(events_folder(root).glob("*/*.parquet"))

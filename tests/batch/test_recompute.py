@@ -129,6 +129,9 @@ def test_kafka_times_may_go_back_over_days(engine_name: str, tmp_path: Path) -> 
     for log in logs.values():
         for record in log[::7]:
             record["kafka_timestamp"] += 30 * 3_600_000
+        for record in log[::14]:  # such a time counts as a day ahead of the events at most
+            record["create_time"] = True
+        log[len(log) // 2] |= {"kafka_timestamp": 16_725_225_600_000, "create_time": True}
     streamed = stream(tmp_path, view, logs)
     recomputation = recomputed(engine_name, tmp_path, view)
     assert recomputation.timeline.mismatched == 0, recomputation.timeline.mismatches

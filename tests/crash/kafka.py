@@ -33,6 +33,16 @@ class Log:
     low: int = 0
 
 
+class SameTopic:
+    """Stands in for the watch over a topic that never becomes another one."""
+
+    def ask(self) -> int:
+        return 1
+
+    def confirms(self, ticket: int) -> bool:
+        return ticket == 1
+
+
 class SimulatedConsumer:
     """Gives what it was assigned in pieces of any size, now and then with an error that passes."""
 

@@ -20,19 +20,20 @@ from rich.console import Console
 from batch.compaction import compact
 from batch.restore_online import restore
 from feast_repo import disk
+from feast_repo.identity import UNKNOWN, StreamIdentity
 from feast_repo.online_store import CONNECTION
 from feast_repo.progress import ProgressRecord, progress_key
 from feast_repo.push import Pusher
 from feast_repo.tables import progress_folder
+from stream.archive_tail import ArchiveTail
 from stream.decoding import Decoder
-from stream.rebuild import archived_engine
 from stream.routing import key_of
 from stream.settings import StreamSettings
 from stream.source import KafkaSource
 from stream.stores import Stores
 from stream.window_step import Windows
 from tests.crash.disk import SimulatedDisk
-from tests.crash.kafka import Log, SimulatedConsumer
+from tests.crash.kafka import TOPIC, Log, SameTopic, SimulatedConsumer
 from tests.crash.outcome import Outcome, difference, expected, found, missing
 from tests.crash.redis import breaking_client
 from tests.crash.scheduling import Scheduler
@@ -113,7 +114,9 @@ class World:
         self.scheduler.install(patch)
         self.bench.on_point = self._redis_point
         patch.setattr("stream.consumer.Consumer", lambda config: SimulatedConsumer(config, self.logs, self.chance))
-        patch.setattr("stream.source.topic_partitions", lambda _: list(range(len(self.logs))))
+        topic = StreamIdentity(TOPIC, UNKNOWN, UNKNOWN, len(self.logs))
+        patch.setattr(KafkaSource, "_known", lambda _: topic)
+        patch.setattr("stream.source.TopicWatch", lambda *_: SameTopic())
         patch.setattr("stream.stores._open_pusher", lambda _: self.bench.pusher)
         patch.setattr("stream.stores._spare_the_collector", lambda: None)
         patch.setattr("stream.stopping.end", _end)
@@ -159,7 +162,7 @@ class World:
         return Committed(
             {f"{partition:05d}": one.next_offset for partition, one in record.items()},
             {
-                key_of(partition): archived_engine(self.settings.data_root, view, one).snapshot()
+                key_of(partition): ArchiveTail(self.settings.data_root, view, one).engine().snapshot()
                 for partition, one in record.items()
             },
         )

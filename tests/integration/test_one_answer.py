@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.stream.reference import Record
 
 START_MS = 1_767_225_600_000
+MONTH_MS = 30 * 86_400_000
 RECORDS = 600
 COLUMNS = ["user_id", "event_timestamp", "created_timestamp", *view.features]
 
@@ -43,7 +44,8 @@ def random_log(chance: random.Random, partition: int) -> list[Record]:
             [0, 0, 0, 1, 30_000, view.lateness_ms, view.slide_ms, chance.randrange(view.window_ms * 2)]
         )
         record: Record = {
-            "kafka_timestamp": now + chance.choice([0, 0, 5, -40_000]),
+            "kafka_timestamp": now + chance.choice([0, 0, 5, -40_000]) + chance.choice([0] * 50 + [MONTH_MS]),
+            "create_time": True,
             "event_id": f"e{number}",
             "user_id": f"p{partition}_user_{chance.randrange(8)}",
             "event_type": chance.choice(["view", "view", "click", "add_to_cart", "purchase"]),
@@ -66,7 +68,7 @@ def produce(stack: Stack, logs: dict[int, list[Record]]) -> None:
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
     for partition, log in logs.items():
         for record in log:
-            value = {name: one for name, one in record.items() if name != "kafka_timestamp" and one is not None}
+            value = {name: record[name] for name in view.events.schema if record[name] is not None}
             producer.produce(
                 settings.kafka_topic,
                 json.dumps(value).encode(),
@@ -101,6 +103,7 @@ def test_engine_dataflow_and_batch_give_the_same_rows(stack: Stack, engine_name:
     root = settings.data_root
     archived = rows_of(events_folder(root))
     assert len(archived) == PARTITIONS * RECORDS, rows_of(root / "dead_letters")
+    assert archived["create_time"].all()
 
     expected = engines_rows(logs)
     assert len(expected) > 1_000

@@ -39,10 +39,13 @@ def random_log(seed: int, records: int, partition: int = 0) -> pl.DataFrame:
         clock += chance.choice([0, 1_000, 20_000, 90_000, 90_000, 1_500_000])
         late = chance.choice([0, 0, 0, 30_000, 150_000, 2_000_000, 9_000_000])
         heartbeat = chance.random() < 0.1
+        create_time = chance.random() < 0.5
+        far = 474 * 365 * 86_400_000 if create_time and chance.random() < 0.05 else 0
         rows.append(
             {
                 "offset": offset,
-                "kafka_timestamp": clock + chance.randrange(-5_000, 5_000),
+                "kafka_timestamp": clock + chance.randrange(-5_000, 5_000) + far,
+                "create_time": create_time,
                 "event_id": f"e{offset}",
                 "user_id": None if heartbeat else f"user_{partition}{chance.randrange(6)}",
                 "event_type": "heartbeat" if heartbeat else chance.choice(["view", "click", "add_to_cart", "purchase"]),
@@ -52,7 +55,12 @@ def random_log(seed: int, records: int, partition: int = 0) -> pl.DataFrame:
                 "price_cents": chance.choice([None, chance.randrange(1000)]),
             }
         )
-    schema: dict[str, Any] = {"offset": pl.Int64, "kafka_timestamp": pl.Int64, **VIEW.events.schema}
+    schema: dict[str, Any] = {
+        "offset": pl.Int64,
+        "kafka_timestamp": pl.Int64,
+        "create_time": pl.Boolean,
+        **VIEW.events.schema,
+    }
     return pl.DataFrame(rows, schema=schema)
 
 

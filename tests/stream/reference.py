@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from feast_repo.views import WindowedView
 
 Record: TypeAlias = dict[str, Any]
-"""`kafka_timestamp` in ms, and each declared field, None where it is absent."""
+"""`kafka_timestamp` in ms, perhaps `create_time` (it is the producer's), and each declared field, None if absent."""
 
 DEEPEST = 500
 INTEGER_DIGITS = 20
@@ -94,6 +94,7 @@ class ReferenceWindows:
         self.view = view
         self.watermark_ms: int | None = None
         self.created_ms: int | None = None
+        self.greatest_ms: int | None = None
         self.open: dict[int, dict[str, list[Record]]] = {}
         self.counted: dict[int, set[str]] = {}
         """By closed end, the users with a counted row, until the next window has said who of them expired."""
@@ -121,7 +122,10 @@ class ReferenceWindows:
                     missed += 1
                 else:
                     self.open.setdefault(end, {}).setdefault(record[events.key], []).append(record)
+        self.greatest_ms = time if self.greatest_ms is None else max(self.greatest_ms, time)
         arrived, reached = record["kafka_timestamp"], time - view.lateness_ms
+        if record.get("create_time"):
+            arrived = min(arrived, self.greatest_ms + 24 * 3_600_000)
         self.created_ms = arrived if self.created_ms is None else max(self.created_ms, arrived)
         self.watermark_ms = reached if seen is None else max(seen, reached)
         return seen, missed, self._close(self.watermark_ms, self.created_ms)
@@ -147,8 +151,8 @@ class ReferenceWindows:
 def records_frame(events: EventDeclaration, records: Sequence[Record]) -> pl.DataFrame:
     """Put records, in offset order, into the columns that the engine takes."""
     return pl.DataFrame(
-        [{"offset": offset, **record} for offset, record in enumerate(records)],
-        schema={"offset": pl.Int64, "kafka_timestamp": pl.Int64, **events.schema},
+        [{"offset": offset, "create_time": False, **record} for offset, record in enumerate(records)],
+        schema={"offset": pl.Int64, "kafka_timestamp": pl.Int64, "create_time": pl.Boolean, **events.schema},
     )
 
 

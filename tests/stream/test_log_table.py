@@ -64,6 +64,16 @@ def test_a_replay_with_other_batch_sizes_adds_nothing(tmp_path: Path) -> None:
     assert stored(tmp_path).filter(partition=0)["offset"].to_list() == list(range(12))
 
 
+def test_an_older_version_has_left_files_with_other_columns(tmp_path: Path) -> None:
+    older = {name: dtype for name, dtype in DEAD_LETTER_COLUMNS.items() if name != "reason"}
+    for columns, upto in ((older, 2), (DEAD_LETTER_COLUMNS, 4), (DEAD_LETTER_COLUMNS, 6)):
+        table = LogTable(tmp_path, columns)
+        table.append(0, letters(range(upto)).select(name for name in columns if name != "partition"))
+        table.flush()
+    files = sorted(tmp_path.rglob("*.parquet"))
+    assert [pl.read_parquet(file)["offset"].to_list() for file in files] == [[0, 1], [2, 3], [4, 5]]
+
+
 def test_a_crash_between_the_files_of_two_days_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,9 @@ def test_rebuilt_state_goes_on_as_the_lost_one(tmp_path_factory: pytest.TempPath
     time = view.events.time
     # No accepted event is far ahead of its Kafka time.
     log = [
-        {**record, "kafka_timestamp": max(0, record[time] + record["kafka_timestamp"] - 1_000_000)}
+        {**record, "kafka_timestamp": max(record[time], record["kafka_timestamp"])}
+        if record.get("create_time")
+        else {**record, "kafka_timestamp": max(0, record[time] + record["kafka_timestamp"] - 1_000_000)}
         for record in data.draw(logs(view))
     ]
     upto = data.draw(st.integers(0, len(log)))
@@ -92,6 +94,28 @@ def test_archive_without_the_records_is_refused(tmp_path: Path) -> None:
 def test_partition_of_dead_letters_only_has_fresh_state(tmp_path: Path) -> None:
     engine = ArchiveTail(tmp_path, user_click_features, Progress("t", 0, 7, None, None)).engine()
     assert engine.watermark_ms is None
+
+
+def test_archive_of_an_older_version_says_nothing_of_whose_times_they_are(tmp_path: Path) -> None:
+    log = [record(minute) for minute in (0, 5, 12, 13)]
+    log[1]["kafka_timestamp"] += 30 * 3_600_000  # was trusted
+    lost, progress = archive(tmp_path, user_click_features, log, len(log))
+    for file in events_folder(tmp_path).glob("dt=*/*.parquet"):
+        older = pl.read_parquet(file, hive_partitioning=False).drop("create_time")
+        older.write_parquet(file)
+    rebuilt = ArchiveTail(tmp_path, user_click_features, progress).engine()
+    rest = records_frame(user_click_features.events, [record(100)])
+    assert list(map(plain, rebuilt.process(rest).windows)) == list(map(plain, lost.process(rest).windows)) != []
+
+
+def test_what_is_needed_of_a_log_begins_with_the_first_record_that_still_counts(tmp_path: Path) -> None:
+    # last closed: 70, so open windows need 10 and later; 12x's window |20 has closed, and |80 is open with it
+    log = [record(minute) for minute in (0, 5, 12, 30, 75)]
+    _, progress = archive(tmp_path, user_click_features, log, len(log))
+    assert ArchiveTail(tmp_path, user_click_features, progress).first_needed() == 2
+    late = log[0] | {"kafka_timestamp": log[-1]["kafka_timestamp"] + 60_000}
+    _, progress = archive(tmp_path / "late", user_click_features, [late, *log], len(log) + 1)
+    assert ArchiveTail(tmp_path / "late", user_click_features, progress).first_needed() == 0, "it decides created times"
 
 
 def test_only_the_end_of_a_long_archive_is_read(tmp_path: Path) -> None:

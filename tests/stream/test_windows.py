@@ -405,6 +405,23 @@ def test_times_from_2000_to_far_ahead_are_exact_to_the_millisecond() -> None:
     ]
 
 
+def test_a_producers_clock_in_the_year_2500_counts_a_day_ahead_at_most() -> None:
+    # 5x (year 2500)   15x: closes |10, created 5 + a day     25x: closes |20, the same     2 days later: its own time
+    far, day = int(datetime(2500, 1, 1, tzinfo=UTC).timestamp()) * 1000, 24 * 60
+    records = [{**at(5), "kafka_timestamp": far, "create_time": True}, at(15), at(25), at(2 * day, kafka=2 * day)]
+    engine = WindowEngine(TUMBLING)
+    halves = [feed(engine, *part) for part in (records[:2], records[2:])]
+    created = [
+        (minute_of(row[1]), minute_of(row[2]))
+        for half in halves
+        for window in half.windows
+        for row in window.rows.rows()
+    ]
+    assert created == [(10, 5 + day), (20, 5 + day), (30, 2 * day), (40, 2 * day)]
+    trusted = feed(WindowEngine(TUMBLING), {**records[0], "create_time": False}, at(15))
+    assert [row[2].year for window in trusted.windows for row in window.rows.rows()] == [2500]
+
+
 def test_lateness_zero_closes_as_soon_as_time_reaches_the_end() -> None:
     # 5x |10x: closes |10 and is itself in |20      9x: late
     engine = WindowEngine(replace(TUMBLING, allowed_lateness=timedelta(0)))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stream.windows import ClosedWindow
 
 EXAMPLES = 80
+YEAR_2500_MS = 16_725_225_600_000
 """Enough for each of the cases below to come up many times, and few enough to take seconds."""
 
 rides = EventDeclaration(
@@ -181,6 +182,8 @@ def logs(draw: DrawFn, view: WindowedView) -> list[Record]:
         now += draw(steps)
         edge = draw(st.sampled_from([0, 0, view.lateness_ms]))
         record: Record = {"kafka_timestamp": max(0, 1_000_000 + draw(st.integers(-50, 50)))}
+        if draw(st.booleans()):
+            record = {"kafka_timestamp": draw(st.integers(0, 2) | st.just(YEAR_2500_MS)), "create_time": True}
         record |= dict.fromkeys(events.schema)
         record |= {events.time: now + edge, events.kind: draw(kinds), events.event_id: draw(st.sampled_from("efgh"))}
         if record[events.kind] != events.heartbeat:
