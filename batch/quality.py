@@ -1,7 +1,8 @@
 """Quality gates: what may be published, and whether what is published can be trusted.
 
     python -m batch.quality profiles --input new_profiles.csv   # publish the good rows, keep the broken ones apart
-    python -m batch.quality replay mended.parquet               # once more, with what was broken and is mended
+    python -m batch.quality export broken.csv                   # what was kept apart, to be mended
+    python -m batch.quality replay broken.csv                   # once more, when it is mended
     python -m batch.quality clicks                              # look at the stream's rows, which are published already
 
 Exit 1: `profiles` and `replay` published nothing, or a rule does not hold for `clicks`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,13 +24,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from batch import quarantine
 from batch.archive import ArchiveError
 from batch.lock import BatchRunningError, only_batch_writer
 from batch.quality_candidate import MemoryCandidate
 from batch.quality_clicks import DAY, hours_of, row_frame, volume_frame
-from batch.quality_gate import KEY, VIEW, Gated, gate, newest_time, replay
-from batch.quality_report import finding_rows, page
-from batch.quality_rules import MOST_DAYS_OLD, RATIO, click_suite, volume_suite
+from batch.quality_gate import KEY, VIEW, Gated, gate, newest_time, published, replay
+from batch.quality_report import broken_in_words, finding_rows, page
+from batch.quality_rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, click_suite, volume_suite
 from batch.quality_validation import Batch, QualityError, validate
 from batch.recompute import scope_of
 from batch.report_files import write_report
@@ -61,7 +64,7 @@ def _engines(action: Command) -> None:
 
 def _parser() -> Command:
     command = Command("python -m batch.quality", "Check data by rules that follow from the declarations.")
-    actions = command.add_subparsers(dest="action", required=True, metavar="profiles|replay|clicks")
+    actions = command.add_subparsers(dest="action", required=True, metavar="profiles|export|replay|clicks")
     profiles = _action(actions, "profiles", "Gate a table of user profiles, and publish its good rows.")
     profiles.add_argument("--input", type=Path, help=".csv or .parquet (default: profiles/profiles.csv in DATA_ROOT)")
     profiles.add_argument(
@@ -72,8 +75,14 @@ def _parser() -> Command:
         "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
     )
     _engines(profiles)
+    out = _action(actions, "export", "Write rows of the quarantine to a file, to be mended.")
+    out.add_argument("file", type=Path, metavar="FILE", help="a new .csv or .parquet file, which replay reads")
+    out.add_argument(
+        "--time", type=instant, help="rows that would hold from then on, ISO 8601 UTC (default: the newest)"
+    )
+    out.add_argument("--rule", help="only rows that break it, such as age_range")
     again = _action(actions, "replay", "Gate mended rows of the quarantine, and publish them if all are good.")
-    again.add_argument("file", type=Path, metavar="FILE", help="a mended copy of a quarantined file, .parquet or .csv")
+    again.add_argument("file", type=Path, metavar="FILE", help="what export wrote, mended")
     clicks = _action(actions, "clicks", "Look at the click features that the stream has stored.")
     clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
     clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
@@ -94,6 +103,24 @@ def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[
         else f"{gated.good:,} rows are published, {len(gated.broken):,} are in quarantine."
     )
     return _gated_report(gated, verdict, holds=not gated.blocked)
+
+
+def _export(options: argparse.Namespace, root: Path) -> int:
+    time = options.time or quarantine.newest_time(root)
+    found = quarantine.export(root, options.file, published(root, time), time=time, rule=options.rule)
+    if options.json:
+        others = [one.isoformat() for one in found.other_times]
+        told = {**asdict(found), "time": time.isoformat(), "other_times": others, "file": str(options.file)}
+        sys.stdout.write(json.dumps(told) + "\n")
+        return 0
+    lines = [f"{found.rows:,} rows of {time.isoformat()} in {options.file}; mend their values, then replay the file"]
+    if found.published_since:
+        lines.append(f"{found.published_since:,} more are left out: their users are published since")
+    if found.other_times:
+        times = ", ".join(one.isoformat() for one in found.other_times)
+        lines.append(f"there are rows of other times: --time {times}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
 
 
 @contextmanager
@@ -124,6 +151,7 @@ def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, An
 
 
 def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
+    verdict = " ".join(filter(None, [verdict, broken_in_words(gated.findings)]))
     return {
         "table": VIEW.name,
         "rows": gated.rows,
@@ -158,7 +186,7 @@ def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) 
         message = f"{view.name} has no rows from {start.isoformat()} to before {end.isoformat()}"
         raise QualityError(message)
     findings = validate([Batch(click_suite(view), frame, KEY)], docs / "rows")
-    volume = volume_frame(view, hours).filter(pl.col("hour") >= start)
+    volume = volume_frame(view, hours, start, end)
     if not volume.is_empty():
         figures = volume.select("row", pl.col("hour").cast(pl.String), RATIO).to_pandas()
         findings += validate([Batch(volume_suite(view), figures, "hour")], docs / "volume")
@@ -167,7 +195,7 @@ def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) 
         "table": view.name,
         "rows": rows,
         "holds": holds,
-        "verdict": "All rules hold." if holds else f"Rules that do not hold: {', '.join(_failed(findings))}.",
+        "verdict": _monitor_verdict(findings, compared=not volume.is_empty()),
         "start": start.isoformat(),
         "end": end.isoformat(),
         "hours_compared": len(volume),
@@ -176,8 +204,13 @@ def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) 
     }
 
 
-def _failed(findings: Sequence[Finding]) -> list[str]:
-    return [one.rule.name for one in findings if not one.holds]
+def _monitor_verdict(findings: Sequence[Finding], *, compared: bool) -> str:
+    failed = [one.rule.name for one in findings if not one.holds]
+    verdict = f"Rules that do not hold: {', '.join(failed)}." if failed else "All rules hold."
+    if compared:
+        return verdict
+    least = f"{LEAST_ROWS_TO_COMPARE:,} rows on the day before"
+    return f"{verdict} The volume was not compared: no full hour of the range has all windows and {least}."
 
 
 def _index(view: WindowedView, time: datetime) -> int:
@@ -196,6 +229,20 @@ def _print(report: dict[str, Any]) -> None:
         sys.stdout.write(f"{file}\n")
 
 
+def _checked(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
+    with ExitStack() as stack:
+        if options.engine == "spark":
+            from batch.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
+
+            stack.callback(SparkEngine("", options.master).close)
+        stack.enter_context(Console(stderr=True).status(f"checking {options.action}"))
+        if options.action == "profiles":
+            return _gate_profiles(options, settings.data_root, docs)
+        if options.action == "replay":
+            return _replay(options, settings.data_root, docs)
+        return _monitor(options, settings, docs)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = _parser()
@@ -206,21 +253,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = settings.data_root / "reports" / "quality"
     docs = folder / stem
     try:
-        with ExitStack() as stack:
-            if options.engine == "spark":
-                from batch.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
-
-                stack.callback(SparkEngine("", options.master).close)
-            with Console(stderr=True).status(f"checking {options.action}"):
-                if options.action == "profiles":
-                    report = _gate_profiles(options, settings.data_root, docs)
-                elif options.action == "replay":
-                    report = _replay(options, settings.data_root, docs)
-                else:
-                    report = _monitor(options, settings, docs)
+        if options.action == "export":
+            return _export(options, settings.data_root)
+        report = _checked(options, settings, docs)
         report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds")}
         report["files"] += [str(file) for file in write_report(folder, stem, report, page(report))]
         report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
+    except FileExistsError as error:
+        command.error(f"{error.filename} exists already: name another file")
     except (ArchiveError, BatchRunningError, QualityError, OSError) as error:
         command.error(str(error))
     except pl.exceptions.PolarsError as error:

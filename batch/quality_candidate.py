@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from batch.quality_rules import GIVEN, READABLE
+from batch.quality_rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality_validation import ROW, QualityError
 from feast_repo.algebra import POLARS_TYPES
 from feast_repo.foreign import ForeignFileError, read_foreign
@@ -35,7 +35,7 @@ class Candidate(Protocol):
         """How many there are."""
 
     def frame(self) -> Any:
-        """What the rules see: ROW, join key, features as declared, numbers also as given; for pandas or for Spark."""
+        """What the rules see, for pandas or Spark: ROW, join key, features, and of numbers GIVEN and UNREADABLE."""
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
         """The rows whose ROW is not in `broken`, as declared: join key and features."""
@@ -79,8 +79,12 @@ class MemoryCandidate:
 
     def frame(self) -> Any:
         """What the rules see, for pandas."""
-        given = self._text.select(pl.col(name).alias(name + GIVEN) for name in numeric(self._view))
-        return self._typed(self._text).hstack(given).to_pandas()
+        typed, numbers = self._typed(self._text), numeric(self._view)
+        given = self._text.select(pl.col(numbers).name.suffix(GIVEN))
+        unreadable = self._text.select(
+            pl.when(typed[name].is_null()).then(pl.col(name)).alias(name + UNREADABLE) for name in numbers
+        )
+        return typed.hstack(given).hstack(unreadable).to_pandas()
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
         """The rows that are not broken, as declared."""
@@ -153,6 +157,7 @@ def _value(name: str, value_type: str) -> pl.Expr:
     column = pl.col(name)
     if value_type not in READABLE:
         return column
-    number = column.str.replace(r"\.0*$", "") if value_type == "Int64" else column
+    number = column.str.replace(NO_FRACTION, "") if value_type == "Int64" else column
+    value = number.cast(POLARS_TYPES[value_type], strict=False)  # type: ignore[index]
     readable = column.str.contains(READABLE[value_type])
-    return pl.when(readable).then(number).cast(POLARS_TYPES[value_type], strict=False)  # type: ignore[index]
+    return pl.when(readable & value.is_finite()).then(value)

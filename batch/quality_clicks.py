@@ -15,6 +15,8 @@ from batch.quality_validation import ROW
 from batch.stored import CREATED, TIME
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from feast_repo.views import WindowedView
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -46,16 +48,18 @@ def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
     return stored.group_by(pl.col(TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
 
 
-def volume_frame(view: WindowedView, hours: pl.DataFrame) -> pl.DataFrame:
-    """Of `hours_of`, those that can be compared with the day before: ROW, `hour`, `rows`, RATIO.
+def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
+    """The full hours from `start` to `end` that can be compared with the day before: ROW, `hour`, `rows`, RATIO.
 
-    Hours that are not complete, or had few rows the day before, are left out.
+    `hours` are those of `hours_of`. An hour that has no rows has 0 of them. Hours for which the day before is not
+    complete, or has few rows, are left out.
     """
-    hours = hours.filter(pl.col("windows") == HOUR // view.slide)
-    before = hours.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
+    before = hours.filter(pl.col("windows") == HOUR // view.slide, pl.col("rows") >= LEAST_ROWS_TO_COMPARE)
+    before = before.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
     return (
-        hours.join(before, on="hour")
-        .filter(pl.col("before") >= LEAST_ROWS_TO_COMPARE)
+        before.filter(pl.col("hour") >= start, pl.col("hour") + HOUR <= end)
+        .join(hours, on="hour", how="left")
+        .with_columns(pl.col("rows").fill_null(0))
         .sort("hour")
         .select("hour", "rows", (pl.col("rows") / pl.col("before")).alias(RATIO))
         .with_row_index(ROW)

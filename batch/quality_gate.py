@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,11 +11,12 @@ import polars as pl
 from batch.profiles import publish_profiles
 from batch.quality_rules import LEAST_SHARE_OF_PUBLISHED, profile_suite, profile_table_suite
 from batch.quality_validation import ROW, Batch, Finding, validate
+from batch.quarantine import RULES, VIEW, keep
 from batch.stored import CREATED, TIME
 from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.features import user_click_features, user_profile_features
+from feast_repo.features import user_click_features
 from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import day_folder, publish, scan
+from feast_repo.parquet import day_folder, scan
 from feast_repo.tables import features_folder
 from feast_repo.views import offline_columns
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     from batch.quality_candidate import Candidate
 
-VIEW = user_profile_features
 KEY = VIEW.entity.join_key
-RULES = "rules"
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def gate(candidate: Candidate, time: datetime, root: Path, docs: Path, *, least:
         return gated
     files = []
     if len(gated.broken):  # first: a crash between the two loses no row
-        files.append(_quarantine(root, time, candidate.only(gated.broken)))
+        files.append(keep(root, time, candidate.only(gated.broken)))
     files += publish_profiles(candidate.without(gated.broken), time, root)
     return replace(gated, files=files)
 
@@ -132,12 +130,3 @@ def published(root: Path, time: datetime | None) -> pl.DataFrame:
     rows = scan(files, columns)
     held = rows.filter(pl.col(TIME) == pl.lit(time).cast(UTC_MICROSECONDS)).collect()
     return held.sort(CREATED, KEY).unique(KEY, keep="last", maintain_order=True)
-
-
-def _quarantine(root: Path, time: datetime, rows: pl.DataFrame) -> Path:
-    """Keep broken rows. The name tells the content apart, so that no run replaces what another one kept."""
-    digest = hashlib.blake2b(rows.write_csv().encode(), digest_size=4).hexdigest()
-    folder = day_folder(root / "quarantine" / VIEW.name, f"{time:%Y-%m-%d}")
-    path = folder / f"{time:%Y%m%dT%H%M%S%fZ}-{digest}.parquet"
-    publish(path, rows.with_columns(pl.lit(time).cast(UTC_MICROSECONDS).alias(TIME)))
-    return path

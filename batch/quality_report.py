@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 
+from batch.quality_rules import THIS_FILE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,7 +28,8 @@ code { background: #f4f4f4; padding: .1rem .3rem; overflow-wrap: anywhere } .not
 <p>{{ "{:,}".format(report.rows) }} rows were checked with {{ report.engine }} at {{ report.made_at }}
 {%- if report.start %}, of windows that end from {{ report.start }} to before {{ report.end }}{% endif %}.
 {% if report.quarantined and report.holds %}Rows that break a rule are kept in quarantine, with the names of the rules.
-Mend a copy and publish it with <code>python -m batch.quality replay COPY</code>.{% endif %}</p>
+Write them to a file with <code>python -m batch.quality export FILE</code>, mend it, and publish it with
+<code>python -m batch.quality replay FILE</code>.{% endif %}</p>
 {% for scope, title, note in parts %}
 {% set rules = report.findings | selectattr("scope", "equalto", scope) | sort(attribute="holds") %}
 {% if rules %}
@@ -56,6 +59,28 @@ MONITOR = (
     ("table", "Rules of the table", "The stream has published these rows already: this page tells, and stops nothing."),
     ("row", "Rules of each row", "The rows that break one are still there; their values are beside the rule."),
 )
+
+
+MOST_NAMED = 3
+
+
+def broken_in_words(findings: Sequence[Finding]) -> str:
+    """The row rules that are broken most often, and what to edit where the data are right; empty if none is."""
+    broken = sorted(
+        (one for one in findings if one.rule.scope == "row" and not one.holds), key=lambda one: -len(one.broken)
+    )
+    if not broken:
+        return ""
+    named = [
+        f"{one.rule.name} ({one.rule.says}) in {len(one.broken):,}, such as {one.examples[0]}"
+        if one.examples
+        else f"{one.rule.name} ({one.rule.says}) in {len(one.broken):,}"
+        for one in broken[:MOST_NAMED]
+    ]
+    text = f"Most often broken: {'; '.join(named)}."
+    if edits := dict.fromkeys(one.rule.set_by for one in broken[:MOST_NAMED] if one.rule.set_by):
+        text += f" If the data are right, change {' and '.join(map(str, edits))} in {THIS_FILE}."
+    return text
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:

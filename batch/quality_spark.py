@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's own documentation has it)
 
 from batch.quality_candidate import TIME, check_columns, columns_of, kind_of, one_time
-from batch.quality_rules import GIVEN, READABLE
+from batch.quality_rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality_validation import ROW, QualityError
 from batch.spark_engine import local_url
 from feast_repo.files import data_files
@@ -109,9 +109,11 @@ class SparkCandidate:
     def _typed(self, text: DataFrame, *, given: bool = False) -> DataFrame:
         columns = [F.col(ROW), F.col(self._view.entity.join_key)]
         for name, value_type in self._view.value_types.items():
-            columns.append(_value(name, value_type).alias(name))
+            value = _value(name, value_type)
+            columns.append(value.alias(name))
             if given and value_type in READABLE:
                 columns.append(F.col(name).alias(name + GIVEN))
+                columns.append(F.when(value.isNull(), F.col(name)).alias(name + UNREADABLE))
         return text.select(*columns)
 
     def _frame(self, rows: pl.DataFrame) -> DataFrame:
@@ -132,5 +134,7 @@ def _value(name: str, value_type: str) -> Column:
     column = F.col(name)
     if value_type not in READABLE:
         return column
-    number = F.regexp_replace(column, r"\.0*$", "") if value_type == "Int64" else column
-    return F.when(column.rlike(READABLE[value_type]), number).cast(TYPES[value_type])
+    number = F.regexp_replace(column, NO_FRACTION, "") if value_type == "Int64" else column
+    # Only readable text is cast, since Spark's strict cast fails on other text, and trims what Polars does not.
+    value = F.when(column.rlike(READABLE[value_type]), number).cast(TYPES[value_type])
+    return F.when(F.abs(value) < float("inf"), value)

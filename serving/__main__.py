@@ -103,10 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.freeze()  # a full collection would look through all of Feast again, for a tenth of a second
         host, port = listener.getsockname()[:2]
         logging.getLogger("serving").info("listening on http://%s:%d", host, port)
-        with stop_event(
-            "did not end in order, so the last minute's scores may be lost"
-        ):  # the server ends by itself on SIGTERM, and then raises it again
-            server_of(app).run(sockets=[listener])
+        try:
+            # The server ends by itself on SIGTERM, and then raises it again.
+            with stop_event("did not end in order, so the last minute's scores may be lost"):
+                server_of(app).run(sockets=[listener])
+        finally:
+            gc.unfreeze()  # what is frozen is never let go, and DuckDB's bindings then list it at exit, line by line
     return 0
 
 

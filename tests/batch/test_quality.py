@@ -21,7 +21,9 @@ from batch.quality_gate import newest_time, published
 from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
 from batch.quality_validation import QualityError
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
-from feast_repo.tables import features_folder
+from feast_repo.progress import Progress, ProgressRecord
+from feast_repo.settings import PROJECT_ROOT
+from feast_repo.tables import features_folder, progress_folder
 from sandbox.checks import rows_of
 from stream.settings import StreamSettings
 from tests.batch.archives import clicks, store, stream
@@ -346,16 +348,166 @@ class TestClicks:
 
     def test_hours_are_compared_with_the_day_before(self) -> None:
         many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]
+        before = [TODAY - timedelta(days=1) + number * view.slide for number in range(18)]
         ends = [TODAY + number * view.slide for number in range(12)]
-        parts = [click_rows(many, end - timedelta(days=1)) for end in ends]
+        parts = [click_rows(many, end) for end in before]
         parts += [
             click_rows(many[: len(many) // (1 if number < 6 else 4)], end) for number, end in enumerate(ends[:-1])
         ]
-        hours = volume_frame(view, hours_of(view, pl.concat(parts)))
-        assert hours.select("hour", RATIO).rows() == [(TODAY, 1.0)]
-        parts.append(click_rows(many[: len(many) // 4], ends[-1]))
-        hours = volume_frame(view, hours_of(view, pl.concat(parts)))
-        assert hours[RATIO].to_list() == [1.0, 0.25]
+        hours = hours_of(view, pl.concat(parts))
+        # 24 h before  00:00 01:00 02:00      many rows in each window
+        # now          00:00 as many; 01:00 a quarter, in 5 of 6 windows; 02:00 none at all, and 03:00 is not compared
+        until = {end: volume_frame(view, hours, TODAY, TODAY + timedelta(minutes=end)) for end in (60, 119, 120, 240)}
+        assert until[60].select("hour", RATIO).rows() == [(TODAY, 1.0)]
+        assert until[119].equals(until[60])
+        assert until[120][RATIO].round(3).to_list() == [1.0, round(0.25 * 5 / 6, 3)]
+        assert until[240][RATIO].to_list()[2:] == [0.0]
+        assert volume_frame(view, hours, TODAY - timedelta(days=1), TODAY).is_empty()
+
+    def test_an_hour_without_rows_is_no_volume(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]
+        ends = [TODAY - timedelta(days=1) + number * view.slide for number in range(12)]
+        for end in [*ends, *(end + timedelta(days=1) for end in ends[:6])]:
+            store(root, view, click_rows(many, end), "stream", 0, round(end.timestamp() * 1000))
+        last_ms = round((TODAY + timedelta(hours=2)).timestamp() * 1000) - view.slide_ms
+        ProgressRecord(progress_folder(root)).save(Progress("topic", 0, 1, last_ms, last_ms))
+        assert failed(run(capsys, "clicks", status=1)) == {"volume": 1}
+        report = run(capsys, "clicks", "--end", (TODAY + timedelta(hours=1)).isoformat())
+        assert report["verdict"] == "All rules hold."
+
+    def test_a_volume_that_was_not_compared_is_told(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        stream(root, view, clicks(hours=3, events=800, partitions=2))
+        report = run(capsys, "clicks")
+        assert report["hours_compared"] == 0
+        assert report["verdict"].startswith("All rules hold. The volume was not compared: ")
+
+
+ODD_TEXTS: dict[str, dict[str, str]] = {
+    "user_id_well_formed": {"user_id": "user_000001\n"},
+    "age_readable": {"age": "35\n"},
+    "activity_weight_readable": {"activity_weight": "0.5\n"},
+    "country_known": {"country": "US\n"},
+}
+"""A line break at the end, as a quoted cell of CSV may have it."""
+
+
+def with_line_breaks(file: Path) -> pl.DataFrame:
+    """Write good rows, and after them broken ones with each kind of line break; returns the broken ones."""
+    rows = as_text().to_dicts()
+    breaks = ("\n", "\r\n", "\r", "\n\n", "\u0085", "\u2028", "\u2029", " ")
+    odd = [
+        {**rows[number], **{name: text.removesuffix("\n") + ending for name, text in change.items()}}
+        for number, (change, ending) in enumerate((one, ending) for one in ODD_TEXTS.values() for ending in breaks)
+    ]
+    odd.append({**rows[len(odd)], "activity_weight": "1e999", "age": "-0.0\n"})
+    broken = pl.DataFrame(odd, schema=as_text().schema)
+    pl.concat([as_text()[len(odd) :], broken]).write_csv(file)
+    return broken
+
+
+@pytest.mark.parametrize("engine", ["pandas", "spark"])
+def test_a_line_break_at_the_end_is_no_part_of_a_value(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, engine: str
+) -> None:
+    if engine == "spark":
+        request.getfixturevalue("spark_session")
+    file = tmp_path / "new.csv"
+    broken = with_line_breaks(file)
+    report = run(capsys, "profiles", "--input", str(file), "--engine", engine)
+    assert report["quarantined"] == len(broken)
+    assert failed(report) == dict.fromkeys(ODD_TEXTS, 8) | {"age_readable": 9, "activity_weight_readable": 9}
+    quarantined = rows_of(root / "quarantine" / profiles.name)
+    assert_frame_equal(quarantined.select(broken.columns), broken, check_row_order=False)
+    assert held(root).null_count().sum_horizontal().item() == 0
+    assert held(root)["age"].min() >= 18  # type: ignore[operator]
+
+
+def test_a_refused_file_of_another_shop_is_told_what_to_edit(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new.csv"
+    as_text().with_columns(
+        pl.format("cust-{}", pl.int_range(pl.len())).alias("user_id"), pl.lit("PL").alias("country")
+    ).write_csv(file)
+    report = run(capsys, "profiles", "--input", str(file), status=1)
+    assert report["verdict"].startswith("Nothing is published")
+    assert "user_id_well_formed (user_id matches user_[0-9]{6,}) in 400, such as cust-0" in report["verdict"]
+    assert "country_known (country is one of US, DE, " in report["verdict"]
+    end = 'If the data are right, change USER_ID and PROFILE_DOMAINS["country"] in batch/quality_rules.py.'
+    assert report["verdict"].endswith(end)
+    assert (PROJECT_ROOT / "batch" / "quality_rules.py").is_file()
+    assert not (root / "quarantine").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_quarantined_rows_are_exported_mended_and_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    good = as_text()
+    broken = with_broken(good)
+    broken.write_csv(tmp_path / "new.csv")
+    for _ in range(2):  # kept twice, exported once
+        run(capsys, "profiles", "--input", str(tmp_path / "new.csv"), "--time", TODAY.isoformat())
+    young = good.head(30).with_columns(age=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("7")).otherwise("age"))
+    young.write_csv(tmp_path / "of_yesterday.csv")
+    before = TODAY - timedelta(days=1)
+    run(
+        capsys,
+        "profiles",
+        "--input",
+        str(tmp_path / "of_yesterday.csv"),
+        "--time",
+        before.isoformat(),
+        "--least-rows",
+        "1",
+    )
+
+    out = tmp_path / f"broken.{kind}"
+    told = run(capsys, "export", str(out))
+    assert (told["rows"], told["time"], told["other_times"]) == (
+        len(BROKEN), TODAY.isoformat(), [before.isoformat()]
+    )  # fmt: skip
+    rows = pl.read_csv(out, infer_schema=False) if kind == "csv" else pl.read_parquet(out)
+    assert sorted(rows["rules"]) == sorted(BROKEN)
+    some = tmp_path / f"some.{kind}"
+    assert run(capsys, "export", str(some), "--rule", "user_id_well_formed")["rows"] == 2
+    assert run(capsys, "export", str(tmp_path / f"older.{kind}"), "--time", before.isoformat())["rows"] == 1
+
+    ages = rows.filter(pl.col("rules").str.contains("age"))
+    mended = ages.drop("age").join(good.select("user_id", "age"), on="user_id")
+    mended.write_csv(out) if kind == "csv" else mended.write_parquet(out)
+    assert run(capsys, "replay", str(out))["good"] == len(ages) == 3
+    again = run(capsys, "export", str(tmp_path / f"again.{kind}"))
+    assert (again["rows"], again["published_since"]) == (len(BROKEN) - 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["new.csv"], "holds no rows"),
+        (["new.csv", "--time", "2026-01-01"], "has no rows of 2026-01-01T00:00:00+00:00"),
+    ],
+)
+def test_an_export_of_nothing_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        quality(["export", str(tmp_path / arguments[0]), *arguments[1:]])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_an_export_replaces_no_file(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_broken(as_text()).write_csv(tmp_path / "new.csv")
+    run(capsys, "profiles", "--input", str(tmp_path / "new.csv"))
+    for name, said in (("new.csv", "new.csv exists already"), ("new.xlsx", "is neither .csv nor .parquet")):
+        with pytest.raises(SystemExit) as stopped:
+            quality(["export", str(tmp_path / name)])
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
+    assert root.exists()
 
 
 def test_what_looks_like_markup_is_printed_as_it_is(

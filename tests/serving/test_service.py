@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -506,6 +507,37 @@ class TestScores:
 
 
 class TestCommands:
+    @pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT])
+    def test_ends_without_noise_and_with_all_of_its_access_log(
+        self, store: FeatureStore, data_root: Path, tmp_path: Path, ended_by: signal.Signals
+    ) -> None:
+        del store, data_root
+        log = tmp_path / "access.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving", "--port", "0"],
+                cwd=PROJECT_ROOT,
+                env={**os.environ, "FEAST_REGISTRY_URL": ServingSettings().registry_url},
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        try:
+            assert process.stderr is not None
+            while "listening on " not in (line := process.stderr.readline()):
+                assert line
+            client = Client(line.rpartition("listening on ")[2].strip())
+            assert client.predict("a").status == 200
+            wait_for(lambda: log.read_text().endswith("\n"))  # while it runs
+            assert client.predict("b").status == 200
+            process.send_signal(ended_by)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+        assert (process.returncode, errors) == (0, "")
+        assert [json.loads(line)["route"] for line in log.read_text().splitlines()] == ["/v1/predictions"] * 2
+
     def test_ten_thousand_connections_and_sigterm(self, store: FeatureStore, data_root: Path) -> None:
         import resource  # noqa: PLC0415
 
