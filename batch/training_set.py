@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import polars as pl
 from rich.console import Console
-from rich.progress import Progress as ProgressBar
+from rich.progress import Progress as ProgressBar, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
 from batch.labels import LABEL, TIME, labelled_pairs
@@ -79,12 +79,16 @@ class TrainingSet:
             RuntimeError: the join lost or doubled pairs.
         """
         joined = self._joined(pairs, self._summary.features)
-        for view in self._views:
-            without = joined.filter(_has_no_row(view))
-            self._count(self._summary.without, view, len(without))
-            if self._summary.features != CORRECTED and len(without):
-                later = self._joined(without.select(pairs.columns), CORRECTED)
-                self._count(self._summary.arrived_later, view, later.filter(~_has_no_row(view)).height)
+        lacking = joined.select(_has_no_row(view).alias(view.name) for view in self._views)
+        self._count(self._summary.without, lacking)
+        some = lacking.select(pl.any_horizontal(pl.all())).to_series()
+        if self._summary.features != CORRECTED and some.any():
+            later = self._joined(pairs.filter(some), CORRECTED)  # once for all views: each join reads the files again
+            came = later.select((~_has_no_row(view)).alias(view.name) for view in self._views)
+            self._count(
+                self._summary.arrived_later,
+                came.select(pl.col(name) & lacking.filter(some)[name] for name in came.columns),
+            )
         defaults = {name: value for view in self._views for name, value in view.defaults.items() if value is not None}
         return joined.with_columns(pl.col(name).fill_null(value) for name, value in defaults.items())
 
@@ -107,8 +111,9 @@ class TrainingSet:
         return joined
 
     @staticmethod
-    def _count(counts: dict[str, int], view: WindowedView | BatchView, rows: int) -> None:
-        counts[view.name] = counts.get(view.name, 0) + rows
+    def _count(counts: dict[str, int], which: pl.DataFrame) -> None:
+        for name in which.columns:
+            counts[name] = counts.get(name, 0) + int(which[name].sum())
 
 
 def _types(view: WindowedView | BatchView) -> dict[str, pl.DataType]:
@@ -134,8 +139,13 @@ def build(
         first, last = pairs[TIME][0], pairs[TIME][-1]
         summary.first, summary.last = first.isoformat(), last.isoformat()
     days = pairs.with_columns(pl.col(TIME).dt.date().alias("#day")).partition_by("#day", include_key=False)
-    with ProgressBar(console=console, transient=True) as bar:
-        parts += [training_set.join(day) for day in bar.track(days, description="joining days")]
+    columns = SpinnerColumn(), *ProgressBar.get_default_columns(), TimeElapsedColumn()
+    with ProgressBar(*columns, console=console, transient=True) as bar:  # a day of many small files takes a while
+        task = bar.add_task("joining", total=len(pairs))
+        for day in days:
+            bar.update(task, description=f"joining {len(day):,} pairs of {day[TIME][0]:%Y-%m-%d}")
+            parts.append(training_set.join(day))
+            bar.advance(task, len(day))
     return pl.concat(parts), summary
 
 
@@ -174,16 +184,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error("--start must be before --end")
     settings = command.settings(StreamSettings)
     path: Path = options.to or settings.data_root / "training" / f"{purchase_prediction.name}.parquet"
-    start = time.monotonic()
+    start, console = time.monotonic(), Console(stderr=True)
     try:
         progress = ProgressRecord(progress_folder(settings.data_root)).load()
-        pairs = labelled_pairs(settings.data_root, settings.view, progress, options.start, options.end)
+        with console.status("reading events, labelling pairs"):
+            pairs = labelled_pairs(settings.data_root, settings.view, progress, options.start, options.end)
         if pairs.is_empty():
             command.error(
                 f"{settings.data_root} has no event in this range whose next hour the stream has seen to its end: "
                 "run the stream longer, or correct --start, --end or DATA_ROOT"
             )
-        rows, summary = build(command.feature_store(), pairs, options.features, Console(stderr=True))
+        with console.status("opening the feature store"):
+            store = command.feature_store()
+        rows, summary = build(store, pairs, options.features, console)
         publish(path, rows)
     except OSError as error:
         command.error(str(error))

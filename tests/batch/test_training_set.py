@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from rich.console import Console
 
 from batch.backfill import main as backfill
 from batch.labels import HORIZON, LABEL, SPACING, labelled_pairs
@@ -173,6 +175,19 @@ def test_an_hour_beyond_the_data_gives_no_label(root: Path) -> None:
     logs = {0: [*first, *closing], 1: [clicked("c", 40), clicked("d", 290), *closing]}
     start, end = (datetime.fromtimestamp(NOW_MS / 1000 + 60 * minute, tz=UTC) for minute in (20, 60))
     assert labels_of(root, logs, start=start, end=end) == known[1:] + last_known
+
+
+def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream(root, view, logs())
+    screen = io.StringIO()
+    monkeypatch.setattr("batch.training_set.Console", lambda **_: Console(file=screen, force_terminal=True, width=200))
+    assert training_set(["--json"]) == 0
+    seen = screen.getvalue()
+    pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load())
+    assert "reading events, labelling pairs" in seen
+    assert "opening the feature store" in seen
+    for (day,), part in pairs.group_by(pl.col(TIME).dt.strftime("%Y-%m-%d")):
+        assert f"joining {len(part):,} pairs of {day}" in seen
 
 
 def test_a_range_is_a_part_of_the_whole(root: Path) -> None:
