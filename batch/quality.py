@@ -29,7 +29,7 @@ from batch.archive import ArchiveError
 from batch.lock import BatchRunningError, only_batch_writer
 from batch.quality_candidate import MemoryCandidate
 from batch.quality_clicks import DAY, hours_of, row_frame, volume_frame
-from batch.quality_gate import KEY, VIEW, Gated, gate, newest_time, published, replay
+from batch.quality_gate import KEY, Gated, gate, newest_time, published, replay
 from batch.quality_report import broken_in_words, finding_rows, page
 from batch.quality_rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, click_suite, volume_suite
 from batch.quality_validation import Batch, QualityError, validate
@@ -126,16 +126,16 @@ def _export(options: argparse.Namespace, root: Path) -> int:
 @contextmanager
 def _candidate(options: argparse.Namespace, path: Path, root: Path) -> Iterator[Candidate]:
     if options.engine == "pandas":
-        yield MemoryCandidate(path, VIEW)
+        yield MemoryCandidate(path, quarantine.VIEW)
         return
     from batch.quality_spark import SparkCandidate  # noqa: PLC0415  (an extra)
 
     with TemporaryDirectory(dir=root, prefix=".gate-") as scratch:  # beside where it goes, on a disk with room for it
-        yield SparkCandidate(path, VIEW, Path(scratch))
+        yield SparkCandidate(path, quarantine.VIEW, Path(scratch))
 
 
 def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
-    candidate = MemoryCandidate(options.file, VIEW)
+    candidate = MemoryCandidate(options.file, quarantine.VIEW)
     if candidate.time is None:
         message = f"{options.file} has no rows, or no event_timestamp: mend a copy of the quarantined file"
         raise QualityError(message)
@@ -153,7 +153,7 @@ def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, An
 def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
     verdict = " ".join(filter(None, [verdict, broken_in_words(gated.findings)]))
     return {
-        "table": VIEW.name,
+        "table": quarantine.VIEW.name,
         "rows": gated.rows,
         "holds": holds,
         "verdict": verdict,

@@ -51,10 +51,14 @@ def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
 def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
     """The full hours from `start` to `end` that can be compared with the day before: ROW, `hour`, `rows`, RATIO.
 
-    `hours` are those of `hours_of`. An hour that has no rows has 0 of them. Hours for which the day before is not
-    complete, or has few rows, are left out.
+    `hours` are those of `hours_of`. An hour that lacks rows or windows counts if rows come after it:
+    windows beyond the last row may have been closed by a heartbeat after the end of the data. Hours for which the day
+    before is not complete, or has few rows, are left out.
     """
-    before = hours.filter(pl.col("windows") == HOUR // view.slide, pl.col("rows") >= LEAST_ROWS_TO_COMPARE)
+    full = pl.col("windows") == HOUR // view.slide
+    ends = hours.select(pl.when(full).then(pl.col("hour") + HOUR).otherwise("hour"))
+    end = min([end, *ends.max().to_series().drop_nulls()])
+    before = hours.filter(full, pl.col("rows") >= LEAST_ROWS_TO_COMPARE)
     before = before.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
     return (
         before.filter(pl.col("hour") >= start, pl.col("hour") + HOUR <= end)

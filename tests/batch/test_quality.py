@@ -348,28 +348,30 @@ class TestClicks:
 
     def test_hours_are_compared_with_the_day_before(self) -> None:
         many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]
-        before = [TODAY - timedelta(days=1) + number * view.slide for number in range(18)]
+        before = [TODAY - timedelta(days=1) + number * view.slide for number in range(24)]
         ends = [TODAY + number * view.slide for number in range(12)]
         parts = [click_rows(many, end) for end in before]
         parts += [
             click_rows(many[: len(many) // (1 if number < 6 else 4)], end) for number, end in enumerate(ends[:-1])
         ]
-        hours = hours_of(view, pl.concat(parts))
-        # 24 h before  00:00 01:00 02:00      many rows in each window
-        # now          00:00 as many; 01:00 a quarter, in 5 of 6 windows; 02:00 none at all, and 03:00 is not compared
-        until = {end: volume_frame(view, hours, TODAY, TODAY + timedelta(minutes=end)) for end in (60, 119, 120, 240)}
-        assert until[60].select("hour", RATIO).rows() == [(TODAY, 1.0)]
-        assert until[119].equals(until[60])
-        assert until[120][RATIO].round(3).to_list() == [1.0, round(0.25 * 5 / 6, 3)]
-        assert until[240][RATIO].to_list()[2:] == [0.0]
-        assert volume_frame(view, hours, TODAY - timedelta(days=1), TODAY).is_empty()
+        # the day before   00:00 01:00 02:00 03:00     many rows in each window
+        # now              00:00 as many; 01:00 a quarter, in 5 of 6 windows; 02:00 none; 03:00 some, or no rows yet
+        until = TODAY + timedelta(hours=4)
+        begun = volume_frame(view, hours_of(view, pl.concat(parts)), TODAY, until)
+        assert begun.select("hour", RATIO).rows() == [(TODAY, 1.0)]
+        hours = hours_of(view, pl.concat([*parts, click_rows(many, TODAY + timedelta(hours=3))]))
+        low = round(0.25 * 5 / 6, 3)
+        assert volume_frame(view, hours, TODAY, until)[RATIO].round(3).to_list() == [1.0, low, 0.0]
+        assert volume_frame(view, hours, TODAY, TODAY + timedelta(minutes=179))[RATIO].round(3).to_list() == [1.0, low]
+        assert volume_frame(view, hours, TODAY + timedelta(hours=2), until)[RATIO].to_list() == [0.0]
+        assert volume_frame(view, hours.clear(), TODAY, until).is_empty()
 
     def test_an_hour_without_rows_is_no_volume(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]
-        ends = [TODAY - timedelta(days=1) + number * view.slide for number in range(12)]
-        for end in [*ends, *(end + timedelta(days=1) for end in ends[:6])]:
+        ends = [TODAY - timedelta(days=1) + number * view.slide for number in range(18)]
+        for end in [*ends, *(end + timedelta(days=1) for end in [*ends[:6], *ends[12:]])]:
             store(root, view, click_rows(many, end), "stream", 0, round(end.timestamp() * 1000))
-        last_ms = round((TODAY + timedelta(hours=2)).timestamp() * 1000) - view.slide_ms
+        last_ms = round((TODAY + timedelta(hours=3)).timestamp() * 1000) - view.slide_ms
         ProgressRecord(progress_folder(root)).save(Progress("topic", 0, 1, last_ms, last_ms))
         assert failed(run(capsys, "clicks", status=1)) == {"volume": 1}
         report = run(capsys, "clicks", "--end", (TODAY + timedelta(hours=1)).isoformat())
