@@ -172,8 +172,8 @@ def test_the_streams_own_reading(root: Path) -> None:
 @pytest.mark.parametrize("name", [STRANGE.replace(":", "")])
 def test_spark(root: Path, name: str, tmp_path: Path, run: Callable[..., str]) -> None:
     spark = ("--engine", "spark")
-    (root / "a:b.csv").touch()
-    assert "use --engine polars" in run("batch.quality", "profiles", *spark, "--input", root / "a:b.csv", status=2)
+    (root / "a:b.parquet").touch()
+    assert "use --engine polars" in run("batch.quality", "profiles", *spark, "--input", root / "a:b.parquet", status=2)
     assert len(printed_files(run("batch.parity", *spark))) == 2
     sources = history(tmp_path / f"in {name}", name)
     report = json.loads(run("batch.backfill", *spark, "--json", "--from", sources[0], "--partitions", "2"))
