@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from itertools import compress
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from feast_repo.online_store import RedisUrlOnlineStoreConfig
 from feast_repo.redis_format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
 from feast_repo.redis_guard import SWAP_SHA, swap_until_settled
 from feast_repo.redis_pipe import ask
+from feast_repo.redis_writer import CannotEndError, WriteConnections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,36 +24,54 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from redis import Redis
 
+logger = logging.getLogger(__name__)
+
 TIME = "event_timestamp"
 
 
 class OnlineView:
-    """The online rows of a view. Threads may share it.
+    """The online rows of a view. Threads may share it. `writer`: what the server calls connections of `write_forward`.
 
     Raises:
         UnsupportedFormatError: the view or the store is not of a kind whose bytes are known here; use Feast's own way.
     """
 
-    def __init__(self, store: FeatureStore, view: FeatureView) -> None:
+    def __init__(self, store: FeatureStore, view: FeatureView, writer: str = "feature-writer") -> None:
         self._format = _row_format(store, view)
         self._project, self.name = store.project, view.name
         self._features = [field.name for field in view.features]
         # The store's own connection pool.
         provider = store._get_provider()  # noqa: SLF001
         self.redis: Redis = provider.online_store._get_client(store.config.online_store)  # noqa: SLF001
+        self._connections = WriteConnections(self.redis, writer)
+        self._guarded_by_server = False
 
     def write_forward(self, rows: pl.DataFrame) -> int:
         """Write each entity's newest row unless Redis has one as new; returns how many were written.
 
-        For the one writer of a view that moves it forward: the stored times are read, then compared.
+        For the one writer of a view that moves it forward: the stored times are read, then compared. Rows of a call
+        that failed never arrive after a later call (see `redis_writer.py`). Where the server does not let us see to
+        that, each row is compared and written in one step, at about a third of the speed.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
         """
-        keys, rows = self._keyed(rows)
-        newer = _newer(rows, self._stored_times(keys))
-        written = rows.filter(pl.Series(newer))
-        ask(self.redis, self._format.write_commands(list(compress(keys, newer)), written))
+        if self._guarded_by_server:
+            return self.write_beside(rows)
+        keys, newest = self._keyed(rows)
+        try:
+            stored = self._connections.ask(self._format.read_time_commands(keys))
+            newer = _newer(newest, stored)
+            written = newest.filter(pl.Series(newer))
+            self._connections.ask(self._format.write_commands(list(compress(keys, newer)), written))
+        except CannotEndError as error:
+            logger.warning(
+                "Redis does not let us end our own connections (%s): pushes take three times as long; allow INFO, "
+                "CLIENT ID, CLIENT SETNAME and CLIENT KILL",
+                error,
+            )
+            self._guarded_by_server = True
+            return self.write_beside(rows)
         return len(written)
 
     def write_beside(self, rows: pl.DataFrame) -> int:

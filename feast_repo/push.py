@@ -40,13 +40,14 @@ class Pusher:
         pusher.push_offline(rows, writer="stream", partition=3, window_end_ms=1_767_229_200_000, served=served)
 
     `rows`: join key, event_timestamp and created_timestamp (Datetime us UTC), features. `redis` is the online store's
-    client, None where pushes go through Feast. Threads may share a pusher.
+    client, None where pushes go through Feast. `writer`: what the server calls our connections. Threads may share a
+    pusher.
 
     Raises:
         LookupError: no view has this push source.
     """
 
-    def __init__(self, store: FeatureStore, push_source: str) -> None:
+    def __init__(self, store: FeatureStore, push_source: str, writer: str = "feature-writer") -> None:
         self.project: str = store.project
         self.redis: Redis | None = None
         self._store = store
@@ -60,7 +61,7 @@ class Pusher:
         self._views = sorted(views, key=lambda view: str(view.name))
         self._online: list[OnlineView] = []
         try:
-            self._online = [OnlineView(store, view) for view in self._views]
+            self._online = [OnlineView(store, view, writer) for view in self._views]
             self.redis = self._online[0].redis
         except UnsupportedFormatError as reason:
             logger.warning("pushing through Feast, which is many times slower: %s", reason)

@@ -29,24 +29,32 @@ def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
     Raises:
         redis.RedisError: the server is away, too slow for the client's timeout, or refused a command.
     """
-    replies: list[Any] = []
-    owed = 0
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
-        reader = hiredis.Reader(replyError=reply_error)
-        for payload, commands in payloads:
-            connection.send_packed_command([payload])
-            # The server works on this payload while the replies to the one before are read.
-            replies += _read(connection, reader, owed)
-            owed = commands
-        replies += _read(connection, reader, owed)
+        return exchange(connection, payloads)
     except BaseException:
         connection.disconnect()
         raise
     finally:
         pool.release(connection)
-    return replies
+
+
+def exchange(connection: Any, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
+    """The same on a connection of redis-py's, which is no use after an error: replies may be under way.
+
+    Raises:
+        redis.RedisError: the server is away, too slow for the client's timeout, or refused a command.
+    """
+    replies: list[Any] = []
+    owed = 0
+    reader = hiredis.Reader(replyError=reply_error)
+    for payload, commands in payloads:
+        connection.send_packed_command([payload])
+        # The server works on this payload while the replies to the one before are read.
+        replies += _read(connection, reader, owed)
+        owed = commands
+    return replies + _read(connection, reader, owed)
 
 
 def _read(connection: Any, reader: hiredis.Reader, count: int) -> list[Any]:

@@ -1,7 +1,8 @@
 """One run at a time on a data folder and on a recovery directory.
 
 Two runs would each believe to be the only one that appends to a log table. The lock is the operating system's, so it
-ends with the process, however it ends. Processes of one cluster (`-i/-a`) hold one lock each, by their number.
+ends with the process, however it ends. Processes of one cluster (`-i/-a`) hold one lock each, by their number, and
+leave `TOKEN` in it, by which others know what belongs to a process that lives.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import argparse
 import fcntl
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import TextIO
+
+TOKEN = uuid.uuid4().hex
+"""Stands for this process, and for no other that ever was."""
 
 _held: dict[Path, TextIO] = {}  # an open file keeps its lock
 
@@ -40,7 +45,26 @@ def lock_run(data_root: Path, recovery: Path | None) -> None:
             file.close()
             message = f"another run writes to {folder}: stop it first, or use another DATA_ROOT and recovery directory"
             raise AlreadyRunningError(message) from error
+        file.truncate(0)
+        file.write(TOKEN)
+        file.flush()
         _held[path] = file
+
+
+def live_tokens(data_root: Path) -> set[str]:
+    """The tokens of the processes that hold the data folder.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    tokens = set()
+    for path in data_root.resolve().glob(".stream-*.lock"):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tokens.add(file.read())
+    return tokens
 
 
 def bytewax_arguments(command: list[str]) -> tuple[int, Path | None]:

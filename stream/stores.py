@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from feast_repo.identity import data_id
 from feast_repo.progress import ProgressRecord, announce_missing, progress_key
 from feast_repo.tables import progress_folder
 from stream import metrics
 from stream.availability import Emptied, hold_for_redis
 from stream.commit import Commit
 from stream.epoch import Epoch, Outcome
+from stream.lock import TOKEN, live_tokens
 from stream.routing import partition_of
 from stream.run_report import RunReport
 from stream.sinks import Features, Logs, Online
@@ -79,6 +81,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
     from feast_repo.push import Pusher  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.redis_writer import end_others  # noqa: PLC0415
     from feast_repo.store import (  # noqa: PLC0415
         RegistryMismatchError,
         RegistryUnavailableError,
@@ -91,12 +94,16 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
     try:
         store = open_store()
         ensure_applied(store)
-        despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source)))
+        names = f"stream:{data_id(settings.data_root)}:"
+        despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source, writer=names + TOKEN)))
     except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:
         refuse(str(error))
     pusher = pushers[-1]
-    if pusher.redis is not None:
-        look_at_redis(pusher.redis)
+    if (redis := pusher.redis) is not None:
+        look_at_redis(redis)
+        # A process that was killed may have rows under way, older than those that follow.
+        live = live_tokens(settings.data_root) | {TOKEN}
+        hold_for_redis(lambda: end_others(redis, names, live))
     return pusher
 
 

@@ -154,6 +154,8 @@ class World:
         self.dead = False
         self.scheduler.executors.clear()
         disk._durable.clear()  # noqa: SLF001  (what a new process does not know)
+        if (redis := self.bench.pusher.redis) is not None:
+            redis.connection_pool.disconnect()
         return Cluster(self, resume, workers)
 
     def rebuilt(self) -> Committed:
