@@ -16,7 +16,7 @@ from batch.quality_validation import QualityError
 from batch.stored import TIME
 from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_profile_features
-from feast_repo.parquet import day_folder, publish
+from feast_repo.parquet import day_folder, publish, scan
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -102,10 +102,5 @@ def _folder(root: Path) -> Path:
 def _read(root: Path) -> pl.DataFrame:
     names = [VIEW.entity.join_key, *VIEW.features]
     columns = pl.Schema({**dict.fromkeys([*names, RULES], pl.String()), TIME: UTC_MICROSECONDS})
-    files = files_of(_folder(root), days_of(_folder(root)))
-    if not files:
-        return pl.DataFrame(schema=columns)
-    rows = pl.scan_parquet(
-        files, schema=columns, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
-    )
+    rows = scan(files_of(_folder(root), days_of(_folder(root))), columns)
     return rows.unique(maintain_order=True).collect()  # a run that was repeated kept the same rows again
