@@ -94,6 +94,9 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
 
     type: Literal["feast_repo.online_store.RedisUrlOnlineStore"] = "feast_repo.online_store.RedisUrlOnlineStore"
 
+    path: str | None = None
+    """The file of Feast's SQLite store, as `feast init` writes it: it may stay when the type changes, unused."""
+
     @model_validator(mode="after")
     def _only_by_url(self) -> Self:
         """Refuse what Feast's own store would heed and this one would not.
