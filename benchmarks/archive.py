@@ -37,6 +37,7 @@ def write_archive(clicks: Clicks, root: Path) -> None:
             before = latest.get(partition)
             rows = part.with_columns(
                 (pl.int_range(pl.len(), dtype=pl.Int64) + offsets[partition]).alias("offset"),
+                pl.lit(value=False).alias("create_time"),
                 (reached.shift(1, fill_value=pl.lit(before, pl.Int64)) - view.lateness_ms).alias("watermark"),
             )
             table.append(partition, rows)
