@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BUDGETS = ("stream", "push", "serving", "backfill", "state")
-OTHERS = ("freshness", "growth", "materialize", "join", "deduplicate", "hostile")
+OTHERS = ("freshness", "growth", "materialize", "join", "dropin", "deduplicate", "hostile")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
