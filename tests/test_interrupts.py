@@ -40,7 +40,7 @@ COMMANDS = {
     "stream.heartbeat": [],
     "stream.recovery": ["rebuild", "recovery"],
 }
-MOMENTS_S = (0.0, 0.3, 1.0)
+MOMENTS_S = (0.0, 0.7)
 """After the command has taken its signals over. All of them are imports; what comes later has tests of its own."""
 WITHIN_S = 10.0
 AT_ONCE = 3
@@ -100,11 +100,12 @@ def test_every_command_ends_in_one_line(tmp_path: Path, silent: str) -> None:
             found = dict(zip(cases, ended, strict=True))
     finally:
         signal.signal(signal.SIGINT, before)
-    # A command that is done sooner, as on a quick machine, proves nothing; at the first moment none is.
+    # Its progress may stand before the line. A command that is done sooner proves nothing; at the first moment none is.
     wrong = {
         case: (code, said)
         for case, (code, said) in found.items()
-        if (code, said) != (130, f"{case[0]}: interrupted\n") and not (case[1] > 0.0 and code in {0, 2})
+        if (code, said.splitlines()[-1:], "Traceback" in said) != (130, [f"{case[0]}: interrupted"], False)
+        and not (case[1] > 0.0 and code in {0, 2})
     }
     assert not wrong
     assert not list(tmp_path.rglob("*.tmp"))
