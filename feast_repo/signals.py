@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGINT, signal.SIGTERM)
 CLEAN_UP_WITHIN_S = 3.0
 """An interrupted command removes its temporary files and ends its subprocesses; then it ends in any case."""
 LAST_LINE_WITHIN_S = 0.5
@@ -58,7 +58,7 @@ class Watchdog:
     outcome: Callable[[int], tuple[int, str]]
 
     def start(self) -> None:
-        """Begin to listen; for the main thread, after the handlers were set."""
+        """Begin to listen; for the main thread."""
         reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -96,12 +96,12 @@ class CommandSignals:
 
     def install(self) -> None:
         """Take the signals over; an ignored one, as that of a shell's background jobs, stays ignored."""
-        for number in STOPS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._on_signal)
         sys.excepthook = self._on_uncaught
         atexit.register(self._at_exit)  # the first that is registered is the last that runs
         self._watchdog.start()
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
 
     def allow(self, within_s: float, outcome: Callable[[int], tuple[int, str]]) -> None:
         """Let the process end in order from now on, but no later than so many seconds after the first signal."""
