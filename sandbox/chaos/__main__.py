@@ -26,6 +26,7 @@ from rich.table import Table
 
 from feast_repo.commands import Command, integer
 from feast_repo.tables import progress_folder
+from sandbox.apache_kafka import ApacheKafka
 from sandbox.chaos.faults import FAULTS, schedule, small_disk
 from sandbox.chaos.results import keep
 from sandbox.chaos.runs import DrillError, Runs
@@ -78,9 +79,10 @@ def drill(folder: Path, seed: int, kinds: Sequence[str] | int, kafka: KafkaChoic
         with ClickTraffic(settings, seed, PARTITIONS) as traffic:
             runs.start()
             try:
-                for number, kind in enumerate(
-                    schedule(kinds, seed, small_disk=mounted) if isinstance(kinds, int) else kinds, start=1
-                ):
+                if isinstance(kinds, int):
+                    real = stack.kafka.kind == ApacheKafka.kind
+                    kinds = schedule(kinds, seed, small_disk=mounted, real_kafka=real)
+                for number, kind in enumerate(kinds, start=1):
                     runs.wait_for_progress(MESSAGES_BETWEEN)
                     seen = FAULTS[kind](scene)
                     done.append((kind, seen))

@@ -14,7 +14,7 @@ from redis import Redis
 from rich.console import Console
 
 from feast_repo import features
-from sandbox.chaos import stops
+from sandbox.chaos import stops, topic_faults
 from sandbox.chaos.runs import PATIENCE_S, DrillError
 from sandbox.chaos.scene import AWAY, BACK, Scene
 from sandbox.processes import wait_until
@@ -221,13 +221,17 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
         redis_crashes,
         second_run,
         *stops.FAULTS,
+        *topic_faults.FAULTS,
     )
 }
 
 
-def schedule(count: int, seed: int, *, small_disk: bool) -> list[str]:
-    """Kinds of faults in random order; each kind comes up before any comes again."""
-    kinds = [kind for kind in FAULTS if small_disk or kind != disk_is_full.__name__]
+def schedule(count: int, seed: int, *, small_disk: bool, real_kafka: bool = True) -> list[str]:
+    """Kinds of faults in random order; each kind that can be here comes up before any comes again."""
+    impossible = {disk_is_full.__name__} if not small_disk else set()
+    if not real_kafka:
+        impossible |= {fault.__name__ for fault in topic_faults.FAULTS}
+    kinds = [kind for kind in FAULTS if kind not in impossible]
     chance = random.Random(seed)  # noqa: S311  (a drill is repeatable)
     chosen: list[str] = []
     while len(chosen) < count:

@@ -61,6 +61,7 @@ def test_every_kind_comes_up_before_any_comes_again() -> None:
     assert {chosen.count(kind) for kind in FAULTS} == {3}
     assert chosen == schedule(3 * len(FAULTS), 1, small_disk=True) != schedule(3 * len(FAULTS), 2, small_disk=True)
     assert "disk_is_full" not in schedule(50, 1, small_disk=False)
+    assert "topic_is_recreated" not in schedule(50, 1, small_disk=True, real_kafka=False)
 
 
 @pytest.mark.parametrize(
