@@ -106,7 +106,7 @@ def _count(summary: Summary, recomputation: Recomputation, rows: pl.DataFrame, w
     summary.in_two_partitions = sorted({*summary.in_two_partitions, *users})
 
 
-def _open_online(command: Command, name: str) -> OnlineView | None:
+def _open_online(command: Command, name: str, settings: StreamSettings) -> OnlineView | None:
     """The view in Redis, or None where the online store is another one."""
     from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
     from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
@@ -114,7 +114,7 @@ def _open_online(command: Command, name: str) -> OnlineView | None:
     store = command.feature_store()
     try:
         online = OnlineView(store, store.get_feature_view(name))
-        online.redis.ping()
+        command.claim_redis(online.redis, store.project, settings)
     except UnsupportedFormatError as error:
         sys.stderr.write(f"batch.backfill: only offline: {error}\n")
         return None
@@ -124,7 +124,7 @@ def _open_online(command: Command, name: str) -> OnlineView | None:
 def _run(options: argparse.Namespace, command: Command, settings: StreamSettings, summary: Summary) -> int:
     view, root = settings.view, settings.data_root
     scope = scope_of(settings, options.start, options.end)
-    online = _open_online(command, view.name) if options.heal else None
+    online = _open_online(command, view.name, settings) if options.heal else None
     with ExitStack() as stack:
         stack.enter_context(only_batch_writer(root))
         history_end = None
@@ -157,7 +157,7 @@ def _complete_online(command: Command, settings: StreamSettings) -> int | None:
     All of them: a feature that was away and came back lost its values in older rows too.
     """
     try:
-        if (online := _open_online(command, settings.view.name)) is None:
+        if (online := _open_online(command, settings.view.name, settings)) is None:
             return None
         return overwrite(settings.data_root, settings.view, online)
     except RedisError as error:

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from feast import FeatureStore
-
     from batch.parity_online import OnlineComparison
+    from feast_repo.online_view import OnlineView
 
 LOOK_BACK_DAYS = 7
 SAMPLE = 1_000
@@ -43,16 +42,13 @@ MOST_USERS = 10**9
 MOST_EXAMPLES = 10
 
 
-def materialize(store: FeatureStore, data_root: Path, view: BatchView, since: datetime, console: Console) -> int:
+def materialize(online: OnlineView, data_root: Path, view: BatchView, since: datetime, console: Console) -> int:
     """Write each entity's newest row of a view, of those from `since` on; returns how many were written.
 
     Raises:
         redis.RedisError: Redis is away.
-        UnsupportedFormatError: the online store is none of ours.
     """
-    from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
-
-    online, written = OnlineView(store, store.get_feature_view(view.name)), 0
+    written = 0
     online.settle()  # a wrong address is told, also where there is nothing to write
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
@@ -98,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(f"--look-back-days {options.look_back_days:g} reaches beyond the calendar")
     store = command.feature_store()
     from batch.parity_online import compare_online  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.online_view import OnlineView  # noqa: PLC0415
     from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
 
     views: dict[str, Any] = {}
@@ -106,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for view in purchase_prediction.views:
             if not isinstance(view, BatchView):
                 continue
-            written = materialize(store, settings.data_root, view, since, Console(stderr=True))
+            online = OnlineView(store, store.get_feature_view(view.name))
+            if not views:
+                command.claim_redis(online.redis, store.project, settings)
+            written = materialize(online, settings.data_root, view, since, Console(stderr=True))
             found: OnlineComparison = compare_online(
                 store, settings.data_root, view, sample=options.sample, most_examples=MOST_EXAMPLES
             )

@@ -66,6 +66,7 @@ def _compare_online(options: argparse.Namespace, command: Command, settings: Str
 
     store = command.feature_store()
     try:
+        command.check_redis(store, settings)
         return compare_online(
             store, settings.data_root, settings.view, sample=options.sample, most_examples=options.examples
         )

@@ -26,7 +26,7 @@ from feast_repo.features import purchase_prediction
 from feast_repo.files import data_files, day_folders
 from feast_repo.online_marker import begin_filling, end_filling, marker_key
 from feast_repo.parquet import despite_compaction, scan
-from feast_repo.progress import ProgressRecord, announce_missing, progress_key
+from feast_repo.progress import ProgressRecord, announce_missing, confirm, confirmed_key, progress_key
 from feast_repo.redis_errors import told
 from feast_repo.settings import StoreSettings
 from feast_repo.tables import features_folder, progress_folder
@@ -114,14 +114,17 @@ def restore(
     redis, marker = online.redis, marker_key(project, view.name)
     mine, written = begin_filling(redis, marker), 0
     online.settle()
+    record = ProgressRecord(progress_folder(data_root))
+    stored = record.load()
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view):
             written += _write(online, view, rows, overwrites=overwrites)
             bar.update(task, completed=done, total=days)
     if isinstance(view, WindowedView):
-        record = ProgressRecord(progress_folder(data_root))
+        confirm(redis, confirmed_key(project, view.name), stored.values())
         announce_missing(redis, progress_key(project, view.name), record)
+    online.set_sentinel()
     if not end_filling(redis, marker, mine):
         message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"
         raise RuntimeError(message)
@@ -151,7 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
     from feast_repo.redis_format import UnsupportedFormatError  # noqa: PLC0415
 
-    start, written = time.monotonic(), {}
+    start = time.monotonic()
+    written: dict[str, int] = {}
     store = command.feature_store()
     overwrites: bool = options.overwrite
     try:
@@ -159,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with only_batch_writer(settings.data_root) if overwrites else nullcontext():
             for view in purchase_prediction.views:
                 online = OnlineView(store, store.get_feature_view(view.name))
+                if not written:
+                    command.claim_redis(online.redis, store.project, settings)
                 written[view.name] = restore(
                     settings.data_root, view, online, store.project, console, overwrites=overwrites
                 )

@@ -46,6 +46,13 @@ def redis_url(url: str) -> str:
     return url
 
 
+def shown(url: str) -> str:
+    """A valid Redis URL without user and password."""
+    parts = urlsplit(url)
+    db = parse_qs(parts.query).get("db", [""])[0]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?db={db}" if db else "")
+
+
 def registry_url(url: str) -> str:
     """An SQLAlchemy URL of a database that Feast's registry can live in; empty stays empty.
 

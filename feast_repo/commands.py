@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from feast import FeatureStore
+    from redis import Redis
 
     from feast_repo.settings import StoreSettings
 
@@ -67,6 +68,36 @@ class Command(argparse.ArgumentParser):
         except (RegistryMismatchError, RegistryUnavailableError) as error:
             self.error(str(error))
         return store
+
+    def claim_redis(self, redis: Redis, project: str, settings: StoreSettings) -> None:
+        """Before rows are written: refuse a Redis with somebody else's data, and say where they go.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        from feast_repo.redis_identity import ForeignRedisError, claim_settings  # noqa: PLC0415  (it imports features)
+
+        try:
+            _, where = claim_settings(redis, project, settings)
+        except (ForeignRedisError, OSError) as error:
+            self.error(str(error))
+        sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {where}\n")
+
+    def check_redis(self, store: FeatureStore, settings: StoreSettings) -> None:
+        """Before rows are read: refuse a Redis with another DATA_ROOT's data.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        from feast_repo.online_store import RedisUrlOnlineStoreConfig, connect  # noqa: PLC0415  (needs Feast)
+        from feast_repo.redis_identity import check  # noqa: PLC0415
+
+        if isinstance(store.config.online_store, RedisUrlOnlineStoreConfig):
+            with connect(settings.redis_url) as redis:
+                try:
+                    check(redis, store.project, settings.data_root)
+                except ValueError as error:
+                    self.error(str(error))
 
 
 def instant(text: str) -> datetime:

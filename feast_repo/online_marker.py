@@ -1,7 +1,8 @@
 """A mark in Redis that says: this server holds what the view's Parquet says it should.
 
 It is set when the first rows are pushed, and again when a restore has refilled Redis. A server that lost its data has
-lost the mark with them. No two marks are equal, so one that is still the same says that nothing was lost in between.
+lost the mark with them. Each filling has an id of its own, so a mark that is still the same says that nobody has
+noticed a loss in between; several restores may work on one filling, and the first that is done ends it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import uuid
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis import Redis
 
 FILLED, FILLING = b"filled ", b"filling "
 
 SWAP_MARK = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
+for number = 2, #KEYS do redis.call('DEL', KEYS[number]) end
 return 1
 """
+"""Replaces a mark (empty: none) if it is the expected one, and then deletes the other keys."""
 
 
 def marker_key(project: str, view_name: str) -> str:
@@ -50,24 +55,37 @@ def mark_filled(redis: Redis, key: str) -> None:
 
 
 def begin_filling(redis: Redis, key: str) -> bytes:
-    """The mark under which a restore works: the one that is there if Redis is filled, else a new one of its own.
+    """The mark under which a restore works: the one that is there, else that of a new filling.
 
     Raises:
         redis.RedisError: the server is away.
     """
-    if is_filled(mark := read_mark(redis, key)):
-        return cast("bytes", mark)
-    redis.set(key, mine := _new(FILLING))
-    return mine
+    while (mark := read_mark(redis, key)) is None:
+        redis.eval(SWAP_MARK, 1, key, b"", _new(FILLING))
+    return mark
 
 
 def end_filling(redis: Redis, key: str, mine: bytes) -> bool:
-    """Say that Redis holds what it should, unless the mark of `begin_filling` is gone; whether it was still there.
+    """Say that Redis holds what it should, unless the filling of `begin_filling` was begun anew; whether it was not.
 
     Raises:
         redis.RedisError: the server is away.
     """
-    return bool(redis.eval(SWAP_MARK, 1, key, mine, mine if is_filled(mine) else _new(FILLED)))
+    filled = FILLED + mine.rpartition(b" ")[2]
+    return bool(redis.eval(SWAP_MARK, 1, key, mine, filled)) or read_mark(redis, key) == filled
+
+
+def mark_lost(redis: Redis, key: str, seen: bytes | None, claims: Sequence[str]) -> None:
+    """Say that Redis lacks something, and delete the keys that claim how much it has.
+
+    Nothing happens if the mark is no longer the one that was `seen`.
+
+    A restore that has begun before can't end its filling any more.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    redis.eval(SWAP_MARK, 1 + len(claims), key, *claims, seen or b"", _new(FILLING))
 
 
 def _new(state: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from feast import FeatureView
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from feast_repo.feast_bytes import compare_with_feast
 from feast_repo.online_features import settle
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TIME = "event_timestamp"
+SENTINEL_TIME = Timestamp(seconds=1).SerializeToString()
 
 
 class OnlineView:
@@ -125,6 +127,31 @@ class OnlineView:
     def settle(self) -> int:
         """See `online_features.settle`: to be called before rows are written for features that may have changed."""
         return settle(self.redis, self._project, self.name, self._features)
+
+    def set_sentinel(self) -> None:
+        """Set a row that whoever deletes the view's rows deletes, too; it has no values and is long expired.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        self.redis.execute_command("HSET", self._format.sentinel_key, self._format.time_field, SENTINEL_TIME)
+
+    def has_sentinel(self) -> bool:
+        """Whether that row is there.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        return bool(self.redis.execute_command("HEXISTS", self._format.sentinel_key, self._format.time_field))
+
+    def behind(self, rows: pl.DataFrame) -> int:
+        """How many entities' newest rows (join key, event_timestamp) Redis lacks, or has only an older one of.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        keys, rows = self._keyed(rows)
+        return sum(_newer(rows, self._stored_times(keys)))
 
     def _keyed(self, rows: pl.DataFrame) -> tuple[list[bytes], pl.DataFrame]:
         rows = newest_rows(rows, [self._format.join_key])

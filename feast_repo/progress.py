@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
@@ -116,6 +116,58 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 """Sets a partition's position (hash; partition, next offset, announcement) unless one as far is there."""
+
+
+def confirmed_key(project: str, view_name: str) -> str:
+    """The Redis hash that says what this server holds: field = partition, value = the offset before which it has all.
+
+    It is written after the rows and before the progress record. So a server that has less than the record says has lost
+    rows: it went back to an earlier state.
+    """
+    return f"{project}:confirmed:{view_name}"
+
+
+CONFIRM_FORWARD = """
+for number = 1, #ARGV, 2 do
+  local known = redis.call('HGET', KEYS[1], ARGV[number])
+  if not known or tonumber(known) < tonumber(ARGV[number + 1]) then
+    redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1])
+  end
+end
+"""
+"""Sets offsets of partitions (hash; partition, offset, ...) unless greater ones are there."""
+
+
+def confirm(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
+    """Say that the server holds all rows of these positions; those of a stream that is further stay.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    if positions := [number for one in progress for number in (one.partition, one.next_offset)]:
+        redis.eval(CONFIRM_FORWARD, 1, key, *positions)
+
+
+def confirmed(redis: Redis, key: str) -> dict[int, int]:
+    """The offsets that `confirm` has left, by partition.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    told = cast("dict[bytes, bytes]", redis.hgetall(key))
+    return {int(partition): int(offset) for partition, offset in told.items()}
+
+
+def confirm_announced(redis: Redis, project: str, view_name: str) -> bool:
+    """Take what a server of an older version announces as what it holds; whether it announces anything.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    told = cast("dict[bytes, bytes]", redis.hgetall(progress_key(project, view_name)))
+    for partition, announced in told.items():
+        redis.hsetnx(confirmed_key(project, view_name), partition.decode(), json.loads(announced)["next_offset"])
+    return bool(told)
 
 
 def announce_missing(redis: Redis, key: str, record: ProgressRecord) -> None:

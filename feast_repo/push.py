@@ -40,8 +40,8 @@ class Pusher:
         pusher.push_offline(rows, writer="stream", partition=3, window_end_ms=1_767_229_200_000, served=served)
 
     `rows`: join key, event_timestamp and created_timestamp (Datetime us UTC), features. `redis` is the online store's
-    client, None where pushes go through Feast. `writer`: what the server calls our connections. Threads may share a
-    pusher.
+    client and `online` its views, None and empty where pushes go through Feast. `writer`: what the server calls our
+    connections. Threads may share a pusher.
 
     Raises:
         LookupError: no view has this push source.
@@ -59,10 +59,10 @@ class Pusher:
             message = f"no feature view has push source {push_source!r}: declare one, then run `feast apply`"
             raise LookupError(message) from error
         self._views = sorted(views, key=lambda view: str(view.name))
-        self._online: list[OnlineView] = []
+        self.online: list[OnlineView] = []
         try:
-            self._online = [OnlineView(store, view, writer) for view in self._views]
-            self.redis = self._online[0].redis
+            self.online = [OnlineView(store, view, writer) for view in self._views]
+            self.redis = self.online[0].redis
         except UnsupportedFormatError as reason:
             logger.warning("pushing through Feast, which is many times slower: %s", reason)
         self._offline_is_ours = isinstance(store.config.offline_store, PartitionedParquetOfflineStoreConfig) and all(
@@ -75,7 +75,7 @@ class Pusher:
         Raises:
             redis.RedisError: Redis is away or refuses; it can be repeated.
         """
-        for view in self._online:
+        for view in self.online:
             view.settle()
 
     def push_online(self, rows: pl.DataFrame) -> int:
@@ -94,7 +94,7 @@ class Pusher:
             message = f"{without} of {len(rows)} rows for {self._push_source!r} have no {TIME}"
             raise ValueError(message)
         if self.redis is not None:
-            return sum(view.write_forward(rows) for view in self._online)
+            return sum(view.write_forward(rows) for view in self.online)
         newest = newest_rows(rows, sorted({key for view in self._views for key in view.join_keys}))
         self._store.push(self._push_source, newest.sort(TIME).to_pandas(), to=PushMode.ONLINE)
         return len(newest)

@@ -27,6 +27,7 @@ VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 
 PROBE = "\x01probe\x01"
+SENTINEL = "the sentinel of this online store, no user: an id has at most 64 characters"
 SMALL = 1 << 12
 """Numbers below it, as most counts are, have their bytes ready."""
 
@@ -182,7 +183,10 @@ class RowFormat:
         head, _, tail = sample.partition(PROBE.encode())
         head = head[:-4]  # the entity's length as 32 bits
         self._key_ends = _KeyEnds(head, tail)
-        self._time_field = argument(f"_ts:{view}".encode())
+        sentinel = EntityKey(join_keys=[join_key], entity_values=[Value(string_val=SENTINEL)])
+        self.sentinel_key: bytes = _redis_key(project, sentinel, entity_key_serialization_version=key_version)
+        self.time_field = f"_ts:{view}".encode()
+        self._time_field = argument(self.time_field)
         self._fields = [argument(_mmh3(f"{view}:{name}")) for name in features]
 
     def keys(self, entities: pl.Series) -> list[bytes]:

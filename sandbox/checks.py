@@ -105,7 +105,9 @@ def contents(data_root: Path, redis_url: str) -> dict[str, str]:
 
 
 def _feature_hashes(redis: Redis) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-    """All of Feast's hashes; the progress record beside them holds wall-clock times."""
+    """All of Feast's hashes, without the sentinel; those beside them hold wall-clock times and positions."""
+    from feast_repo.redis_format import SENTINEL  # noqa: PLC0415  (it imports Feast, which takes seconds)
+
     for key in redis.scan_iter(count=5_000, _type="hash"):
-        if b":progress:" not in key:
+        if not any(part in key for part in (b":progress:", b":confirmed:", SENTINEL.encode())):
             yield key, cast("dict[bytes, bytes]", redis.hgetall(key))

@@ -105,12 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = command.settings(ServingSettings)
     try:
         model = ModelFolder(settings.data_root, settings.service).load()
+        from feast_repo.redis_identity import ForeignRedisError  # noqa: PLC0415
         from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
         from serving.schema import SchemaError  # noqa: PLC0415
 
         try:
             reader = open_reader(command.feature_store(), settings)
-        except (SchemaError, SQLAlchemyError) as error:
+        except (SchemaError, SQLAlchemyError, ForeignRedisError) as error:
             command.error(str(error))
         if problem := misfit(model.card.features, reader.schema):
             command.error(f"{problem}: train again, python -m serving.train")

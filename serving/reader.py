@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
 from feast_repo.online_store import RedisUrlOnlineStoreConfig, connect
 from feast_repo.progress import ProgressRecord
+from feast_repo.redis_identity import check
 from feast_repo.redis_pipe import ask
 from feast_repo.tables import progress_folder
 from serving.errors import OnlineStoreError
@@ -172,10 +174,14 @@ def open_reader(store: FeatureStore, settings: ServingSettings) -> Reader:
 
     Raises:
         SchemaError: the registry does not describe what is to be served.
+        ForeignRedisError: Redis holds the data of another DATA_ROOT than the one that is here.
         sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
     """
     schema = read_schema(store, settings.service, settings.views)
     online = store.config.online_store
+    if isinstance(online, RedisUrlOnlineStoreConfig):
+        with suppress(RedisError), connect(settings.redis_url) as redis:  # it may come later
+            check(redis, store.project, settings.data_root)
     if isinstance(online, RedisUrlOnlineStoreConfig) and not online.key_ttl_seconds:
         version = store.config.entity_key_serialization_version
         return RedisReader(schema, version, settings.redis_url, settings.serving_timeout_seconds)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from redis.exceptions import RedisError
 
-from feast_repo import identity
+from feast_repo import identity, redis_identity
+from feast_repo.addresses import shown
 from feast_repo.files import data_files, day_folders
 from feast_repo.parquet import despite_compaction, scan
 from feast_repo.progress import ProgressRecord
@@ -75,7 +77,20 @@ def adopt(settings: StreamSettings, store: RecoveryStore) -> list[str]:
         f"{topic}: {compared:,} stored records compared, all equal",
         f"{settings.data_root} {kept} {recorded.id}",
         f"{store.directory} {state}",
+        _adopt_redis(settings),
     ]
+
+
+def _adopt_redis(settings: StreamSettings) -> str:
+    from feast_repo.online_store import connect  # noqa: PLC0415  (needs Feast, which takes seconds to import)
+
+    where = f"Redis at {shown(settings.redis_url)}"
+    try:
+        with connect(settings.redis_url) as redis:
+            redis_identity.adopt(redis, identity.project(), settings.data_root)
+    except RedisError:
+        return f"{where} does not answer: run this again when it does, if it holds this data"
+    return f"{where} holds this data from now on"
 
 
 def _known(data_root: Path) -> Identity | None:

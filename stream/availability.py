@@ -74,9 +74,11 @@ class Emptied:
         self._lock = threading.Lock()
         self._emptied = False
 
-    def look(self, *, filled: bool) -> None:
-        """Take note of whether the mark is there."""
+    def look(self, *, filled: bool, loss: str | None) -> None:
+        """Take note of whether the mark is there, and of what was lost since the last look."""
         with self._lock:
+            if loss is not None:
+                metrics.losses.inc()
             if filled is not self._emptied:
                 return
             self._emptied = not filled
@@ -84,7 +86,10 @@ class Emptied:
             if filled:
                 logger.warning("Redis is filled again")
             else:
-                logger.error("Redis was emptied: refill it with `python -m batch.restore_online`; the stream goes on")
+                logger.error(
+                    "%s: refilling it from Parquet (`python -m batch.restore_online`), the stream goes on",
+                    loss or "Redis was not filled before this run began",
+                )
 
 
 kafka, redis, disk = (Availability(name) for name in ("Kafka", "Redis", "the disk"))

@@ -2,6 +2,7 @@
 
     logs, Redis, features      each feature file after Redis has its rows, since it tells when they were served
     what a restore missed      needs the features durable: what is not, a restore can't read
+    confirmation               Redis says up to where it has all rows; one that goes back says less than the record
     progress record            the commit point: everything that it speaks of is stored
     announcement               never ahead of the record
     Bytewax commits            the epoch's offsets and window state, after `commit` returned
@@ -55,6 +56,7 @@ class Commit:
         self._online.finish()  # only now are all feature files asked for
         self._features.finish()
         self._online.push_what_a_restore_missed(epoch.windows)
+        self._online.confirm(advanced)
         self._save(advanced)
         self._online.announce(advanced)
         return advanced

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from stream.settings import StreamSettings
 
 away = Gauge("stream_away", "1 while Redis, the disk or Kafka is away and the run waits for it", ["part"])
-emptied = Gauge("stream_redis_emptied", "1 while Redis lacks what was stored: run `python -m batch.restore_online`")
+emptied = Gauge("stream_redis_emptied", "1 while Redis lacks what was stored, and is refilled from Parquet")
+losses = Counter("stream_redis_losses", "Times that Redis was found to have lost what it had acknowledged")
 messages = Counter("stream_messages", "Messages whose outcome is durable")
 late = Counter("stream_late_records", "Records that missed windows, durable")
 dead_letters = Counter("stream_dead_letters", "Messages that were not accepted, durable")

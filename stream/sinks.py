@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.online_marker import is_filled, mark_filled, marker_key, read_mark
-from feast_repo.progress import announce, progress_key
+from feast_repo.online_marker import is_filled
 from feast_repo.tables import (
     DEAD_LETTER_COLUMNS,
     dead_letters_folder,
@@ -24,18 +23,20 @@ from feast_repo.tables import (
 from stream.availability import hold_for_disk, hold_for_redis
 from stream.background import Background
 from stream.log_table import LogTable
+from stream.redis_watch import new_token
+from stream.stopping import stop_requested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from redis import Redis
 
     from feast_repo.progress import Progress
     from feast_repo.push import Pusher
     from feast_repo.views import WindowedView
     from stream.availability import Emptied
     from stream.epoch import Outcome
+    from stream.redis_watch import RedisWatch
+    from stream.refill import Refill
     from stream.windows import ClosedWindow
 
     Closed = tuple[int, ClosedWindow]
@@ -121,19 +122,19 @@ class Features:
 class Online:
     """Redis: the newest row of each user, and how far the stream has come.
 
-    An older row never overwrites a newer one, so a replay is harmless. `is_first_run`: nothing has been stored yet, so
-    there is nothing that Redis could lack.
+    An older row never overwrites a newer one, so a replay is harmless. What Redis loses is refilled by `refill`, if
+    this is the part that looks after it; meanwhile nothing is announced, so readers don't take what is left for fresh.
     """
 
-    def __init__(self, pusher: Pusher, view_name: str, emptied: Emptied, *, is_first_run: bool) -> None:
+    def __init__(self, pusher: Pusher, watch: RedisWatch | None, emptied: Emptied, refill: Refill | None) -> None:
         self._pusher = pusher
+        self._watch = watch
         self._emptied = emptied
+        self._refill = refill
         self._thread = Background("redis", ROOM)  # one, since rows are read and then compared
-        self._progress_key = progress_key(pusher.project, view_name)
-        self._marker_key = marker_key(pusher.project, view_name)
         self._mark: bytes | None = None  # unknown, so that the first epoch is pushed twice rather than not at all
-        if (redis := pusher.redis) is not None and is_first_run:
-            hold_for_redis(lambda: mark_filled(redis, self._marker_key))
+        self._reached: dict[int, Progress] = {}
+        self._withheld = True
 
     def push(self, closed: list[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
         """Push the rows of partitions' closed windows, then hand these on with the time when Redis had them."""
@@ -141,34 +142,63 @@ class Online:
             self._thread.do(partial(self._push, closed, then))
 
     def _push(self, closed: list[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
-        rows = pl.concat([window.rows for _, window in closed])
-        hold_for_redis(lambda: self._pusher.push_online(rows))
+        self._push_rows([window for _, window in closed])
         then(closed, datetime.now(UTC))
+
+    def _push_rows(self, windows: Sequence[ClosedWindow]) -> None:
+        rows, token = pl.concat([window.rows for window in windows]), new_token()
+        hold_for_redis(lambda: self._pusher.push_online(rows))
+        if (watch := self._watch) is not None:
+            hold_for_redis(lambda: watch.pushed(token, rows))
 
     def finish(self) -> None:
         """Have all rows in Redis."""
         self._thread.finish()
 
     def push_what_a_restore_missed(self, windows: Sequence[ClosedWindow]) -> None:
-        """Push the epoch's windows again unless the mark says that Redis has lost nothing since the last epoch.
+        """Push the epoch's windows again if Redis has lost something since the last epoch, and have it refilled.
 
         A restore that ran meanwhile could not read them before their files were durable.
         """
-        if (redis := self._pusher.redis) is not None:
-            hold_for_redis(lambda: self._push_again(redis, windows))
+        if (watch := self._watch) is not None:
+            before = self._mark
+            hold_for_redis(lambda: self._look(watch))
+            if windows and (self._mark != before or not self._is_filled):
+                self._push_rows(windows)
+            if not self._is_filled and self._refill is not None:
+                self._refill.ask_for()
 
-    def _push_again(self, redis: Redis, windows: Sequence[ClosedWindow]) -> None:
-        mark = read_mark(redis, self._marker_key)
-        if windows and (mark != self._mark or not is_filled(mark)):
-            self._pusher.push_online(pl.concat([window.rows for window in windows]))
-        self._mark = mark
-        self._emptied.look(filled=is_filled(mark))
+    def _look(self, watch: RedisWatch) -> None:
+        self._mark, loss = watch.look()
+        self._emptied.look(filled=self._is_filled, loss=loss)
+
+    @property
+    def _is_filled(self) -> bool:
+        return is_filled(self._mark)
+
+    def confirm(self, advanced: Sequence[Progress]) -> None:
+        """Leave in Redis how far its rows go, unless it lacks some: then the restore does."""
+        self._reached |= {progress.partition: progress for progress in advanced}
+        if (watch := self._watch) is not None and self._is_filled and (told := self._told(advanced)):
+            hold_for_redis(lambda: watch.confirm(told))
 
     def announce(self, advanced: Sequence[Progress]) -> None:
-        """Tell readers how far the stream has come."""
-        if (redis := self._pusher.redis) is not None and advanced:
-            hold_for_redis(lambda: announce(redis, self._progress_key, advanced))
+        """Tell readers how far the stream has come, or have them wait until Redis is filled."""
+        if (watch := self._watch) is not None and self._is_filled and (told := self._told(advanced)):
+            hold_for_redis(lambda: watch.announce(told))
+        self._withheld = not self._is_filled
+
+    def _told(self, advanced: Sequence[Progress]) -> Sequence[Progress]:
+        return list(self._reached.values()) if self._withheld else advanced
 
     def close(self) -> None:
-        """End the pushing thread."""
+        """End the pushing thread; a refill that is under way comes to its end, unless the run was asked to stop."""
         self._thread.close()
+        if (watch := self._watch) is None or not self._withheld or not self._reached:
+            return
+        if self._refill is not None:
+            self._refill.finish()
+        if not stop_requested.is_set():
+            hold_for_redis(lambda: self._look(watch))
+            self.confirm([])
+            self.announce([])

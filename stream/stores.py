@@ -17,18 +17,23 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from feast_repo.identity import data_id
-from feast_repo.progress import ProgressRecord, announce_missing, progress_key
+from feast_repo.progress import ProgressRecord, confirm_announced
+from feast_repo.redis_identity import ForeignRedisError, claim_settings
+from feast_repo.redis_writer import end_others
 from feast_repo.tables import progress_folder
 from stream import metrics
 from stream.availability import Emptied, hold_for_redis
 from stream.commit import Commit
 from stream.epoch import Epoch, Outcome
 from stream.lock import TOKEN, live_tokens
+from stream.redis_watch import RedisWatch
+from stream.refill import Refill
 from stream.routing import partition_of
 from stream.run_report import RunReport
 from stream.sinks import Features, Logs, Online
@@ -37,9 +42,13 @@ from stream.steps import parts
 from stream.stopping import refuse
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from feast_repo.push import Pusher
     from stream.settings import StreamSettings
     from stream.windows import ClosedWindow
+
+logger = logging.getLogger(__name__)
 
 COLLECT_AFTER = 100_000
 """Objects that may come to be, beyond those that go, before the collector looks for cycles among them."""
@@ -53,7 +62,6 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         self._settings = settings
         self._pusher = _open_pusher(settings)
         hold_for_redis(self._pusher.settle)
-        self._announce_again(self._pusher)
         _spare_the_collector()
         self._report = RunReport(settings.view)
         self._emptied = Emptied()
@@ -68,20 +76,13 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> StorePart:
         """Open one part; what the stores hold tells where to go on, so there is no state to resume."""
-        del step_id, for_part, resume_state
-        return StorePart(self._settings, self._pusher, self._report, self._emptied)
-
-    def _announce_again(self, pusher: Pusher) -> None:
-        """Announce what a run had recorded that was killed before it could: it may be long until more is recorded."""
-        if (redis := pusher.redis) is not None:
-            key = progress_key(pusher.project, self._settings.view.name)
-            record = ProgressRecord(progress_folder(self._settings.data_root))
-            hold_for_redis(lambda: announce_missing(redis, key, record))
+        del step_id, resume_state
+        refill = Refill() if for_part == parts()[0] else None
+        return StorePart(self._settings, self._pusher, self._report, self._emptied, name=for_part, refill=refill)
 
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
     from feast_repo.push import Pusher  # noqa: PLC0415  (Feast takes seconds to import)
-    from feast_repo.redis_writer import end_others  # noqa: PLC0415
     from feast_repo.store import (  # noqa: PLC0415
         RegistryMismatchError,
         RegistryUnavailableError,
@@ -104,7 +105,20 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         # A process that was killed may have rows under way, older than those that follow.
         live = live_tokens(settings.data_root) | {TOKEN}
         hold_for_redis(lambda: end_others(redis, names, live))
+        try:
+            hold_for_redis(lambda: _claim(redis, pusher, settings))
+        except ForeignRedisError as error:
+            refuse(str(error))
     return pusher
+
+
+def _claim(redis: Redis, pusher: Pusher, settings: StreamSettings) -> None:
+    is_new, where = claim_settings(redis, pusher.project, settings)
+    logger.info("%s", where)
+    if is_new and confirm_announced(redis, pusher.project, settings.view.name):
+        for view in pusher.online:
+            view.set_sentinel()
+        logger.info("Redis comes from an older version and had no identity: it holds this DATA_ROOT's data now")
 
 
 def _spare_the_collector() -> None:
@@ -119,14 +133,27 @@ def _spare_the_collector() -> None:
 
 
 class StorePart(StatefulSinkPartition[Outcome, None]):
-    """The stores for some Kafka partitions."""
+    """The stores for some Kafka partitions. With `refill`, the part looks after what Redis has lost."""
 
-    def __init__(self, settings: StreamSettings, pusher: Pusher, report: RunReport, emptied: Emptied) -> None:
+    def __init__(
+        self,
+        settings: StreamSettings,
+        pusher: Pusher,
+        report: RunReport,
+        emptied: Emptied,
+        *,
+        name: str = "",
+        refill: Refill | None = None,
+    ) -> None:
         view, root = settings.view, settings.data_root
         record = ProgressRecord(progress_folder(root))
+        watch = None
+        if pusher.redis is not None:
+            watch, stored = RedisWatch(pusher.redis, pusher.online[0], pusher.project, view, name), record.load()
+            hold_for_redis(lambda: watch.begin(record, stored, root))
         self._logs = Logs(root, view)
         self._features = Features(pusher)
-        self._online = Online(pusher, view.name, emptied, is_first_run=not record.load())
+        self._online = Online(pusher, watch, emptied, refill)
         self._commit = Commit(record, self._logs, self._features, self._online)
         self._epoch = Epoch(view.panes_per_window)
         self._report = report

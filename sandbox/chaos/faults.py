@@ -14,7 +14,7 @@ from redis import Redis
 from rich.console import Console
 
 from feast_repo import features
-from sandbox.chaos import stops, topic_faults
+from sandbox.chaos import redis_faults, stops, topic_faults
 from sandbox.chaos.runs import PATIENCE_S, DrillError
 from sandbox.chaos.scene import AWAY, BACK, Scene
 from sandbox.processes import wait_until
@@ -222,6 +222,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
         second_run,
         *stops.FAULTS,
         *topic_faults.FAULTS,
+        *redis_faults.FAULTS,
     )
 }
 

@@ -18,6 +18,7 @@ from batch.parity_online import compare_online
 from batch.restore_online import main as restore
 from feast_repo.features import user_click_features as view
 from feast_repo.online_view import OnlineView
+from feast_repo.redis_format import SENTINEL
 from feast_repo.store import open_store
 from feast_repo.tables import features_folder
 from sandbox.checks import newest_rows
@@ -58,7 +59,8 @@ def run(capsys: pytest.CaptureFixture[str], command: Any, *arguments: str) -> tu
 
 
 def rows_in(redis: Redis) -> dict[bytes, dict[bytes, bytes]]:
-    keys = [key for key in redis.scan_iter(_type="hash") if b"user_id" in key]
+    """The users' rows, without the sentinel."""
+    keys = [key for key in redis.scan_iter(_type="hash") if b"user_id" in key and SENTINEL.encode() not in key]
     return {key: cast("dict[bytes, bytes]", redis.hgetall(key)) for key in sorted(keys)}
 
 

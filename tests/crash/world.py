@@ -82,6 +82,19 @@ class StopRequested:
         return self.stopped
 
 
+class InlineRefill:
+    """Refills Redis at once, where the product starts a process that does so in a while."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def ask_for(self) -> None:
+        self._world.restore_online()
+
+    def finish(self) -> None:
+        """It is done."""
+
+
 class World:
     """Everything outside of the process, and when it stops.
 
@@ -120,7 +133,8 @@ class World:
         patch.setattr("stream.stores._open_pusher", lambda _: self.bench.pusher)
         patch.setattr("stream.stores._spare_the_collector", lambda: None)
         patch.setattr("stream.stopping.end", _end)
-        for module in ("availability", "source"):
+        patch.setattr("stream.stores.Refill", lambda: InlineRefill(self))
+        for module in ("availability", "sinks", "source"):
             patch.setattr(f"stream.{module}.stop_requested", self.stop_requested)
         return self
 
@@ -173,7 +187,7 @@ class World:
         """Refill Redis, as `python -m batch.restore_online` does: another process, which nothing happens to."""
         settings, pusher = self.settings, self.bench.pusher
         self.bench.on_point, mine = _nothing, self.bench.on_point
-        restore(settings.data_root, settings.view, pusher._online[0], pusher.project, Console(quiet=True))  # noqa: SLF001
+        restore(settings.data_root, settings.view, pusher.online[0], pusher.project, Console(quiet=True))
         self.bench.on_point = mine
 
     def compact(self) -> None:

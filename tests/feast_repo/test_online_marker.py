@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feast_repo.online_marker import begin_filling, end_filling, is_filled, mark_filled, marker_key, read_mark
+from feast_repo.online_marker import (
+    begin_filling,
+    end_filling,
+    is_filled,
+    mark_filled,
+    mark_lost,
+    marker_key,
+    read_mark,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -49,7 +57,25 @@ def test_a_server_that_is_emptied_meanwhile_is_not_marked(redis: Redis) -> None:
         assert read_mark(redis, KEY) is None
 
 
-def test_of_two_restores_the_one_that_began_last_sets_the_mark(redis: Redis) -> None:
+def test_of_two_restores_the_one_that_is_done_first_sets_the_mark(redis: Redis) -> None:
     first, second = begin_filling(redis, KEY), begin_filling(redis, KEY)
-    assert not end_filling(redis, KEY, first)
+    assert end_filling(redis, KEY, first)
+    assert is_filled(mark := read_mark(redis, KEY))
     assert end_filling(redis, KEY, second)
+    assert read_mark(redis, KEY) == mark
+
+
+def test_a_loss_makes_restores_begin_anew(redis: Redis) -> None:
+    announcements = "shop:progress:clicks"
+    for prepare in (redis.flushall, lambda: mark_filled(redis, KEY)):
+        prepare()
+        mine = begin_filling(redis, KEY)
+        redis.hset(announcements, "0", "{}")
+        mark_lost(redis, KEY, mine, [announcements])
+        assert not redis.exists(announcements)
+        assert not end_filling(redis, KEY, mine)
+        lost = read_mark(redis, KEY)
+        assert not is_filled(lost)
+        mark_lost(redis, KEY, mine, [announcements])
+        assert read_mark(redis, KEY) == lost, "someone else has seen the loss, too"
+        assert end_filling(redis, KEY, begin_filling(redis, KEY))

@@ -1,0 +1,191 @@
+"""Whether Redis still has what was pushed and announced: looked at in each epoch.
+
+A server that restarts from a snapshot or fails over to a replica that lagged goes back to an earlier state, and nothing
+in that state tells. So each push leaves a new token, which must still be there when the next one is left; and Redis
+says up to which offsets it has all rows, which must be at least what the progress record says. Rows are also lost one
+by one: by `feast teardown`, which deletes the sentinel, by eviction, and by other tools, so some rows are looked up.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, cast
+
+import polars as pl
+from redis.exceptions import NoPermissionError, ResponseError
+
+from feast_repo.files import data_files, day_folders
+from feast_repo.online_marker import is_filled, mark_filled, mark_lost, marker_key, read_mark
+from feast_repo.progress import announce, announce_missing, confirm, confirmed, confirmed_key, progress_key
+from feast_repo.tables import features_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from redis import Redis
+
+    from feast_repo.online_view import OnlineView
+    from feast_repo.progress import Progress, ProgressRecord
+    from feast_repo.views import WindowedView
+
+WITNESSES = 100
+"""Rows that are looked up: of a twentieth that is gone, one is among them 99 times of 100."""
+FILES = 4
+TIME = "event_timestamp"
+
+
+class RedisWatch:
+    """What one part of the stores has pushed and announced, against what Redis has. For one thread at a time."""
+
+    def __init__(self, redis: Redis, online: OnlineView, project: str, view: WindowedView, part: str) -> None:
+        self._redis, self._online, self._view = redis, online, view
+        self._marker_key = marker_key(project, view.name)
+        self._progress_key = progress_key(project, view.name)
+        self._confirmed_key = confirmed_key(project, view.name)
+        self._token_key = f"{project}:pushed:{view.name}:{part}"
+        self._evicted_key = f"{project}:evicted:{view.name}:{part}"
+        self._mark: bytes | None = None
+        self._token: bytes | None = None
+        self._forgot_push = False
+        self._confirmed: dict[int, int] = {}
+        self._witnesses = pl.DataFrame()
+
+    def begin(self, record: ProgressRecord, stored: Mapping[int, Progress], data_root: Path) -> None:
+        """Take note of what Redis must have: nothing before anything was stored.
+
+        If it has it, what a run had recorded that was killed before it could announce it is announced.
+
+        Raises:
+            redis.RedisError: Redis is away; it can be repeated.
+        """
+        if not stored:
+            mark_filled(self._redis, self._marker_key)
+            self._online.set_sentinel()
+            return
+        self._confirmed = {partition: one.next_offset for partition, one in stored.items()}
+        self._witnesses = _last_pushed(data_root, self._view)
+        if is_filled(read_mark(self._redis, self._marker_key)) and self._behind() is None:
+            announce_missing(self._redis, self._progress_key, record)
+
+    def pushed(self, token: bytes, rows: pl.DataFrame) -> None:
+        """Leave a token after a push; the one before must still be there.
+
+        Raises:
+            redis.RedisError: Redis is away; repeat it with the same token.
+        """
+        before = cast("bytes | None", self._redis.getset(self._token_key, token))
+        if self._token is not None and before not in {self._token, token}:
+            mark = read_mark(self._redis, self._marker_key)
+            if self._is_restored(mark):
+                self._mark = mark
+            else:
+                self._forgot_push = True
+        self._token = token
+        newest = rows.select(self._view.entity.join_key, TIME)
+        self._witnesses = newest.sample(min(WITNESSES, len(newest)))
+
+    def confirm(self, progress: Sequence[Progress]) -> None:
+        """Leave in Redis how far its rows go, before the progress record says so.
+
+        Raises:
+            redis.RedisError: Redis is away; it can be repeated.
+        """
+        confirm(self._redis, self._confirmed_key, progress)
+        self._confirmed |= {one.partition: one.next_offset for one in progress}
+
+    def announce(self, progress: Sequence[Progress]) -> None:
+        """Tell readers how far the stream has come.
+
+        Raises:
+            redis.RedisError: Redis is away; it can be repeated.
+        """
+        announce(self._redis, self._progress_key, progress)
+
+    def look(self) -> tuple[bytes | None, str | None]:
+        """The mark, and what was lost since the last look, if anything. A loss is marked, so that readers know.
+
+        Raises:
+            redis.RedisError: Redis is away; it can be repeated.
+        """
+        mark = read_mark(self._redis, self._marker_key)
+        if self._is_restored(mark) and not self._has_token():
+            self._token = None
+        self._mark = mark
+        if (loss := self._loss(mark)) is None:
+            return mark, None
+        mark_lost(self._redis, self._marker_key, mark, [self._progress_key, self._confirmed_key])
+        self._forgot_push, self._token = False, None
+        self._witnesses = self._witnesses.clear()
+        self._evicted()  # those until now are refilled, too
+        self._mark = read_mark(self._redis, self._marker_key)
+        return self._mark, loss
+
+    def _is_restored(self, mark: bytes | None) -> bool:
+        """Whether Redis was filled anew since the last look, which makes up for what it had forgotten before."""
+        return is_filled(mark) and mark != self._mark
+
+    def _has_token(self) -> bool:
+        return self._token in {None, self._redis.get(self._token_key)}
+
+    def _loss(self, mark: bytes | None) -> str | None:
+        if mark is None:
+            return "Redis was emptied"
+        if self._forgot_push or not self._has_token():
+            return "Redis went back to an earlier state: it has forgotten rows that it had acknowledged"
+        if not is_filled(mark):  # it is known that something is lacking, and the restore sets the rest
+            return None
+        return self._behind() or self._deleted()
+
+    def _behind(self) -> str | None:
+        held = confirmed(self._redis, self._confirmed_key)
+        for partition, offset in sorted(self._confirmed.items()):
+            if (has := held.get(partition, 0)) < offset:
+                return (
+                    f"Redis went back to an earlier state: it has the rows up to offset {has:,} of partition "
+                    f"{partition}, and {offset:,} is stored"
+                )
+        return None
+
+    def _deleted(self) -> str | None:
+        if not self._online.has_sentinel():
+            return "Redis has lost rows: its sentinel was deleted, as `feast teardown` does"
+        if evicted := self._evicted():
+            return f"Redis has evicted {evicted:,} keys, since it is full: give it more memory"
+        if len(self._witnesses) and (gone := self._online.behind(self._witnesses)):
+            return f"Redis has lost rows: {gone} of {len(self._witnesses)} that were looked up are gone or older"
+        return None
+
+    def _evicted(self) -> int:
+        """How many keys the server has evicted since the last look, be it of an earlier run."""
+        try:
+            facts = cast("dict[str, Any]", self._redis.info())
+        except (ResponseError, NoPermissionError):
+            return 0
+        if str(facts.get("maxmemory_policy")).startswith("volatile-"):  # our keys have no expiry
+            return 0
+        server, count = facts.get("run_id", ""), int(facts.get("evicted_keys", 0))
+        told = cast("bytes | None", self._redis.getset(self._evicted_key, f"{server} {count}"))
+        before = f"{server} {count}".split(" ") if told is None else told.decode().split(" ")
+        return count - int(before[1]) if before[0] == server else count
+
+
+def new_token() -> bytes:
+    """A token that no push has left."""
+    return uuid.uuid4().hex.encode()
+
+
+def _last_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
+    """Some rows of the newest files: Redis had acknowledged them before they were written."""
+    key = view.entity.join_key
+    files = [file for folder in day_folders(features_folder(data_root, view.name))[-2:] for file in data_files(folder)]
+    newest = sorted(files, key=lambda file: file.stat().st_mtime_ns)[-FILES:]
+    parts = [
+        pl.scan_parquet(file, hive_partitioning=False)
+        .filter(pl.col("writer") == "stream")
+        .select(key, TIME)
+        .tail(WITNESSES // FILES)
+        .collect()
+        for file in newest
+    ]
+    return pl.concat(parts) if parts else pl.DataFrame()
