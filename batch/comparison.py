@@ -40,7 +40,7 @@ class FeatureCount:
 class Comparison:
     """Sums over all windows. Rows are explained where the difference is exactly what late events make.
 
-    `not_compared`: rows that a backfill made from history, where the archive has none to compare with.
+    `not_compared`: rows that a backfill made of events that this mode has not: from history, or late in all windows.
     """
 
     view: WindowedView
@@ -92,9 +92,10 @@ class Comparison:
         rows = rows.join(
             streamed.with_columns(pl.lit(value=True).alias(WHOLE)), on=[PARTITION, TIME], how="left"
         ).with_columns(pl.col(WHOLE).fill_null(value=False))
-        filled = effective(self.view, stored.filter(pl.col("writer") == "backfill")).join(
-            rows.filter(~pl.col(WHOLE)).select(keys), on=keys, how="semi"
-        )
+        filled = effective(self.view, stored.filter(pl.col("writer") == "backfill"))
+        # A complete backfill also has users of whom nothing was in time; complete parity compares these.
+        self.not_compared += filled.join(rows, on=keys, how="anti").height
+        filled = filled.join(rows.filter(~pl.col(WHOLE)).select(keys), on=keys, how="semi")
         return rows, pl.concat([own, filled.with_columns(pl.lit(value=False).alias(OWN))])
 
     def _paired(self, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:

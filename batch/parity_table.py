@@ -52,7 +52,7 @@ def _rows(report: dict[str, Any], console: Console) -> None:
         console.print(f"{rows['backfilled']:,} rows are of windows that a backfill stored")
     if rows["not_compared"]:
         console.print(
-            f"{rows['not_compared']:,} rows from history are not compared: the archive has no events of theirs"
+            f"{rows['not_compared']:,} backfilled rows are not compared: in this mode the archive has no events for them"
         )
     for example in report["examples"]:
         why = "late events explain it" if example["explained"] else "unexplained"
