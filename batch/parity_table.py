@@ -51,9 +51,7 @@ def _rows(report: dict[str, Any], console: Console) -> None:
     if rows["backfilled"]:
         console.print(f"{rows['backfilled']:,} rows are of windows that a backfill stored")
     if rows["not_compared"]:
-        console.print(
-            f"{rows['not_compared']:,} backfilled rows are not compared: in this mode the archive has no events for them"
-        )
+        console.print(f"{rows['not_compared']:,} backfilled rows are not compared: this mode has no events for them")
     for example in report["examples"]:
         why = "late events explain it" if example["explained"] else "unexplained"
         written = f" of {example['writer']}" if example["writer"] in {"heal", "backfill"} else ""

@@ -134,7 +134,7 @@ class Online:
         self._thread = Background("redis", ROOM)  # one, since rows are read and then compared
         self._mark: bytes | None = None  # unknown, so that the first epoch is pushed twice rather than not at all
         self._reached: dict[int, Progress] = {}
-        self._withheld = True
+        self._withheld = False
 
     def push(self, closed: list[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
         """Push the rows of partitions' closed windows, then hand these on with the time when Redis had them."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from prometheus_client import REGISTRY
+
 from tests.crash.kafka import Log
 from tests.crash.traffic import fill
 from tests.crash.world import KilledError, World
@@ -43,10 +45,12 @@ def kill_at(bench: Bench, seed: int, number: int) -> None:
         AssertionError: something is lost, there twice or wrong.
     """
     with small_world(bench, seed) as world:
+        before = _losses_told()
         _run_until(world, number)
         world.check_what_is_told()
         world.run_to_the_end()
         world.check()
+        assert _losses_told() == before, "Redis has lost nothing"
         there = {_state(len(world.committed), world.disk.memory.state_now())}
         for tree in list(_new_states(world, there)):
             world.disk.put(tree)
@@ -71,6 +75,10 @@ def cut_power_at(bench: Bench, seed: int, number: int, seen: set[str]) -> int:
             world.run_to_the_end()
             world.check()
         return states
+
+
+def _losses_told() -> float | None:
+    return REGISTRY.get_sample_value("stream_redis_losses_total")
 
 
 def _run_until(world: World, number: int) -> None:
