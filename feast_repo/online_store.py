@@ -55,6 +55,9 @@ CONNECTION: dict[str, Any] = {
 One quick retry makes up for a connection that broke while it was idle; longer waiting is for the caller to decide.
 """
 
+BRIEFLY: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 0)}
+"""For what can be done without: others wait for it, such as the registry."""
+
 
 def connect(url: str, **options: Any) -> Redis:
     """A client of the server at a redis://, rediss:// or unix:// URL; it connects when it is first used.
@@ -208,10 +211,11 @@ class RedisUrlOnlineStore(RedisOnlineStore):
         Redis need not be there: the stream does the same before it writes.
         """
         super().update(config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial)
-        redis = self._get_client(cast("RedisOnlineStoreConfig", config.online_store))
+        url, options = cast("RedisUrlOnlineStoreConfig", config.online_store).address()
         try:
-            for view in tables_to_keep:
-                settle(redis, config.project, view.name, [field.name for field in view.features], begins=False)
+            with connect(url, **{**options, **BRIEFLY}) as redis:
+                for view in tables_to_keep:
+                    settle(redis, config.project, view.name, [field.name for field in view.features], begins=False)
         except RedisError as error:
             logger.info("not looking for values of removed features: Redis does not answer (%s)", error)
 

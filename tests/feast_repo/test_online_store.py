@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
-from feast_repo.online_store import RedisUrlOnlineStore, RedisUrlOnlineStoreConfig
+from feast_repo.online_store import CONNECTION, RedisUrlOnlineStore, RedisUrlOnlineStoreConfig
 from feast_repo.push import Pusher
 from feast_repo.store import ensure_applied
 from tests.feast_repo.rows import PUSH_SOURCE, clicks, everything
@@ -70,7 +70,7 @@ def test_a_connection_string_of_feasts_is_heeded() -> None:
     expected = {"host": "redis.example", "port": 6380, "db": 2, "username": "shop", "password": "secret"}
     assert {name: pool.connection_kwargs[name] for name in expected} == expected
     assert pool.connection_kwargs["socket_timeout"] == 1.5
-    assert pool.connection_kwargs["socket_connect_timeout"] == 5
+    assert pool.connection_kwargs["socket_connect_timeout"] == CONNECTION["socket_connect_timeout"]
 
 
 @pytest.mark.parametrize("option", [{"redis_type": "redis_cluster"}, {"client": "glide"}])
