@@ -8,6 +8,7 @@ by one: by `feast teardown`, which deletes the sentinel, by eviction, and by oth
 
 from __future__ import annotations
 
+import random
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +17,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from feast_repo.files import data_files, day_folders
 from feast_repo.online_marker import is_filled, mark_filled, mark_lost, marker_key, read_mark
+from feast_repo.parquet import despite_compaction, scan
 from feast_repo.progress import announce, announce_missing, confirm, confirmed, confirmed_key, progress_key
 from feast_repo.tables import features_folder
+from feast_repo.views import offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
     from feast_repo.views import WindowedView
 
 WITNESSES = 100
-"""Rows that are looked up: of a twentieth that is gone, one is among them 99 times of 100."""
-FILES = 4
+"""Rows that are looked up, half of them from the last push: of a tenth that is gone, one is among the other half 99
+times of 100."""
+FILES = 20
+"""Files that the first ones are taken from."""
 TIME = "event_timestamp"
 
 
@@ -49,7 +54,7 @@ class RedisWatch:
         self._token: bytes | None = None
         self._forgot_push = False
         self._confirmed: dict[int, int] = {}
-        self._witnesses = pl.DataFrame()
+        self._witnesses = _none(view)
 
     def begin(self, record: ProgressRecord, stored: Mapping[int, Progress], data_root: Path) -> None:
         """Take note of what Redis must have: nothing before anything was stored.
@@ -64,7 +69,7 @@ class RedisWatch:
             self._online.set_sentinel()
             return
         self._confirmed = {partition: one.next_offset for partition, one in stored.items()}
-        self._witnesses = _last_pushed(data_root, self._view)
+        self._witnesses = _some_pushed(data_root, self._view)
         if is_filled(read_mark(self._redis, self._marker_key)) and self._behind() is None:
             announce_missing(self._redis, self._progress_key, record)
 
@@ -82,8 +87,9 @@ class RedisWatch:
             else:
                 self._forgot_push = True
         self._token = token
-        newest = rows.select(self._view.entity.join_key, TIME)
-        self._witnesses = newest.sample(min(WITNESSES, len(newest)))
+        pushed = rows.select(self._witnesses.columns)
+        both = pl.concat([_some(self._witnesses, WITNESSES // 2), _some(pushed, WITNESSES // 2)])
+        self._witnesses = both.sort(TIME).unique(self._view.entity.join_key, keep="last")
 
     def confirm(self, progress: Sequence[Progress]) -> None:
         """Leave in Redis how far its rows go, before the progress record says so.
@@ -175,17 +181,23 @@ def new_token() -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-def _last_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
-    """Some rows of the newest files: Redis had acknowledged them before they were written."""
-    key = view.entity.join_key
-    files = [file for folder in day_folders(features_folder(data_root, view.name))[-2:] for file in data_files(folder)]
-    newest = sorted(files, key=lambda file: file.stat().st_mtime_ns)[-FILES:]
-    parts = [
-        pl.scan_parquet(file, hive_partitioning=False)
-        .filter(pl.col("writer") == "stream")
-        .select(key, TIME)
-        .tail(WITNESSES // FILES)
-        .collect()
-        for file in newest
-    ]
-    return pl.concat(parts) if parts else pl.DataFrame()
+def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
+    """Some rows of the last two days: Redis had acknowledged them before they were written."""
+    columns = [view.entity.join_key, TIME]
+
+    def read() -> list[pl.DataFrame]:
+        folders = day_folders(features_folder(data_root, view.name))[-2:]
+        files = [file for folder in folders for file in data_files(folder)]
+        own = [scan(file).filter(pl.col("writer") == "stream") for file in random.sample(files, min(FILES, len(files)))]
+        return [_some(rows.select(columns).collect(), WITNESSES // FILES) for rows in own]
+
+    return pl.concat([_none(view), *despite_compaction(read)])
+
+
+def _none(view: WindowedView) -> pl.DataFrame:
+    columns = offline_columns(view)
+    return pl.DataFrame(schema={name: columns[name] for name in (view.entity.join_key, TIME)})
+
+
+def _some(rows: pl.DataFrame, count: int) -> pl.DataFrame:
+    return rows.sample(min(count, len(rows)))

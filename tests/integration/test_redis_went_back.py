@@ -137,6 +137,14 @@ def users_are_deleted_between_two_runs(running: Running) -> None:
     users_are_deleted(running)
 
 
+def users_are_deleted_while_no_run_is_there(running: Running) -> None:
+    """Some come again before anybody looks."""
+    running.part.close()
+    running.redis.delete(*(key for key in running.redis.scan_iter() if b"everywhere" in key or b"only in" in key))
+    running.start()
+    running.epoch(2)
+
+
 def keys_are_evicted(running: Running) -> None:
     redis = running.redis
     redis.config_set("maxmemory-policy", "allkeys-random")
@@ -157,8 +165,9 @@ def keys_are_evicted(running: Running) -> None:
         (within_an_epoch, WENT_BACK),
         (torn_down, f"{LOST_ROWS}: its sentinel was deleted"),
         (torn_down_between_two_runs, f"{LOST_ROWS}: its sentinel was deleted"),
-        (users_are_deleted, f"{LOST_ROWS}: 2 of 2 that were looked up"),
+        (users_are_deleted, f"{LOST_ROWS}: 3 of 3 that were looked up"),
         (users_are_deleted_between_two_runs, f"{LOST_ROWS}: "),
+        (users_are_deleted_while_no_run_is_there, f"{LOST_ROWS}: 2 of 4 that were looked up"),
         (keys_are_evicted, "Redis "),
     ],
 )
