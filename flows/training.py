@@ -19,13 +19,18 @@ def _name() -> str:
 
 @flow(name="training", flow_run_name=_name, timeout_seconds=4 * 3600)
 def training(
-    start: Instant | None = None, end: Instant | None = None, seed: Annotated[int, Field(ge=0)] = 1
+    start: Instant | None = None,
+    end: Instant | None = None,
+    seed: Annotated[int, Field(ge=0)] = 1,
+    as_created: bool = False,  # noqa: FBT001, FBT002  (a flow's parameters are named)
 ) -> dict[str, Any]:
     """Make the point-in-time training set of all that is archived (or of a range), train, compare, and promote.
 
-    If the model is not good enough to be served, the run fails; its report is in the artifact all the same.
+    `as_created` is for a history that was streamed at once: its features were served to nobody at their time. If the
+    model is not good enough to be served, the run fails; its report is in the artifact all the same.
     """
-    rows = commands.run_command("batch.training_set", bounds(start, end))
+    arguments = [*bounds(start, end), *(["--as-created"] if as_created else [])]
+    rows = commands.run_command("batch.training_set", arguments)
     report = commands.run_command("serving.train", ["--training-set", rows["file"], "--seed", str(seed)])
     figures = {
         "verdict": report["verdict"],

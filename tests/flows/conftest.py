@@ -73,17 +73,29 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         server.wait(30)
 
 
-@pytest.fixture
-def land(store: object, prefect_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def filled(monkeypatch: pytest.MonkeyPatch, users: int = USERS, events: int = EVENTS) -> Path:
     """DATA_ROOT with clicks, features and profiles, and Redis with the newest of them."""
-    del store, prefect_environment
     settings = StreamSettings()
     monkeypatch.setenv("FEAST_REGISTRY_URL", settings.registry_url)  # a sandbox's settings must not win
-    logs = clicks(hours=HOURS, events=EVENTS, partitions=PARTITIONS, users=USERS)
+    logs = clicks(hours=HOURS, events=events, partitions=PARTITIONS, users=users)
     rows = stream(settings.data_root, settings.view, logs)
-    publish_profiles(make_profiles(USERS, 1), rows["event_timestamp"].min(), settings.data_root)  # type: ignore[arg-type]
+    publish_profiles(make_profiles(users, 1), rows["event_timestamp"].min(), settings.data_root)  # type: ignore[arg-type]
     assert restore_online([]) == 0
     return settings.data_root
+
+
+@pytest.fixture
+def land(store: object, prefect_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """The data of most tests."""
+    del store, prefect_environment
+    return filled(monkeypatch)
+
+
+@pytest.fixture
+def busy_land(store: object, prefect_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """Enough users that what they do can be learned."""
+    del store, prefect_environment
+    return filled(monkeypatch, users=2_000, events=30_000)
 
 
 def ask(method: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -272,10 +272,10 @@ def test_drift_is_told_and_does_not_fail(land: Path) -> None:
     assert payload["verdict"] in artifact("drift")["data"]
 
 
-def test_training_serves_a_model_and_tells(land: Path) -> None:
-    report = training()
+def test_training_serves_a_model_and_tells(busy_land: Path) -> None:
+    report = training(as_created=True)
     assert report["promoted"]
-    current = json.loads((land / "models" / "purchase_prediction" / "current.json").read_text())
+    current = json.loads((busy_land / "models" / "purchase_prediction" / "current.json").read_text())
     assert current["version"] == report["version"]
     assert report["version"] in artifact("training")["data"]
 
