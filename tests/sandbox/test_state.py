@@ -55,11 +55,11 @@ def test_forgetting_leaves_the_settings_of_another_sandbox(tmp_path: Path, sandb
 @given(st.text(" '\"#\\=$:/@aé", max_size=20))
 def test_the_settings_read_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     path = tmp_path_factory.getbasetemp() / "quoting.env"
-    url = f"redis://{name}"
-    path.write_text(f"REDIS_URL={quoted(url)}\n")
+    url = f"sqlite:///{name}"
+    path.write_text(f"FEAST_REGISTRY_URL={quoted(url)}\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("REDIS_URL", raising=False)
-        assert StoreSettings(_env_file=path).redis_url == url  # type: ignore[call-arg]  # mypy knows the fields only
+        patch.delenv("FEAST_REGISTRY_URL", raising=False)
+        assert StoreSettings(_env_file=path).feast_registry_url == url  # type: ignore[call-arg]  # mypy knows the fields only
 
 
 def test_a_password_is_never_shown() -> None:
