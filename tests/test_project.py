@@ -155,7 +155,7 @@ class TestEnvExample:
 
 class TestMakefile:
     TARGETS = (
-        *("help", "setup", "demo", "test", "chaos", "check", "bench-quick", "bench", "bench-full"),
+        *("help", "setup", "demo", "test", "test-full", "chaos", "check", "bench-quick", "bench", "bench-full"),
         *("up", "down", "clean", "lock"),
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from redis import Redis
 
-from sandbox.processes import free_port
+from sandbox.processes import free_port, wait_until
 from sandbox.redis_server import RedisServer
 from stream.settings import StreamSettings
 from stream.start_checks import look_at_redis, look_at_topic
@@ -71,6 +72,14 @@ def test_redis_that_keeps_everything_is_no_news_and_one_that_evicts_is(
     assert ["allkeys-lru" in record.message for record in caplog.records] == [True]
 
 
-def test_redis_that_is_away_is_left_for_the_run_to_wait_for() -> None:
-    with Redis.from_url("redis://127.0.0.1:1/0") as redis:
-        look_at_redis(redis)
+def test_redis_that_is_away_is_waited_for(tmp_path: Path, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
+    server = RedisServer(tmp_path / "redis", free_port(), guard, durable=True)
+    try:
+        with Redis.from_url(server.url) as redis, ThreadPoolExecutor(1) as thread:
+            looking = thread.submit(look_at_redis, redis)
+            assert wait_until(lambda: "Redis is away" in caplog.text, 30)
+            server.start()
+            looking.result(30)
+    finally:
+        server.close()
+    assert [record.getMessage() for record in caplog.records][1:] == ["Redis is back"]
