@@ -38,6 +38,7 @@ times of 100."""
 FILES = 20
 """Files that the first ones are taken from."""
 TIME = "event_timestamp"
+EMPTIED = "Redis was emptied"
 
 
 class RedisWatch:
@@ -120,6 +121,8 @@ class RedisWatch:
         self._mark = mark
         if (loss := self._loss(mark)) is None:
             return mark, None
+        if mark is not None and read_mark(self._redis, self._marker_key) is None:  # since the look began
+            mark, loss = None, EMPTIED
         mark_lost(self._redis, self._marker_key, mark, [self._progress_key, self._confirmed_key])
         self._forgot_push, self._token = False, None
         self._witnesses = self._witnesses.clear()
@@ -136,7 +139,7 @@ class RedisWatch:
 
     def _loss(self, mark: bytes | None) -> str | None:
         if mark is None:
-            return "Redis was emptied"
+            return EMPTIED
         if self._forgot_push or not self._has_token():
             return "Redis went back to an earlier state: it has forgotten rows that it had acknowledged"
         if not is_filled(mark):  # it is known that something is lacking, and the restore sets the rest

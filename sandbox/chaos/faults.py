@@ -16,7 +16,7 @@ from rich.console import Console
 from feast_repo import features
 from sandbox.chaos import redis_faults, stops, topic_faults
 from sandbox.chaos.runs import PATIENCE_S, DrillError
-from sandbox.chaos.scene import AWAY, BACK, Scene
+from sandbox.chaos.scene import AWAY, BACK, FILLED, LOST, Scene
 from sandbox.processes import wait_until
 
 if TYPE_CHECKING:
@@ -98,13 +98,12 @@ def terminate_without_redis(scene: Scene) -> str:
 
 def redis_is_emptied(scene: Scene) -> str:
     """FLUSHALL; the stream notices, and a restore refills it while the stream runs."""
-    before = scene.runs.said().count("Redis was emptied")
+    before, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))
     with Redis.from_url(scene.sandbox.redis_url) as redis:
         redis.flushall()
-    scene.runs.wait_to_say("Redis was emptied", more_than=before)
-    filled = scene.runs.said().count("filled again")
+    scene.runs.wait_to_say(LOST, more_than=before)
     said = scene.command("batch.restore_online")
-    scene.runs.wait_to_say("filled again", more_than=filled)
+    scene.runs.wait_to_say(FILLED, more_than=filled)
     return said
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 from redis import Redis
 
 from sandbox.chaos.runs import DrillError
+from sandbox.chaos.scene import FILLED, LOST
 
 if TYPE_CHECKING:
     from sandbox.chaos.scene import Scene
 
-WENT_BACK, LOST_ROWS, FILLED = "Redis went back", "Redis has lost rows", "Redis is filled again"
 MESSAGES_LOST = 1_000
 
 
@@ -30,7 +30,7 @@ def _back(scene: Scene, *, fails_over: bool) -> str:
     with Redis.from_url(scene.sandbox.redis_url) as redis:
         saved = {key: cast("bytes", redis.dump(key)) for key in redis.scan_iter(count=5_000)}
         scene.runs.wait_for_progress(MESSAGES_LOST)
-        told, filled = (scene.runs.said().count(text) for text in (WENT_BACK, FILLED))
+        told, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))
         with redis.pipeline(transaction=True) as pipe:
             pipe.flushdb()
             for key, value in saved.items():
@@ -38,7 +38,7 @@ def _back(scene: Scene, *, fails_over: bool) -> str:
             pipe.execute()
         if fails_over:
             redis.client_kill_filter(_type="normal", skipme=True)
-    scene.runs.wait_to_say(WENT_BACK, more_than=told)
+    scene.runs.wait_to_say(LOST, more_than=told)
     scene.runs.wait_to_say(FILLED, more_than=filled)
     return f"{len(saved)} keys as they had been, refilled by the stream"
 
@@ -48,10 +48,10 @@ def redis_is_torn_down(scene: Scene) -> str:
     from feast_repo.store import open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
     store = open_store()
-    told, filled = (scene.runs.said().count(text) for text in (LOST_ROWS, FILLED))
+    told, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))
     online = store._get_provider().online_store  # noqa: SLF001  (what the command does, without the registry's part)
     online.teardown(store.config, store.list_feature_views(), store.list_entities())
-    scene.runs.wait_to_say(LOST_ROWS, more_than=told)
+    scene.runs.wait_to_say(LOST, more_than=told)
     scene.runs.wait_to_say(FILLED, more_than=filled)
     return "refilled by the stream"
 

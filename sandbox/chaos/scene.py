@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sandbox.stack import Sandbox
 
 AWAY, BACK = "{} is away", "{} is back"
+LOST, FILLED = "refilling it from Parquet", "Redis is filled again"
+"""What is said of any loss; which one the look came upon first is chance."""
 
 
 @dataclass

@@ -16,6 +16,7 @@ from feast_repo.push import Pusher
 from feast_repo.store import open_store
 from sandbox.checks import online_equals_offline
 from stream.availability import Emptied
+from stream.redis_watch import EMPTIED
 from stream.run_report import RunReport
 from stream.settings import StreamSettings
 from stream.stores import StorePart
@@ -145,6 +146,20 @@ def users_are_deleted_while_no_run_is_there(running: Running) -> None:
     running.epoch(2)
 
 
+def emptied_during_the_look(running: Running) -> None:
+    """Its mark was read before, its rows are looked up afterwards."""
+    online: Any = running.part._online._watch._online  # type: ignore[union-attr]  # noqa: SLF001  (between the two)
+    behind = online.behind
+
+    def emptied(rows: object) -> int:
+        running.redis.flushall()
+        online.behind = behind
+        return int(behind(rows))
+
+    online.behind = emptied
+    running.epoch()
+
+
 def keys_are_evicted(running: Running) -> None:
     redis = running.redis
     redis.config_set("maxmemory-policy", "allkeys-random")
@@ -168,6 +183,7 @@ def keys_are_evicted(running: Running) -> None:
         (users_are_deleted, f"{LOST_ROWS}: 3 of 3 that were looked up"),
         (users_are_deleted_between_two_runs, f"{LOST_ROWS}: "),
         (users_are_deleted_while_no_run_is_there, f"{LOST_ROWS}: 2 of 4 that were looked up"),
+        (emptied_during_the_look, EMPTIED),
         (keys_are_evicted, "Redis "),
     ],
 )
