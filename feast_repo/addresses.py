@@ -47,7 +47,7 @@ def redis_url(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A valid Redis URL without user and password."""
+    """A valid URL of a store without user and password."""
     parts = urlsplit(url)
     db = parse_qs(parts.query).get("db", [""])[0]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?db={db}" if db else "")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from feast_repo import signals
+from feast_repo.identity import IdentityError
 from feast_repo.settings import problem
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Command(argparse.ArgumentParser):
         try:
             store = open_store()
             ensure_applied(store)
-        except (RegistryMismatchError, RegistryUnavailableError) as error:
+        except (RegistryMismatchError, RegistryUnavailableError, IdentityError) as error:
             self.error(str(error))
         return store
 

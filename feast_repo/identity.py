@@ -1,7 +1,11 @@
-"""What the data below DATA_ROOT is: its random id, and which topic and declaration it came from.
+"""What the data below DATA_ROOT is: its random id, and which topic, declaration and registry it belongs to.
 
 `identity.json` is made once and moves with the folder, so a moved or restored folder is known again, and the data of
 another one is not taken for it. A copy has the same id: `python -m stream.recovery adopt` gives it one of its own.
+
+A registry is known by the id that Feast gives each project in it. The id stays when the registry is torn down, applied
+again, restored or moved to another database; one that was deleted and made anew can't be told from a second
+deployment's.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import json
 import logging
 import uuid
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +52,8 @@ class StreamIdentity:
 class Identity:
     """What a DATA_ROOT is: `id` (32 hex digits), Feast's project, its streams by declared name, and the view's meaning.
 
-    `folder` is where the id was given (device and inode), so that `adopt` knows a copy. `streams` and `declaration` are
-    empty until a run of the dataflow has recorded them.
+    `folder` is where the id was given (device and inode), so that `adopt` knows a copy. `streams`, `declaration` and
+    `registries` (ids by Feast's project) are empty until a run of the dataflow has recorded them.
     """
 
     id: str
@@ -57,6 +61,7 @@ class Identity:
     folder: tuple[int, int]
     streams: dict[str, StreamIdentity] = field(default_factory=dict)
     declaration: dict[str, Any] = field(default_factory=dict)
+    registries: dict[str, str] = field(default_factory=dict)
 
 
 def data_id(data_root: Path) -> str:
@@ -115,7 +120,8 @@ def load(data_root: Path) -> Identity | None:
         told = json.loads(path.read_bytes())
         streams = {name: StreamIdentity(**stream) for name, stream in told["streams"].items()}
         device, inode = told["folder"]
-        return Identity(told["id"], told["project"], (device, inode), streams, told["declaration"])
+        registries = dict(told.get("registries", {}))  # which an older version didn't put down
+        return Identity(told["id"], told["project"], (device, inode), streams, dict(told["declaration"]), registries)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -136,6 +142,39 @@ def save(data_root: Path, identity: Identity) -> None:
         disk.sync(file)
     disk.rename(temporary, path)
     disk.sync_folder(data_root)
+
+
+def check_registry(data_root: Path, project: str, registry: str) -> None:
+    """Make sure that the data belongs to this registry, or to none of the project yet. Nothing is written.
+
+    Raises:
+        IdentityError: it belongs to another one, or the file is damaged.
+        OSError: the file can't be read.
+    """
+    known = load(data_root)
+    owner = registry if known is None else known.registries.get(project, registry)
+    if owner not in {registry, UNKNOWN} and any(progress_folder(data_root).glob("*.parquet")):
+        message = (
+            f"{data_root} belongs to another registry (project {project!r} has the id {owner} there, and {registry} in "
+            "this one): correct FEAST_REGISTRY_URL or DATA_ROOT; if the registry was lost and made anew, `python -m "
+            "stream.recovery adopt RECOVERY_DIRECTORY`"
+        )
+        raise IdentityError(message)
+
+
+def record_registry(data_root: Path, project: str, registry: str) -> None:
+    """Put down which registry the data belongs to, in place of the one before.
+
+    Raises:
+        IdentityError: the file is damaged.
+        OSError: the folder can't be written.
+    """
+    ensure(data_root)
+    with writing(data_root):
+        known = load(data_root)
+        assert known is not None  # noqa: S101  (nobody removes it)
+        if known.registries.get(project) != registry:
+            save(data_root, replace(known, registries={**known.registries, project: registry}))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from feast import FeatureStore, FeatureView
 from feast.errors import FeastError
 from sqlalchemy.exc import SQLAlchemyError
 
-from feast_repo import registry
+from feast_repo import identity, registry
+from feast_repo.settings import StoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,10 +55,13 @@ def ensure_applied(store: FeatureStore) -> None:
     may do this at once.
 
     Raises:
+        IdentityError: the data below DATA_ROOT belongs to another registry; nothing was changed.
         RegistryMismatchError: it holds a view that differs from the declaration.
         RegistryUnavailableError: the registry's database does not answer.
     """
     from feast_repo.definitions import all_objects  # noqa: PLC0415  (reads the settings)
+
+    identity.check_registry(StoreSettings().data_root, store.project, registry_id(store))
 
     def complete() -> None:
         objects = all_objects()
@@ -81,6 +85,17 @@ def ensure_applied(store: FeatureStore) -> None:
 
     despite_others(complete)
     despite_others(store.refresh_registry)
+
+
+def registry_id(store: FeatureStore) -> str:
+    """What tells the registry from others: Feast's random id of the project in it.
+
+    Raises:
+        RegistryUnavailableError: the registry's database does not answer.
+    """
+    found: list[str | None] = []
+    despite_others(lambda: found.append(store.registry.get_project_metadata(store.project, "project_uuid")))
+    return found[-1] or identity.UNKNOWN
 
 
 def despite_others(operation: Callable[[], object]) -> None:

@@ -40,9 +40,10 @@ def apply_registry(environment: Mapping[str, str]) -> None:
     """What `feast apply` does, for the stores that the environment names; it is set for this whole process.
 
     Raises:
-        SandboxError: the registry holds other features than the declared ones.
+        SandboxError: the registry holds other features than the declared ones, or DATA_ROOT belongs to another one.
     """
     os.environ.update(environment)
+    from feast_repo.identity import IdentityError  # noqa: PLC0415  (as below)
     from feast_repo.store import (  # noqa: PLC0415  (Feast takes seconds to import)
         RegistryMismatchError,
         RegistryUnavailableError,
@@ -52,5 +53,5 @@ def apply_registry(environment: Mapping[str, str]) -> None:
 
     try:
         ensure_applied(open_store())
-    except (RegistryMismatchError, RegistryUnavailableError) as error:
+    except (RegistryMismatchError, RegistryUnavailableError, IdentityError) as error:
         raise SandboxError(str(error)) from error

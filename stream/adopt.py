@@ -1,4 +1,4 @@
-"""An intended move: the data goes on with another cluster, a renamed topic, or as a copy of its own.
+"""An intended move: the data goes on with another cluster, a renamed topic, another registry, or as a copy of its own.
 
 What can be compared is compared first: the newest records that DATA_ROOT has of each partition with those that the
 topic holds at the same offsets. A tool that copies records without their offsets fails here.
@@ -77,8 +77,21 @@ def adopt(settings: StreamSettings, store: RecoveryStore) -> list[str]:
         f"{topic}: {compared:,} stored records compared, all equal",
         f"{settings.data_root} {kept} {recorded.id}",
         f"{store.directory} {state}",
+        _adopt_registry(settings),
         _adopt_redis(settings),
     ]
+
+
+def _adopt_registry(settings: StreamSettings) -> str:
+    from feast_repo.store import RegistryUnavailableError, open_store, registry_id  # noqa: PLC0415  (as below)
+
+    where = f"registry at {shown(settings.registry_url)}"
+    try:
+        store = open_store()
+        identity.record_registry(settings.data_root, store.project, registry_id(store))
+    except RegistryUnavailableError:
+        return f"{where} does not answer: run this again when it does, if it describes this data"
+    return f"{where} describes this data from now on"
 
 
 def _adopt_redis(settings: StreamSettings) -> str:

@@ -158,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command(
         "python -m stream.recovery", "Make recovery state anew, or let stored data go on with another topic."
     )
-    actions = "rebuild: from events/ and progress/ under DATA_ROOT; adopt: DATA_ROOT was copied, or the topic moved"
+    actions = (
+        "rebuild: from events/ and progress/ under DATA_ROOT; adopt: DATA_ROOT was copied, topic or registry moved"
+    )
     command.add_argument("action", choices=["rebuild", "adopt"], help=actions)
     command.add_argument("directory", type=Path, help="the recovery directory; what is in it is kept")
     options = command.parse_args(arguments)

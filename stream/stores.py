@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from feast_repo.identity import data_id
+from feast_repo.identity import data_id, record_registry
 from feast_repo.progress import ProgressRecord, confirm_announced
 from feast_repo.redis_identity import ForeignRedisError, claim_settings
 from feast_repo.redis_writer import end_others
@@ -89,12 +89,14 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         despite_others,
         ensure_applied,
         open_store,
+        registry_id,
     )
 
     pushers: list[Pusher] = []
     try:
         store = open_store()
         ensure_applied(store)
+        record_registry(settings.data_root, store.project, registry_id(store))
         names = f"stream:{data_id(settings.data_root)}:"
         despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source, writer=names + TOKEN)))
     except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:

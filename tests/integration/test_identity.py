@@ -52,11 +52,15 @@ def said(stack: Stack, *arguments: str, **environment: str) -> str:
     return lines[0]
 
 
-def adopt(stack: Stack, folder: Path, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "stream.recovery", "adopt", str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=stack.folder, env={**os.environ, **environment}
+def command(stack: Stack, module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, cwd=stack.folder, env={**os.environ, **environment}
     )
+
+
+def adopt(stack: Stack, folder: Path, **environment: str) -> tuple[int, str]:
+    done = command(stack, "stream.recovery", "adopt", str(folder), **environment)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -133,8 +137,7 @@ def test_a_redefined_aggregate_is_refused_without_its_recovery_directory(stack: 
     shutil.rmtree(folder)
     assert f"`python -m stream.recovery rebuild {folder}`" in said(stack, *arguments(folder))
     assert "another declaration of click_count" in said(stack)
-    command = [sys.executable, "-m", "stream.recovery", "rebuild", str(folder)]
-    assert subprocess.run(command, capture_output=True, check=False, cwd=stack.folder).returncode == 0
+    assert command(stack, "stream.recovery", "rebuild", str(folder)).returncode == 0
     assert stack.run(*arguments(folder))[0] == 0
     assert identity.load(stack.settings.data_root) == known
 
@@ -210,6 +213,50 @@ def test_a_renamed_topic_with_the_same_records_is_adopted(stack: Stack, admin: A
     assert "is a copy, or was restored" in text
     assert (identity.data_id(copy) != known.id) & (identity.data_id(root) == known.id)
     assert "if both were restored or copied" in said(stack, *arguments(folder), **elsewhere)
+
+
+def test_another_registry_is_refused_until_it_is_adopted(stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "recovery"
+    other = {"FEAST_REGISTRY_URL": f"sqlite:///{tmp_path / 'other.db'}"}
+    stack.produce(events=2_000)
+    assert stack.run(*arguments(folder))[0] == 0
+    before = stored(stack)
+    known = identity.load(stack.settings.data_root)
+    assert known is not None
+    line = said(stack, *arguments(folder), **other)
+    assert "belongs to another registry" in line
+    assert "`python -m stream.recovery adopt RECOVERY_DIRECTORY`" in line
+    refused = command(stack, "batch.restore_online", **other)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert "belongs to another registry" in refused.stderr
+    assert stored(stack) == before
+    assert identity.load(stack.settings.data_root) == known
+
+    status, text = adopt(stack, folder, **other)
+    assert status == 0, text
+    assert f"registry at sqlite:///{tmp_path / 'other.db'} describes this data from now on" in text
+    stack.produce(events=2_000, seed=2, hours_later=1)
+    assert stack.run(*arguments(folder), **other)[0] == 0
+    assert_exact(stack)
+    assert "belongs to another registry" in said(stack, *arguments(folder)), "the first one is the other one now"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"id": "x", "project": "p", "streams": {}, "declaration": 1}'])
+def test_a_damaged_identity_is_refused_until_it_is_adopted(stack: Stack, tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "recovery"
+    stack.produce(events=2_000)
+    assert stack.run(*arguments(folder))[0] == 0
+    known = identity.load(stack.settings.data_root)
+    assert known is not None
+    (stack.settings.data_root / identity.FILE).write_text(content)
+    assert "identity.json is damaged" in said(stack, *arguments(folder))
+    status, text = adopt(stack, folder)
+    assert status == 0, text
+    assert stack.run(*arguments(folder))[0] == 0
+    made = identity.load(stack.settings.data_root)
+    assert made is not None
+    assert (made.streams, made.declaration, made.registries) == (known.streams, known.declaration, known.registries)
+    assert made.id != known.id
 
 
 def _copy(stack: Stack, other: str) -> None:
