@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from redis import Redis, RedisError
+from redis import Redis, RedisError, ResponseError
 
-from sandbox.processes import LOOPBACK, RequestError
+from sandbox.processes import LOOPBACK, RequestError, SandboxError, free_port, wait_until
 from sandbox.server import Server
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sandbox.processes import Guard
 
 DEFAULT_PORT = 6379
+UNUSED_PORT = 1
+FAIL_OVER_WITHIN_S = 10.0
 
 
 def redis_answers(url: str) -> bool:
@@ -71,6 +73,54 @@ class RedisServer(Server):
             "--daemonize": "no",
         }
         return [str(get_binary_path()), *(part for pair in arguments.items() for part in pair)]
+
+    def beside(self, name: str) -> RedisServer:
+        """One more server like this, in a folder beside it; it is not started."""
+        return RedisServer(self.folder.with_name(name), free_port(), self._guard, durable=self.durable)
+
+    def follow(self, primary: RedisServer) -> None:
+        """Become the replica of another server, and wait until it holds what that one holds.
+
+        Raises:
+            SandboxError: it takes too long.
+        """
+
+        def in_step() -> bool:
+            facts: Any = client.info("replication")
+            return str(facts["master_link_status"]) == "up"
+
+        with Redis.from_url(self.url) as client:
+            client.replicaof(LOOPBACK, primary.port)
+            if not wait_until(in_step, self.start_timeout_s):
+                message = f"{self.name} on {self.address} does not become a replica of {primary.address}"
+                raise SandboxError(message)
+
+    def lose_primary(self) -> None:
+        """Stay a replica, but hear nothing of what is written from now on."""
+        with Redis.from_url(self.url) as client:
+            client.replicaof(LOOPBACK, UNUSED_PORT)
+
+    def fail_over(self, replica: RedisServer) -> None:
+        """Crash, and go on as what a replica holds, in its folder and on the same port.
+
+        Raises:
+            SandboxError: the replica does not get the port.
+        """
+
+        def moved() -> bool:
+            try:
+                client.config_set("port", self.port)
+            except ResponseError:  # the port is not free yet
+                return False
+            return True
+
+        self.kill()
+        with Redis.from_url(replica.url) as client:
+            client.replicaof("NO", "ONE")
+            if not wait_until(moved, FAIL_OVER_WITHIN_S):
+                message = f"{replica.name} on {replica.address} can't move to {self.address}"
+                raise SandboxError(message)
+        self.folder, self.process = replica.folder, replica.process
 
     def answers(self) -> bool:
         """Whether it is done loading and answers PING."""

@@ -41,21 +41,24 @@ class Runs:
         self._said_before = 0
         log.touch()
 
-    def start(self, processes: int = 1, *, stop_at_end: bool = False) -> None:
-        """Start the documented command; several processes form one cluster."""
+    def start(self, processes: int = 1, redis_url: str | None = None, *, stop_at_end: bool = False) -> None:
+        """Start the documented command; several processes form one cluster. `redis_url`: another one than usual."""
         recovery = ["-r", str(self.recovery), "-s", "1", "-b", "0"]
         self._said_before = self._log.stat().st_size
         cluster = [f"{LOOPBACK}:{free_port()}" for _ in range(processes)]
         for number in range(processes):
             place = ["-i", str(number), "-a", ";".join(cluster)] if processes > 1 else []
-            self._processes.append(self._popen([*recovery, *place], stop_at_end=stop_at_end))
+            self._processes.append(self._popen([*recovery, *place], redis_url, stop_at_end=stop_at_end))
 
-    def _popen(self, arguments: list[str], *, stop_at_end: bool = False) -> subprocess.Popen[bytes]:
+    def _popen(
+        self, arguments: list[str], redis_url: str | None = None, *, stop_at_end: bool = False
+    ) -> subprocess.Popen[bytes]:
+        settings = {"STREAM_STOP_AT_END": str(int(stop_at_end))} | ({"REDIS_URL": redis_url} if redis_url else {})
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "bytewax.run", "stream.dataflow", *arguments],
                 cwd=PROJECT_ROOT,
-                env={**self._environment, "STREAM_STOP_AT_END": str(int(stop_at_end))},
+                env={**self._environment, **settings},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )

@@ -38,10 +38,10 @@ class Scene:
         """A random moment, so that faults hit whatever happens to be going on."""
         threading.Event().wait(self.chance.uniform(0, longest_s))
 
-    def start(self) -> str:
-        """Start the dataflow again, with one process or two."""
+    def start(self, redis_url: str | None = None) -> str:
+        """Start the dataflow again, with one process or two. `redis_url`: another one than usual."""
         processes = self.chance.choice([1, 1, 2])
-        self.runs.start(processes)
+        self.runs.start(processes, redis_url)
         return f"{processes} process{'es' * (processes > 1)} after it"
 
     def command(self, *arguments: str) -> str:

@@ -13,8 +13,8 @@ from feast_repo.push import Pusher
 from feast_repo.redis_writer import CannotEndError, WriteConnections, end_others
 from feast_repo.store import ensure_applied
 from sandbox.checks import online_rows
+from sandbox.held_proxy import HeldProxy
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks
-from tests.held_proxy import HeldProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

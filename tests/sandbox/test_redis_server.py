@@ -53,6 +53,23 @@ def test_a_paused_server_holds_its_clients_until_it_goes_on(server: RedisServer)
     assert wait_until(lambda: redis_answers(server.url), 10)
 
 
+def test_a_replica_that_lagged_takes_its_place(server: RedisServer) -> None:
+    url, replica = server.url, server.beside("replica")
+    replica.start()
+    with redis.Redis.from_url(url) as client:
+        client.set("key", "before")
+        replica.follow(server)
+        replica.lose_primary()
+        client.set("key", "after")
+        server.fail_over(replica)
+        assert server.url == url
+        assert client.get("key") == b"before"
+        client.set("key", "written")
+        server.kill()
+        server.start()
+        assert client.get("key") == b"written" or not server.durable
+
+
 def test_starting_a_running_server_changes_nothing(server: RedisServer) -> None:
     process = server.process
     server.start()

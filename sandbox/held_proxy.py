@@ -77,7 +77,11 @@ class HeldProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            upstream = socket.create_connection(("127.0.0.1", self._server))
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self._server))
+            except OSError:  # the server is away
+                client.close()
+                continue
             self._open += [client, upstream]
             for passing in (self._pass_on, self._pass_back):
                 self._threads.append(threading.Thread(target=passing, args=(client, upstream)))
