@@ -6,6 +6,7 @@ through hiredis at once. Connections, with their passwords, encryption and timeo
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -14,11 +15,19 @@ from redis.exceptions import ConnectionError as RedisConnectionError, RedisError
 from feast_repo.redis_errors import reply_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from redis import Redis
 
 CHUNK_BYTES = 1 << 18
+COMMANDS_PER_PAYLOAD = 2_000
+
+
+def packed(commands: Iterable[tuple[Any, ...]]) -> Iterator[tuple[bytes, int]]:
+    """Commands as payloads."""
+    left = iter(commands)
+    while part := list(islice(left, COMMANDS_PER_PAYLOAD)):
+        yield b"".join(map(hiredis.pack_command, part)), len(part)
 
 
 def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:

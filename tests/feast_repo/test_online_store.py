@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from redis import Redis
 from feast_repo.online_store import CONNECTION, RedisUrlOnlineStore, RedisUrlOnlineStoreConfig
 from feast_repo.push import Pusher
 from feast_repo.store import ensure_applied
+from sandbox.held_proxy import HeldProxy
 from tests.feast_repo.rows import PUSH_SOURCE, clicks, everything
 
 if TYPE_CHECKING:
@@ -53,6 +55,20 @@ def test_asynchronous_reads_use_the_url_too(store: FeatureStore) -> None:
         return online.to_dict()["click_count"]
 
     assert asyncio.run(read()) == [987_654]
+
+
+def test_a_read_without_an_answer_is_asked_once_more(
+    redis_url: str, opened: Callable[[], FeatureStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_applied(opened())
+    with HeldProxy(urlsplit(redis_url).port or 0) as proxy:
+        monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=0.5")
+        store = opened()
+        Pusher(store, PUSH_SOURCE).push_online(clicks(["a patient reader"], click_count=31))
+        proxy.keep_back(b"HMGET")
+        online = store.get_online_features(FEATURES, [{"user_id": "a patient reader"}])
+        assert online.to_dict()["click_count"] == [31]
+        assert proxy.held_bytes > 0
 
 
 def test_encrypted_addresses_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
