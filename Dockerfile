@@ -19,6 +19,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app \
 COPY batch /app/batch
 COPY feast_repo /app/feast_repo
 COPY serving /app/serving
+COPY simulation /app/simulation
 COPY stream /app/stream
 # The code runs where it lies, since `feast apply` works in the folder feast_repo/.
 ENV PATH=/opt/venv/bin:$PATH \

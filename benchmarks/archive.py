@@ -8,8 +8,8 @@ import polars as pl
 from confluent_kafka import murmur2
 
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import event_columns, events_folder, progress_folder
+from feast_repo.stores.offline.tables import event_columns, events_folder, progress_folder
+from feast_repo.stores.progress import Progress, ProgressRecord
 from stream.log_table import LogTable
 
 if TYPE_CHECKING:

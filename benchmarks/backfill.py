@@ -35,7 +35,7 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError, Watched, watch
 from feast_repo.features import user_click_features as view
-from feast_repo.tables import features_folder
+from feast_repo.stores.offline.tables import features_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -26,7 +26,7 @@ from benchmarks.options import options as read_options
 from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.events import UTC_MICROSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

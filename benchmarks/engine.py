@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.clicks import Clicks
 from benchmarks.watch import cores
-from feast_repo.algebra import Count, Feature, Max, Min, Ratio, Sum, field
+from feast_repo.declare.algebra import Count, Feature, Max, Min, Ratio, Sum, field
 from feast_repo.features import user_click_features as shipped
 from feast_repo.settings import PROJECT_ROOT
 from stream.windows import WindowEngine
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
 
 BATCH = 10_000
 

@@ -31,7 +31,7 @@ class Stores:
 
     def ours(self) -> FeatureStore:
         """Feast with our plug-ins, as the commands open it."""
-        from feast_repo.store import ensure_applied, open_store  # noqa: PLC0415  (after the settings; takes seconds)
+        from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415  (after the settings; takes seconds)
 
         store = open_store()
         self._opened.append(store)
@@ -46,7 +46,7 @@ class Stores:
         import yaml  # noqa: PLC0415
         from feast import FeatureStore, RepoConfig  # noqa: PLC0415  (takes seconds)
 
-        from feast_repo.store import REPO  # noqa: PLC0415
+        from feast_repo.stores.opening import REPO  # noqa: PLC0415
 
         settings: dict[str, Any] = yaml.safe_load((REPO / "feature_store.yaml").read_text())
         settings |= {

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from feast_repo.algebra import POLARS_TYPES
+from feast_repo.declare.algebra import POLARS_TYPES
 from feast_repo.features import user_click_features as view
-from feast_repo.tables import from_milliseconds
+from feast_repo.stores.offline.tables import from_milliseconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

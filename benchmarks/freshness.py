@@ -43,10 +43,10 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread
 from benchmarks.watch import LAST_LINES, ContestantError, cores
 from feast_repo.features import user_click_features as view
-from feast_repo.online_marker import marker_key
-from feast_repo.redis_format import RowFormat, decode_time
-from feast_repo.redis_pipe import ask
 from feast_repo.settings import PROJECT_ROOT
+from feast_repo.stores.online.format import RowFormat, decode_time
+from feast_repo.stores.online.marker import marker_key
+from feast_repo.stores.online.pipe import ask
 from sandbox.processes import wait_until
 from sandbox.stack import Sandbox
 

@@ -31,7 +31,7 @@ from stream.windows import WindowEngine
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
 
 SETTLED_BYTES, SETTLE_S, SETTLE_ROUNDS = 1_000_000, 0.6, 10
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.hostile
 
-Every other message of the hostile topic is a good event; the others are of the kinds in `tests/stream/hostile.py`.
+Every other message of the hostile topic is a good event; the others are of the kinds in `simulation/hostile.py`.
 Both span two slides of event time, so that few windows close, and reading is what counts. Time is measured as in
 `benchmarks/stream.py`. Rounds alternate between the two topics. The messages differ in size, so bytes/s are told beside
 messages/s.
@@ -27,12 +27,12 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.topic import aside, compete
 from sandbox.stack import Sandbox
-from tests.stream.hostile import Corpus
+from simulation.hostile import Corpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.stream.hostile import Sent
+    from simulation.hostile import Sent
 
 MESSAGES = {"quick": 20_000, "usual": 500_000, "full": 500_000}
 

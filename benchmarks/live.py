@@ -20,9 +20,9 @@ from confluent_kafka import Producer, murmur2
 from benchmarks.clicks import Clicks
 from benchmarks.contestants import say
 from feast_repo.features import user_click_features as view
+from feast_repo.settings import StreamSettings
 from stream.kafka import topic_partitions
 from stream.producing import PARTITIONER
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from batch.materialize import materialize
-from batch.profiles import make_profiles, publish_profiles
+from batch.maintenance.materialize import materialize
+from batch.quality.publication import publish_profiles
 from benchmarks.feast_stores import own_stores
 from benchmarks.options import options as read_options
 from benchmarks.plots import bars
@@ -34,6 +34,7 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError
 from feast_repo.features import user_profile_features as view
+from simulation.profiles import make_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ def measure(stores: Stores, users: int, rounds: int) -> dict[str, list[float]]:
     Raises:
         ContestantError: they have left different contents in Redis.
     """
-    from feast_repo.online_view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
 
     since = datetime.now(UTC) - timedelta(days=1)
     publish_profiles(make_profiles(users, seed=1), since.replace(microsecond=0) + timedelta(hours=1), stores.root)

@@ -39,7 +39,7 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError
 from feast_repo.features import user_click_features as view
-from feast_repo.redis_pipe import ask
+from feast_repo.stores.online.pipe import ask
 from sandbox.processes import LOOPBACK
 from stream.stores import COLLECT_AFTER
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from benchmarks.feast_stores import Stores
-    from feast_repo.push import Pusher
+    from feast_repo.stores.push import Pusher
 
 WINDOW_END_MS = 1_772_366_400_000
 SMALL = 10_000
@@ -170,7 +170,7 @@ def collector_spared() -> Iterator[None]:
 def measure(stores: Stores, program: str | None, large: int, rounds: int) -> dict[str, list[float]]:
     """Rows/s of each way in each round."""
     ours, stock = stores.ours(), stores.stock("duckdb")
-    from feast_repo.push import Pusher  # noqa: PLC0415  (takes seconds)
+    from feast_repo.stores.push import Pusher  # noqa: PLC0415  (takes seconds)
 
     pusher = Pusher(ours, view.push_source)
     if pusher.redis is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from feast_repo.redis_format import argument
-from feast_repo.redis_pipe import ask
+from feast_repo.stores.online.format import argument
+from feast_repo.stores.online.pipe import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ def digest(redis: Redis) -> Digest:
 
 
 def payloads(commands: Sequence[Sequence[bytes]]) -> list[tuple[bytes, int]]:
-    """Commands as RESP, a few thousand in one piece: what `feast_repo.redis_pipe.ask` sends."""
+    """Commands as RESP, a few thousand in one piece: what `feast_repo.stores.online.pipe.ask` sends."""
     made = []
     for at in range(0, len(commands), PER_PAYLOAD):
         part = commands[at : at + PER_PAYLOAD]

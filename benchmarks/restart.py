@@ -27,9 +27,9 @@ from benchmarks.clicks import START_MS, Clicks
 from benchmarks.topic import aside, compete, environment, produce
 from benchmarks.watch import ContestantError, cores
 from feast_repo.features import user_click_features as view
-from feast_repo.redis_format import decode_time
 from feast_repo.settings import PROJECT_ROOT
-from feast_repo.tables import day, window_file
+from feast_repo.stores.offline.tables import day, window_file
+from feast_repo.stores.online.format import decode_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,7 @@ from rich.progress import track
 from benchmarks.http_load import closed_loop, open_loop, post
 from benchmarks.options import options
 from benchmarks.results import keep
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.features import purchase_prediction, user_click_features as clicks
 from feast_repo.settings import PROJECT_ROOT
 from sandbox.processes import Guard, free_port
@@ -51,12 +51,12 @@ def user(number: int) -> str:
 def fill(environment: dict[str, str]) -> None:
     """Registry, a row of both views for every user, and a model."""
     os.environ.update(environment)
-    from feast_repo.online_view import OnlineView  # noqa: PLC0415  (after the settings)
-    from feast_repo.store import ensure_applied, open_store  # noqa: PLC0415
+    from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415  (after the settings)
+    from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415
     from serving.model import ModelFolder  # noqa: PLC0415
     from serving.settings import ServingSettings  # noqa: PLC0415
     from serving.training import split_by_time, train  # noqa: PLC0415
-    from tests.serving.conftest import training_rows  # noqa: PLC0415
+    from simulation.training_rows import training_rows  # noqa: PLC0415
 
     store = open_store()
     ensure_applied(store)
@@ -154,7 +154,7 @@ def in_process(environment: dict[str, str], rounds: int) -> dict[str, Any]:
     from redis import Redis  # noqa: PLC0415
 
     from benchmarks import bare  # noqa: PLC0415  (after the settings)
-    from feast_repo.store import open_store  # noqa: PLC0415
+    from feast_repo.stores.opening import open_store  # noqa: PLC0415
     from serving.reader import open_reader  # noqa: PLC0415
     from serving.settings import ServingSettings  # noqa: PLC0415
 

@@ -114,7 +114,7 @@ def _online_differences(folder: Path) -> int:
 
 @cache
 def _store() -> FeatureStore:
-    from feast_repo.store import ensure_applied, open_store  # noqa: PLC0415  (after the settings)
+    from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415  (after the settings)
 
     store = open_store()
     ensure_applied(store)

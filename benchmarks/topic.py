@@ -11,8 +11,8 @@ from redis import Redis
 
 from benchmarks.contestants.environments import interpreter
 from benchmarks.watch import Watched, cores, pin, watch
+from feast_repo.settings import StreamSettings
 from stream.producing import TopicSink
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,7 @@ class ProduceError(Exception):
 
 
 def produce(sandbox: Sandbox, topic: str, frames: Iterable[pl.DataFrame]) -> None:
-    """Append frames of `stream.records.RECORD` to a topic.
+    """Append frames of `simulation.records.RECORD` to a topic.
 
     Raises:
         ProduceError: some were not taken.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feast_repo.events import Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.events import Choice, EventDeclaration, Integer, Text, Timestamp
 
 YEAR_2000_MS = 946_684_800_000
 

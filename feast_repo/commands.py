@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from feast_repo import signals
-from feast_repo.identity import IdentityError
 from feast_repo.settings import problem
+from feast_repo.stores.identity import IdentityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ class Command(argparse.ArgumentParser):
 
     def feature_store(self) -> FeatureStore:
         """Feast's store, with a registry that describes the views as they are declared; what it lacks is added."""
-        from feast_repo.store import (  # noqa: PLC0415  (Feast takes seconds to import)
+        from feast_repo.stores.opening import (  # noqa: PLC0415  (Feast takes seconds to import)
             RegistryMismatchError,
             RegistryUnavailableError,
             ensure_applied,
@@ -76,7 +76,7 @@ class Command(argparse.ArgumentParser):
         Raises:
             redis.RedisError: Redis is away.
         """
-        from feast_repo.redis_identity import ForeignRedisError, claim_settings  # noqa: PLC0415  (it imports features)
+        from feast_repo.stores.online.owner import ForeignRedisError, claim_settings  # noqa: PLC0415  (it imports features)
 
         try:
             _, where = claim_settings(redis, project, settings)
@@ -90,8 +90,8 @@ class Command(argparse.ArgumentParser):
         Raises:
             redis.RedisError: Redis is away.
         """
-        from feast_repo.online_store import RedisUrlOnlineStoreConfig, connect  # noqa: PLC0415  (needs Feast)
-        from feast_repo.redis_identity import check  # noqa: PLC0415
+        from feast_repo.stores.online.owner import check  # noqa: PLC0415
+        from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig, connect  # noqa: PLC0415  (needs Feast)
 
         if isinstance(store.config.online_store, RedisUrlOnlineStoreConfig):
             with connect(settings.redis_url) as redis:

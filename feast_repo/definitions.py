@@ -8,11 +8,11 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSo
 from feast.data_format import ParquetFormat
 from feast.types import Float64, Int64, String
 
+from feast_repo.declare.views import SERVED, BatchView, WindowedView, offline_columns
 from feast_repo.features import purchase_prediction
 from feast_repo.settings import StoreSettings
-from feast_repo.source_columns import COLUMNS_TAG
-from feast_repo.tables import features_folder
-from feast_repo.views import SERVED, BatchView, WindowedView, offline_columns
+from feast_repo.stores.offline.source_columns import COLUMNS_TAG
+from feast_repo.stores.offline.tables import features_folder
 
 FEAST_TYPES = {"Int64": Int64, "Float64": Float64, "String": String}
 

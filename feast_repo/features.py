@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from feast_repo.algebra import Count, Ratio, Sum, field
 from feast_repo.clickstream import clickstream
-from feast_repo.views import BatchFeature, BatchView, Entity, FeatureServiceDeclaration, WindowedView
+from feast_repo.declare.algebra import Count, Ratio, Sum, field
+from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureServiceDeclaration, WindowedView
 
 user = Entity(name="user", join_key="user_id", description="A shopper, such as user_000001.")
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import progress_folder
-from stream.settings import StreamSettings
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MOST_HOURS = 366 * 24

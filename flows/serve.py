@@ -16,8 +16,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from feast_repo.commands import Command, integer
+from feast_repo.settings import StreamSettings
 from flows.deployments import declared, served
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

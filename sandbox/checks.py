@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis import Redis
 
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import scan
-from feast_repo.tables import features_folder
-from feast_repo.views import SERVED
+from feast_repo.declare.views import SERVED
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import scan
+from feast_repo.stores.offline.tables import features_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
-    from feast_repo.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchView, WindowedView
 
 USERS_PER_READ = 2_000
 
@@ -106,7 +106,7 @@ def contents(data_root: Path, redis_url: str) -> dict[str, str]:
 
 def _feature_hashes(redis: Redis) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """All of Feast's hashes, without the sentinel; those beside them hold wall-clock times and positions."""
-    from feast_repo.redis_format import SENTINEL  # noqa: PLC0415  (it imports Feast, which takes seconds)
+    from feast_repo.stores.online.format import SENTINEL  # noqa: PLC0415  (it imports Feast, which takes seconds)
 
     for key in redis.scan_iter(count=5_000, _type="hash"):
         if not any(part in key for part in (b":progress:", b":confirmed:", SENTINEL.encode())):

@@ -32,19 +32,18 @@ from rich.console import Console
 from rich.table import Table
 
 from feast_repo.features import purchase_prediction, user_profile_features
-from feast_repo.settings import PROJECT_ROOT
-from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder
+from feast_repo.settings import PROJECT_ROOT, StreamSettings
+from feast_repo.stores.offline.tables import dead_letters_folder, events_folder, features_folder, late_folder
 from sandbox.checks import Check, contents, newest_rows, online_equals_offline, online_rows, rows_of
+from sandbox.oracle import compare
 from sandbox.processes import SandboxError
-from sandbox.recompute import compare
 from sandbox.topics import check_retention
 from stream.kafka import KafkaUnavailableError, client_config, topic_partitions
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from feast_repo.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchView, WindowedView
 
 DEMO_ROOT = PROJECT_ROOT / "data" / "demo"
 USERS = 10_000
@@ -249,7 +248,7 @@ def show_latency(store: FeatureStore) -> None:
 def demo() -> list[Check]:
     """All of it; returns the checks."""
     # Importing Feast takes seconds: it happens while the first commands run.
-    importing = threading.Thread(target=importlib.import_module, args=["feast_repo.store"])
+    importing = threading.Thread(target=importlib.import_module, args=["feast_repo.stores.opening"])
     importing.start()
     start_sandbox()
     # Profiles from before the first click: training rows have only what was there at their time.
@@ -270,7 +269,7 @@ def demo() -> list[Check]:
     checks = show_counts(settings, sent)
 
     importing.join()
-    from feast_repo.store import open_store  # noqa: PLC0415
+    from feast_repo.stores.opening import open_store  # noqa: PLC0415
 
     store = open_store()
     checks.append(check_gate())

@@ -7,8 +7,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import progress_folder
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from sandbox import apache_kafka, embedded_kafka
 from sandbox.processes import RequestError, SandboxError
 from sandbox.redis_server import redis_answers

@@ -43,8 +43,8 @@ def apply_registry(environment: Mapping[str, str]) -> None:
         SandboxError: the registry holds other features than the declared ones, or DATA_ROOT belongs to another one.
     """
     os.environ.update(environment)
-    from feast_repo.identity import IdentityError  # noqa: PLC0415  (as below)
-    from feast_repo.store import (  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.stores.identity import IdentityError  # noqa: PLC0415  (as below)
+    from feast_repo.stores.opening import (  # noqa: PLC0415  (Feast takes seconds to import)
         RegistryMismatchError,
         RegistryUnavailableError,
         ensure_applied,

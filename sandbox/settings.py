@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from stream.settings import StreamSettings
+from feast_repo.settings import StreamSettings
 
 KafkaChoice: TypeAlias = Literal["embedded", "apache", "auto"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from feast_repo.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchView, WindowedView
     from serving.messages import UserFeatures
     from serving.schema import ServedSchema
 

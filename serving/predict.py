@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = command.settings(ServingSettings)
     try:
         model = ModelFolder(settings.data_root, settings.service).load()
-        from feast_repo.redis_identity import ForeignRedisError  # noqa: PLC0415
+        from feast_repo.stores.online.owner import ForeignRedisError  # noqa: PLC0415
         from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
         from serving.schema import SchemaError  # noqa: PLC0415
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
-from feast_repo.online_store import RedisUrlOnlineStoreConfig, connect
-from feast_repo.progress import ProgressRecord
-from feast_repo.redis_identity import check
-from feast_repo.redis_pipe import ask
-from feast_repo.tables import progress_folder
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.online.owner import check
+from feast_repo.stores.online.pipe import ask
+from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig, connect
+from feast_repo.stores.progress import ProgressRecord
 from serving.errors import OnlineStoreError
-from serving.judgement import Judge
+from serving.freshness import Judge
 from serving.messages import UserFeatures
 from serving.redis_connection import RedisConnection
 from serving.redis_rows import RedisRows

@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError, RedisError, TimeoutError as RedisTimeoutError
 
-from feast_repo.redis_errors import reply_error
+from feast_repo.stores.online.errors import reply_error
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection

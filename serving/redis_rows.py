@@ -15,7 +15,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 
-from feast_repo.redis_format import (
+from feast_repo.stores.online.format import (
     FIXED32,
     FIXED64,
     PROBE,
@@ -26,7 +26,7 @@ from feast_repo.redis_format import (
     decode_time,
     value_tag,
 )
-from serving.judgement import Judge
+from serving.freshness import Judge
 from serving.messages import UserFeatures
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from feast_repo.views import WindowedView, milliseconds
+from feast_repo.declare.views import WindowedView, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
-    from feast_repo.views import BatchView
+    from feast_repo.declare.views import BatchView
 
 MARGIN_MS = 60_000
 """What closing a window, writing it and telling of it may take beside the lateness: epochs, retries, a restart."""

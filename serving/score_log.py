@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
-from feast_repo.parquet import day_folder, publish
-from feast_repo.tables import PREDICTION_COLUMNS, day, predictions_folder
+from feast_repo.stores.offline.parquet import day_folder, publish
+from feast_repo.stores.offline.tables import PREDICTION_COLUMNS, day, predictions_folder
 from serving import metrics
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from pathlib import Path  # noqa: TC003  (pydantic reads the annotation)
 
 from pydantic import Field
 
+from feast_repo.declare.views import BatchView, WindowedView  # noqa: TC001  (read by pydantic as a property's type)
 from feast_repo.features import purchase_prediction
-from feast_repo.views import BatchView, WindowedView  # noqa: TC001  (read by pydantic as a property's type)
-from stream.settings import StreamSettings
+from feast_repo.settings import StreamSettings
 
 
 class ServingSettings(StreamSettings):

@@ -6,8 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from feast_repo.progress import progress_key
-from feast_repo.redis_format import argument
+from feast_repo.stores.online.format import argument
+from feast_repo.stores.progress import progress_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,12 +21,12 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from batch.labels import LABEL, TIME
 from batch.report_files import write_report
+from batch.training.labels import LABEL, TIME
 from feast_repo.commands import Command, integer
-from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.foreign import ForeignFileError, read_foreign
-from feast_repo.views import offline_columns
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import offline_columns
+from feast_repo.stores.offline.foreign import ForeignFileError, read_foreign
 from serving.model import ModelError, ModelFolder
 from serving.settings import ServingSettings
 from serving.training import TrainingError, file_hash, judged, split_by_time, train

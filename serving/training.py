@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from batch.labels import HORIZON, LABEL, TIME
+from batch.training.labels import HORIZON, LABEL, TIME
 from serving.features import Encoder, input_features
 from serving.model import INPUT, Model, ModelCard
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from feast_repo.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchView, WindowedView
 
 HOLDOUT = 0.2
 LEAST_ROWS = 200

@@ -14,14 +14,21 @@ import polars as pl
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from redis.exceptions import RedisError
 
-from feast_repo import identity, redis_identity
 from feast_repo.addresses import shown
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import despite_compaction, scan
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, event_columns, events_folder, progress_folder
+from feast_repo.codec.decoding import Decoder, RawBatch
+from feast_repo.stores import identity
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import despite_compaction, scan
+from feast_repo.stores.offline.tables import (
+    DEAD_LETTER_COLUMNS,
+    dead_letters_folder,
+    event_columns,
+    events_folder,
+    progress_folder,
+)
+from feast_repo.stores.online import owner as redis_identity
+from feast_repo.stores.progress import ProgressRecord
 from stream import origin
-from stream.decoding import Decoder, RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config
 from stream.source import within_calendar
 from stream.topic import Topic
@@ -29,10 +36,10 @@ from stream.topic import Topic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feast_repo.identity import Identity, StreamIdentity
-    from feast_repo.progress import Progress
+    from feast_repo.settings import StreamSettings
+    from feast_repo.stores.identity import Identity, StreamIdentity
+    from feast_repo.stores.progress import Progress
     from stream.recovery_store import RecoveryStore
-    from stream.settings import StreamSettings
 
 RECORDS = 1_000
 """How many of a partition's newest records are compared."""
@@ -83,7 +90,7 @@ def adopt(settings: StreamSettings, store: RecoveryStore) -> list[str]:
 
 
 def _adopt_registry(settings: StreamSettings) -> str:
-    from feast_repo.store import RegistryUnavailableError, open_store, registry_id  # noqa: PLC0415  (as below)
+    from feast_repo.stores.opening import RegistryUnavailableError, open_store, registry_id  # noqa: PLC0415  (as below)
 
     where = f"registry at {shown(settings.registry_url)}"
     try:
@@ -95,7 +102,7 @@ def _adopt_registry(settings: StreamSettings) -> str:
 
 
 def _adopt_redis(settings: StreamSettings) -> str:
-    from feast_repo.online_store import connect  # noqa: PLC0415  (needs Feast, which takes seconds to import)
+    from feast_repo.stores.online.store import connect  # noqa: PLC0415  (needs Feast, which takes seconds to import)
 
     where = f"Redis at {shown(settings.redis_url)}"
     try:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.arrival import archived_arrival_ms
-from feast_repo.events import Timestamp
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import day_folder, despite_compaction, scan
-from feast_repo.tables import day, event_columns, events_folder
+from feast_repo.declare.arrival import archived_arrival_ms
+from feast_repo.declare.events import Timestamp
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import day_folder, despite_compaction, scan
+from feast_repo.stores.offline.tables import day, event_columns, events_folder
 from stream.windows import SnapshotError, WindowEngine, tail_start_ms
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feast_repo.progress import Progress
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
+    from feast_repo.stores.progress import Progress
 
 
 class ArchiveTail:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from feast_repo.redis_errors import can_pass, told
+from feast_repo.stores.online.errors import can_pass, told
 from stream import metrics
 from stream.stopping import fail, stop_requested, stop_undrained
 

@@ -21,7 +21,7 @@ from stream.availability import hold_for_disk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feast_repo.progress import Progress, ProgressRecord
+    from feast_repo.stores.progress import Progress, ProgressRecord
     from stream.epoch import Epoch, Outcome
     from stream.sinks import Features, Logs, Online
     from stream.windows import ClosedWindow

@@ -21,13 +21,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from feast_repo.codec.decoding import MESSAGES_AT_ONCE, RawBatch
 from stream import availability
-from stream.decoding import MESSAGES_AT_ONCE, RawBatch
 from stream.kafka import METADATA_TIMEOUT_S, client_config
 from stream.start_checks import first_process
 
 if TYPE_CHECKING:
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
     from stream.topic_watch import TopicWatch
 
 logger = logging.getLogger(__name__)

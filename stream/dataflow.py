@@ -24,16 +24,15 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from pydantic import ValidationError
 
-from feast_repo.settings import problem
+from feast_repo.codec.decoding import DecodedBatch, Decoder, RawBatch
+from feast_repo.settings import StreamSettings, problem
 from stream import metrics
-from stream.decoding import DecodedBatch, Decoder, RawBatch
 from stream.kafka import KafkaUnavailableError
 from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
 from stream.origin import check, record
 from stream.recovery import prepare
 from stream.recovery_store import RecoveryError
 from stream.routing import key_of
-from stream.settings import StreamSettings
 from stream.source import KafkaSource
 from stream.start_checks import look_at_topic
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS

@@ -27,16 +27,16 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from rich.table import Column, Table
 
+from feast_repo.codec import strict_json
+from feast_repo.codec.decoding import Decoder, RawBatch
+from feast_repo.codec.raw_bytes import as_member, from_member
 from feast_repo.commands import Command, as_it_is, instant
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import scan
-from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
-from stream import strict_json
-from stream.decoding import Decoder, RawBatch
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import scan
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
 from stream.producing import producer_config
-from stream.raw_bytes import as_member, from_member
 from stream.replays import marked, record
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from feast_repo.progress import Progress
+    from feast_repo.stores.progress import Progress
     from stream.windows import ClosedWindow
 
 

@@ -30,11 +30,11 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from feast_repo.codec.encoding import heartbeat_value, is_heartbeat
 from feast_repo.commands import Command, number, stop_event
-from stream.encoding import heartbeat_value, is_heartbeat
+from feast_repo.settings import StreamSettings
 from stream.kafka import KafkaUnavailableError, client_config
 from stream.producing import producer_config
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     import threading

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 METADATA_TIMEOUT_S = 5.0
 

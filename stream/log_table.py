@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo import disk
-from feast_repo.files import data_files
-from feast_repo.parquet import day_folder, despite_compaction, publish, scan
-from feast_repo.tables import LOG_KEY, day
+from feast_repo.stores.offline import disk
+from feast_repo.stores.offline.files import data_files
+from feast_repo.stores.offline.parquet import day_folder, despite_compaction, publish, scan
+from feast_repo.stores.offline.tables import LOG_KEY, day
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from prometheus_client import Counter, Gauge, start_http_server
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from feast_repo.progress import Progress
+    from feast_repo.settings import StreamSettings
+    from feast_repo.stores.progress import Progress
     from stream.epoch import Epoch
-    from stream.settings import StreamSettings
 
 away = Gauge("stream_away", "1 while Redis, the disk or Kafka is away and the run waits for it", ["part"])
 emptied = Gauge("stream_redis_emptied", "1 while Redis lacks what was stored, and is refilled from Parquet")

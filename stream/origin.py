@@ -10,15 +10,15 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from feast_repo import identity
-from feast_repo.identity import UNKNOWN, Identity, StreamIdentity
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import dead_letters_folder, events_folder, progress_folder
+from feast_repo.stores import identity
+from feast_repo.stores.identity import UNKNOWN, Identity, StreamIdentity
+from feast_repo.stores.offline.tables import dead_letters_folder, events_folder, progress_folder
+from feast_repo.stores.progress import ProgressRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 APART = "use another DATA_ROOT and a new recovery directory"
 

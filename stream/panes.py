@@ -16,7 +16,7 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
 
 Index = TypeVar("Index", int, pl.Expr)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 PARTITIONER = "murmur2_random"  # what Java clients use: with two partitioners a user would live in two partitions
 BY_KEY = -1
@@ -49,7 +49,7 @@ def producer_config(settings: StreamSettings) -> dict[str, Any]:
 
 
 class Sink(Protocol):
-    """Takes frames of `stream.records.RECORD`; `failed` of them were not delivered: final once closed."""
+    """Takes frames of `simulation.records.RECORD`; `failed` of them were not delivered: final once closed."""
 
     failed: int
     last_error: str

@@ -15,11 +15,11 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import progress_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import Progress, ProgressRecord
 from stream.archive_tail import ArchiveTail
 from stream.routing import key_of
-from stream.settings import StreamSettings
 from stream.steps import FLOW, KAFKA, STORES, WINDOWS, parts
 from stream.stopping import refuse
 from stream.windows import SnapshotError

@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feast_repo.commands import Command
-from feast_repo.identity import UNKNOWN, StreamIdentity, data_id
-from feast_repo.progress import ProgressRecord
-from feast_repo.settings import PROJECT_ROOT
-from feast_repo.tables import progress_folder
+from feast_repo.settings import PROJECT_ROOT, StreamSettings
+from feast_repo.stores.identity import UNKNOWN, StreamIdentity, data_id
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from stream.adopt import adopt
 from stream.kafka import KafkaUnavailableError
 from stream.lock import AlreadyRunningError, lock_run
 from stream.origin import OriginError, changed_features, check_topic, difference, meaning, record
 from stream.recovery_store import About, RecoveryError, RecoveryStore
 from stream.seen_ids import HASHING
-from stream.settings import StreamSettings
 from stream.topic import Topic
 from stream.windows import STATE_VERSION
 

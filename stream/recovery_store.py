@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bytewax.recovery import init_db_dir
 
-from feast_repo.identity import UNKNOWN, StreamIdentity
+from feast_repo.stores.identity import UNKNOWN, StreamIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis.exceptions import NoPermissionError, ResponseError
 
-from feast_repo.files import data_files, day_folders
-from feast_repo.online_marker import is_filled, mark_filled, mark_lost, marker_key, read_mark
-from feast_repo.parquet import despite_compaction, scan
-from feast_repo.progress import announce, announce_missing, confirm, confirmed, confirmed_key, progress_key
-from feast_repo.tables import features_folder
-from feast_repo.views import offline_columns
+from feast_repo.declare.views import offline_columns
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import despite_compaction, scan
+from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.online.marker import is_filled, mark_filled, mark_lost, marker_key, read_mark
+from feast_repo.stores.progress import announce, announce_missing, confirm, confirmed, confirmed_key, progress_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from feast_repo.online_view import OnlineView
-    from feast_repo.progress import Progress, ProgressRecord
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
+    from feast_repo.stores.online.view import OnlineView
+    from feast_repo.stores.progress import Progress, ProgressRecord
 
 WITNESSES = 100
 """Rows that are looked up, half of them from the last push: of a tenth that is gone, one is among the other half 99

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import day_folder, publish, scan
-from feast_repo.tables import LOG_KEY, replays_folder
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import day_folder, publish, scan
+from feast_repo.stores.offline.tables import LOG_KEY, replays_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

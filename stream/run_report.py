@@ -15,8 +15,8 @@ from stream import metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from feast_repo.progress import Progress
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
+    from feast_repo.stores.progress import Progress
     from stream.epoch import Epoch
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.online_marker import is_filled
-from feast_repo.tables import (
+from feast_repo.stores.offline.tables import (
     DEAD_LETTER_COLUMNS,
     dead_letters_folder,
     event_columns,
@@ -20,6 +19,7 @@ from feast_repo.tables import (
     late_columns,
     late_folder,
 )
+from feast_repo.stores.online.marker import is_filled
 from stream.availability import hold_for_disk, hold_for_redis
 from stream.background import Background
 from stream.log_table import LogTable
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from feast_repo.progress import Progress
-    from feast_repo.push import Pusher
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
+    from feast_repo.stores.progress import Progress
+    from feast_repo.stores.push import Pusher
     from stream.availability import Emptied
     from stream.epoch import Outcome
     from stream.redis_watch import RedisWatch

@@ -17,13 +17,13 @@ import polars as pl
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import KafkaError, KafkaException
 
-from feast_repo import identity
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import progress_folder
+from feast_repo.codec.decoding import RawBatch
+from feast_repo.stores import identity
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from stream import availability, metrics
 from stream.archive_tail import ArchiveTail
 from stream.consumer import WorkerConsumer
-from stream.decoding import RawBatch
 from stream.lock import bytewax_arguments
 from stream.stopping import fail, refuse, stop_requested
 from stream.topic_watch import TopicWatch
@@ -31,9 +31,9 @@ from stream.uncommitted import uncommitted
 from stream.windows import SnapshotError
 
 if TYPE_CHECKING:
-    from feast_repo.identity import StreamIdentity
-    from feast_repo.progress import Progress
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
+    from feast_repo.stores.identity import StreamIdentity
+    from feast_repo.stores.progress import Progress
 
 EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01: windows end later than their events
 IDLE, UNCONFIRMED = timedelta(milliseconds=20), timedelta(milliseconds=1)

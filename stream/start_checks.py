@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 from redis.exceptions import RedisError
 
-from feast_repo.redis_errors import can_pass, told
+from feast_repo.stores.online.errors import can_pass, told
 from stream.availability import hold_for_redis
 from stream.kafka import METADATA_TIMEOUT_S, client_config
 from stream.lock import bytewax_arguments
@@ -23,7 +23,7 @@ from stream.stopping import refuse
 if TYPE_CHECKING:
     from redis import Redis
 
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 logger = logging.getLogger(__name__)
 

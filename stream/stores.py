@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from feast_repo.identity import data_id, record_registry
-from feast_repo.progress import ProgressRecord, confirm_announced
-from feast_repo.redis_identity import ForeignRedisError, claim_settings
-from feast_repo.redis_writer import end_others
-from feast_repo.tables import progress_folder
+from feast_repo.stores.identity import data_id, record_registry
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.online.owner import ForeignRedisError, claim_settings
+from feast_repo.stores.online.writer import end_others
+from feast_repo.stores.progress import ProgressRecord, confirm_announced
 from stream import metrics
 from stream.availability import Emptied, hold_for_redis
 from stream.commit import Commit
@@ -44,8 +44,8 @@ from stream.stopping import refuse
 if TYPE_CHECKING:
     from redis import Redis
 
-    from feast_repo.push import Pusher
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
+    from feast_repo.stores.push import Pusher
     from stream.windows import ClosedWindow
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
-    from feast_repo.push import Pusher  # noqa: PLC0415  (Feast takes seconds to import)
-    from feast_repo.store import (  # noqa: PLC0415
+    from feast_repo.stores.opening import (  # noqa: PLC0415
         RegistryMismatchError,
         RegistryUnavailableError,
         despite_others,
@@ -91,6 +90,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         open_store,
         registry_id,
     )
+    from feast_repo.stores.push import Pusher  # noqa: PLC0415  (Feast takes seconds to import)
 
     pushers: list[Pusher] = []
     try:

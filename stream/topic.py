@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient
 
-from feast_repo.identity import UNKNOWN, StreamIdentity
+from feast_repo.stores.identity import UNKNOWN, StreamIdentity
 from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, look_up
 
 if TYPE_CHECKING:
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 EMBEDDED = "mockCluster"
 """How the cluster id of librdkafka's own broker begins; the rest is another one at each start."""

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from feast_repo.identity import UNKNOWN
+from feast_repo.stores.identity import UNKNOWN
 from stream import availability
 from stream.kafka import KafkaUnavailableError, client_config
 from stream.origin import difference
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from feast_repo.identity import StreamIdentity
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
+    from feast_repo.stores.identity import StreamIdentity
 
 EVERY_S = 20.0
 """How often the topic is looked at while nothing comes, unless `topic.metadata.refresh.interval.ms` says sooner."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from bytewax.operators import StatefulBatchLogic
 
-from feast_repo.progress import Progress
-from stream.decoding import DecodedBatch
+from feast_repo.codec.decoding import DecodedBatch
+from feast_repo.stores.progress import Progress
 from stream.epoch import Outcome
 from stream.stopping import refuse
 from stream.windows import SnapshotError, WindowEngine
 
 if TYPE_CHECKING:
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
 
 
 class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):

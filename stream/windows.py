@@ -24,15 +24,15 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from feast_repo.arrival import MOST_AHEAD_MS
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.arrival import MOST_AHEAD_MS
+from feast_repo.declare.events import UTC_MICROSECONDS
 from stream.panes import AFTER, PANE, Panes
 from stream.seen_ids import HASHING, SeenIds, ids_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
 
     Int64Array = NDArray[np.int64]
 
@@ -262,7 +262,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _arrivals(records: pl.DataFrame, max_event: Int64Array) -> Int64Array:
-    """When each record arrived: Kafka's time, of which a producer's is bounded (`feast_repo/arrival.py`)."""
+    """When each record arrived: Kafka's time, of which a producer's is bounded (`feast_repo/declare/arrival.py`)."""
     kafka = records["kafka_timestamp"].to_numpy()
     if not records["create_time"].any():
         return kafka

@@ -10,7 +10,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from feast_repo.settings import StoreSettings
+from feast_repo.settings import StoreSettings, StreamSettings
 from sandbox.apache_kafka import ApacheKafka
 from sandbox.embedded_kafka import EmbeddedKafka
 from sandbox.kafka_jars import apache_available
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# A developer's .env and sandbox.env say nothing about tests. Set before any subclass takes its copy.
-StoreSettings.model_config["env_file"] = None
+# A developer's .env and sandbox.env say nothing about tests. Set before any other class takes its copy.
+for base in (StoreSettings, StreamSettings):
+    base.model_config["env_file"] = None
 
 SEED = "20261126"
 UNREACHABLE = "127.0.0.1:1"

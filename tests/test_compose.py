@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from feast_repo.settings import StreamSettings
 from serving.settings import ServingSettings
-from stream.settings import StreamSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -185,7 +185,7 @@ class TestMakefile:
 
 
 def test_packages_are_complete() -> None:
-    modules = [*ROOT.glob("*/__init__.py"), *ROOT.glob("*/*/__init__.py")]
+    modules = [path for top in ROOT.glob("*/__init__.py") for path in top.parent.rglob("__init__.py")]
     packages = {".".join(path.parent.relative_to(ROOT).parts) for path in modules}
     installed = {name for name in packages if name.partition(".")[0] not in {"tests", "benchmarks"}}
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == installed

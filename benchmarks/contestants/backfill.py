@@ -12,7 +12,7 @@ import json
 import sys
 import time
 
-from batch import backfill
+from batch.recompute import backfill
 from benchmarks.contestants import say
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Fill an empty store."""
     engine, start = sys.argv[1], time.perf_counter()
     if engine == "spark":
-        from batch.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
+        from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
 
         SparkEngine("", "local[*]")  # the command takes the session that is there
     say("ready")

@@ -11,7 +11,7 @@ import duckdb
 from benchmarks.contestants import say
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StoreSettings
-from feast_repo.tables import events_folder, features_folder, progress_folder
+from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
 
 MEMORY = "8GB"
 """Beyond it, DuckDB spills to disk."""

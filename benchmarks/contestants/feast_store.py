@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from feast import FeatureStore, RepoConfig
 
-from feast_repo.store import ensure_applied, open_store
+from feast_repo.stores.opening import ensure_applied, open_store
 
 PUSH_SOURCE = "user_clicks_push"
 

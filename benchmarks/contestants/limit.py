@@ -14,8 +14,8 @@ import polars as pl
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.contestants import say
+from feast_repo.settings import StreamSettings
 from stream.kafka import topic_partitions
-from stream.settings import StreamSettings
 
 BATCH = 2_000
 """What stays in the processor's cache from the poll to the columns."""

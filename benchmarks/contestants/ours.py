@@ -11,12 +11,12 @@ import sys
 import tempfile
 
 from benchmarks.contestants import say
-from feast_repo.progress import ProgressRecord
-from feast_repo.push import Pusher
-from feast_repo.store import ensure_applied, open_store
-from feast_repo.tables import progress_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.opening import ensure_applied, open_store
+from feast_repo.stores.progress import ProgressRecord
+from feast_repo.stores.push import Pusher
 from stream import recovery, source, stores, windows
-from stream.settings import StreamSettings
 
 IMPORTED = recovery, source, stores, windows
 """Now rather than when the dataflow needs them: a start that imports Feast is no part of the work."""

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from feast_repo.commands import Command, integer
-from feast_repo.tables import progress_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import progress_folder
 from sandbox.apache_kafka import ApacheKafka
 from sandbox.chaos.faults import FAULTS, schedule, small_disk
 from sandbox.chaos.results import keep
@@ -35,7 +36,6 @@ from sandbox.chaos.traffic import ClickTraffic
 from sandbox.chaos.verdict import Verdict, judge, produced
 from sandbox.processes import SandboxError
 from sandbox.stack import Sandbox
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

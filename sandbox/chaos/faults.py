@@ -109,9 +109,9 @@ def redis_is_emptied(scene: Scene) -> str:
 
 def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
     """FLUSHALL and a restore right after a push, when Parquet doesn't have the pushed rows yet."""
-    from batch.restore_online import restore  # noqa: PLC0415  (Feast takes seconds to import)
-    from feast_repo.online_view import OnlineView  # noqa: PLC0415
-    from feast_repo.store import open_store  # noqa: PLC0415
+    from batch.maintenance.restore_online import restore  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415
+    from feast_repo.stores.opening import open_store  # noqa: PLC0415
 
     store = open_store()
     online = OnlineView(store, store.get_feature_view(features.user_click_features.name))

@@ -19,7 +19,7 @@ from sandbox.processes import LOOPBACK, wait_until
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
     from sandbox.chaos.scene import Scene
 
 MESSAGES_LOST = 1_000
@@ -125,7 +125,7 @@ def _require_refusal(scene: Scene, words: str, command: str, **settings: str) ->
 
 
 def _opened() -> FeatureStore:
-    from feast_repo.store import open_store  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.stores.opening import open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
     return open_store()
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feast_repo.progress import ProgressRecord
 from feast_repo.settings import PROJECT_ROOT
+from feast_repo.stores.progress import ProgressRecord
 from sandbox.processes import LOOPBACK, free_port, wait_until
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from redis import Redis
 
-from batch.archive import days_of, files_of
-from feast_repo.parquet import scan
-from feast_repo.tables import events_folder, progress_folder
+from batch.recompute.archive import days_of, files_of
+from feast_repo.stores.offline.parquet import scan
+from feast_repo.stores.offline.tables import events_folder, progress_folder
 from sandbox.chaos.runs import PATIENCE_S, DrillError, Runs
 from sandbox.processes import wait_until
 

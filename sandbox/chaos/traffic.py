@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
+from simulation.clicks import Simulation, Traffic, simulate
+from simulation.records import EVENT, LATE, heartbeats
 from stream.producing import TopicSink
-from stream.records import EVENT, LATE, heartbeats
-from stream.simulation import Simulation, Traffic, simulate
 
 if TYPE_CHECKING:
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 START_MS = 1_772_323_200_000  # 2026-03-01
 USERS = 8_000

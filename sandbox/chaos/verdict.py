@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from feast_repo.tables import dead_letters_folder, event_columns, events_folder
+from feast_repo.stores.offline.tables import dead_letters_folder, event_columns, events_folder
 from sandbox.checks import newest_rows, online_rows, rows_of
-from sandbox.recompute import compare
+from sandbox.oracle import compare
 from stream.kafka import client_config, topic_partitions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stream.settings import StreamSettings
+    from feast_repo.settings import StreamSettings
 
 PRODUCED: dict[str, pl.DataType] = {
     "partition": pl.Int32(),
@@ -75,7 +75,7 @@ def produced(settings: StreamSettings) -> pl.DataFrame:
 
 def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], scratch: Path) -> Verdict:
     """Compare all stores with the log; `malformed` are the values that must be dead letters."""
-    from feast_repo.store import open_store  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.stores.opening import open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
     view, root = settings.view, settings.data_root
     archive, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))

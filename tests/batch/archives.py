@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feast_repo.clickstream import clickstream
+from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import user_click_features
-from feast_repo.parquet import day_folder, publish
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import (
+from feast_repo.stores.offline.parquet import day_folder, publish
+from feast_repo.stores.offline.tables import (
     day,
     event_columns,
     events_folder,
@@ -20,9 +20,9 @@ from feast_repo.tables import (
     progress_folder,
     window_file,
 )
-from feast_repo.views import SERVED, offline_columns
+from feast_repo.stores.progress import Progress, ProgressRecord
+from simulation.clicks import Traffic, historical, simulate
 from stream.log_table import LogTable
-from stream.simulation import Traffic, historical, simulate
 from stream.windows import WindowEngine
 from tests.stream.reference import records_frame
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
     from tests.stream.reference import Record
 
 NOW_MS = 1_767_600_000_000

@@ -17,7 +17,7 @@ def spark_session() -> Iterator[None]:
     """One Spark for all tests: the engine takes the session that is there, and leaves it running."""
     if not WITH_SPARK:
         pytest.skip("Spark is not here: pip install pyspark, and Java 17")
-    from batch.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
+    from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
 
     engine = SparkEngine("unused", "local[2]")
     yield

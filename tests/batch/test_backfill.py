@@ -11,15 +11,15 @@ import pytest
 from confluent_kafka import murmur2
 from polars.testing import assert_frame_equal
 
-from batch.backfill import main as backfill
-from batch.parity import main as parity
-from batch.stored import effective, stored_rows
+from batch.parity.__main__ import main as parity
+from batch.recompute.backfill import main as backfill
+from batch.recompute.stored import effective, stored_rows
+from feast_repo.declare.views import offline_columns
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import event_columns, events_folder, features_folder, progress_folder
-from feast_repo.views import offline_columns
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import event_columns, events_folder, features_folder, progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from stream.log_table import LogTable
-from stream.settings import StreamSettings
 from tests.batch.archives import clicks, stream
 from tests.stream.reference import records_frame
 
@@ -140,7 +140,7 @@ def test_a_broken_archive_is_refused(root: Path, capsys: pytest.CaptureFixture[s
 @pytest.fixture
 def served(root: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same with Redis, filled from the stored rows."""
-    from batch.restore_online import main as restore  # noqa: PLC0415  (imports Feast)
+    from batch.maintenance.restore_online import main as restore  # noqa: PLC0415  (imports Feast)
 
     monkeypatch.setenv("REDIS_URL", redis_url)
     assert restore(["--json"]) == 0

@@ -14,23 +14,31 @@ import pytest
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from batch import archive, compaction
-from batch.backfill import main as backfill
-from batch.compaction import main as compact
 from batch.lock import only_batch_writer
-from batch.parity import main as parity
-from batch.profiles import make_profiles, publish_profiles
-from batch.restore_online import newest_by_day
-from batch.stored import effective, stored_rows
-from batch.training_set import main as training_set
+from batch.maintenance import compaction
+from batch.maintenance.compaction import main as compact
+from batch.maintenance.restore_online import newest_by_day
+from batch.parity.__main__ import main as parity
+from batch.quality.publication import publish_profiles
+from batch.recompute import archive
+from batch.recompute.backfill import main as backfill
+from batch.recompute.stored import effective, stored_rows
+from batch.training.training_set import main as training_set
 from feast_repo.features import user_click_features as view
-from feast_repo.files import data_files
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, event_columns, events_folder, progress_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.files import data_files
+from feast_repo.stores.offline.tables import (
+    DEAD_LETTER_COLUMNS,
+    dead_letters_folder,
+    event_columns,
+    events_folder,
+    progress_folder,
+)
+from feast_repo.stores.progress import Progress, ProgressRecord
 from sandbox.checks import rows_of
-from sandbox.recompute import compare
+from sandbox.oracle import compare
+from simulation.profiles import make_profiles
 from stream.log_table import LogTable
-from stream.settings import StreamSettings
 from tests.batch.archives import NOW_MS, clicks, stream
 from tests.batch.test_training_set import LONG_BEFORE
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)

@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from batch.backfill import main as backfill
-from batch.comparison import Comparison
-from batch.explanation import Truth
-from batch.polars_engine import PolarsEngine
-from batch.reaches import COLUMNS, Reaches
-from batch.recompute import recompute, scope_of
-from batch.stored import effective, stored_rows
+from batch.parity.comparison import Comparison
+from batch.parity.explanation import Truth
+from batch.recompute.backfill import main as backfill
+from batch.recompute.polars_engine import PolarsEngine
+from batch.recompute.reaches import COLUMNS, Reaches
+from batch.recompute.recomputation import recompute, scope_of
+from batch.recompute.stored import effective, stored_rows
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import event_columns, events_folder, features_folder, progress_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import event_columns, events_folder, features_folder, progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from stream.log_table import LogTable
-from stream.settings import StreamSettings
 from tests.batch.archives import clicks, stream
 from tests.stream.reference import records_frame
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from batch.archive import Chunk, Mode
-    from batch.recompute import Recomputation
+    from batch.recompute.archive import Chunk, Mode
+    from batch.recompute.recomputation import Recomputation
     from tests.stream.reference import Record
 
 FEATURES = list(view.features)
@@ -106,7 +106,7 @@ def land(tmp_path_factory: pytest.TempPathFactory) -> Land:
         assert backfill(["--json", "--end", cuts[0]]) == 0
         assert backfill(["--json", "--mode", "complete", "--start", cuts[0], "--end", cuts[1]]) == 0
         late_events(root, LATE_TWICE[0], 1)
-        environment.setattr("batch.backfill._open_online", lambda *_: None)  # no Redis here
+        environment.setattr("batch.recompute.backfill._open_online", lambda *_: None)  # no Redis here
         assert backfill(["--json", "--mode", "complete", "--heal", "--start", cuts[1], "--end", cuts[2]]) == 0
         for user in LATE_TWICE:
             late_events(root, user, 2)

@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, strategies as st
 
-from batch import history_lines
-from batch.archive import ArchiveError
-from batch.backfill import main as backfill
-from batch.history import History, bring_in
+from batch.history import lines as history_lines
+from batch.history.importing import History, bring_in
+from batch.recompute.archive import ArchiveError
+from batch.recompute.backfill import main as backfill
 from feast_repo.clickstream import clickstream
+from feast_repo.codec.decoding import Decoder, RawBatch
 from feast_repo.features import user_click_features as view
-from feast_repo.parquet import publish
-from stream.decoding import Decoder, RawBatch
-from stream.malformed import flaws
-from stream.settings import StreamSettings
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.parquet import publish
+from simulation.malformed import flaws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -289,8 +289,8 @@ def test_parts_of_a_file_have_running_numbers(tmp_path: Path, monkeypatch: pytes
     source = tmp_path / "history.parquet"
     pl.DataFrame(events).write_parquet(source)
     whole = brought(source)
-    monkeypatch.setattr("batch.history_parquet.ROWS_AT_ONCE", 3)
-    monkeypatch.setattr("batch.history.ROWS_A_PART", 2)
+    monkeypatch.setattr("batch.history.parquet.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("batch.history.importing.ROWS_A_PART", 2)
     assert brought(source) == whole
     assert whole[1] == [(row, "negative:price_cents") for row in (1, 4, 7, 10)]
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.labels import LABEL, TIME
-from batch.profiles import make_profiles
-from tests.serving.conftest import training_rows
+from batch.training.labels import LABEL, TIME
+from simulation.profiles import make_profiles
+from simulation.training_rows import training_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from batch.materialize import main
-from batch.profiles import make_profiles, publish_profiles
+from batch.maintenance.materialize import main
+from batch.quality.publication import publish_profiles
 from feast_repo.features import user_profile_features as view
 from feast_repo.settings import StoreSettings
+from simulation.profiles import make_profiles
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:

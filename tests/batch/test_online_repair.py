@@ -10,19 +10,19 @@ import pytest
 from feast.infra.online_stores.helpers import _mmh3
 from redis import Redis
 
-from batch import parity_online
-from batch.backfill import main as backfill
 from batch.lock import only_batch_writer
-from batch.parity import main as parity
-from batch.parity_online import compare_online
-from batch.restore_online import main as restore
+from batch.maintenance.restore_online import main as restore
+from batch.parity import online as parity_online
+from batch.parity.__main__ import main as parity
+from batch.parity.online import compare_online
+from batch.recompute.backfill import main as backfill
 from feast_repo.features import user_click_features as view
-from feast_repo.online_view import OnlineView
-from feast_repo.redis_format import SENTINEL
-from feast_repo.store import open_store
-from feast_repo.tables import features_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.online.format import SENTINEL
+from feast_repo.stores.online.view import OnlineView
+from feast_repo.stores.opening import open_store
 from sandbox.checks import newest_rows
-from stream.settings import StreamSettings
 from tests.batch.archives import clicks, store, stream
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def test_a_row_that_the_stream_has_pushed_is_awaited_and_compared(
     stored = rows if stored_as_pushed else rows.with_columns(pl.col("view_count") + 1)
     end_ms = rows["event_timestamp"].dt.epoch("ms")[0]
     monkeypatch.setattr(
-        "batch.parity_online.time.sleep", lambda _: store(root, view, stored.drop("writer"), "stream", 0, end_ms)
+        "batch.parity.online.time.sleep", lambda _: store(root, view, stored.drop("writer"), "stream", 0, end_ms)
     )
     found = compare_online(open_store(), root, view, sample=None, most_examples=5)
     assert (found.ahead, found.different) == (0, 0 if stored_as_pushed else 1)

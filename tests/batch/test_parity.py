@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from batch.backfill import main as backfill
-from batch.parity import main as parity
+from batch.parity.__main__ import main as parity
+from batch.recompute.backfill import main as backfill
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import events_folder, features_folder, progress_folder
-from stream.settings import StreamSettings
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from tests.batch.archives import clicks, store, stream
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def test_an_archive_that_ends_early_is_told(root: Path, capsys: pytest.CaptureFi
 def test_spark_that_is_not_installed_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "batch.spark_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "batch.recompute.spark_engine", raising=False)
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(SystemExit) as stopped:
         parity(["--engine", "spark"])

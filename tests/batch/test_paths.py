@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from batch.profiles import make_profiles, publish_profiles
+from batch.quality.publication import publish_profiles
 from feast_repo.features import user_click_features as view
-from feast_repo.parquet import publish, scan
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import (
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.parquet import publish, scan
+from feast_repo.stores.offline.tables import (
     DEAD_LETTER_COLUMNS,
     dead_letters_folder,
     event_columns,
     events_folder,
     progress_folder,
 )
-from sandbox.recompute import compare
+from feast_repo.stores.progress import ProgressRecord
+from sandbox.oracle import compare
+from simulation.profiles import make_profiles
 from stream.archive_tail import ArchiveTail
 from stream.log_table import LogTable
 from stream.recovery_store import RecoveryStore
-from stream.settings import StreamSettings
 from tests.batch.archives import NOW_MS, clicks, stream
 
 if TYPE_CHECKING:

@@ -13,26 +13,26 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from batch.profiles import make_profiles, publish_profiles
-from batch.quality import main as quality
-from batch.quality_candidate import MemoryCandidate
-from batch.quality_clicks import hours_of, row_frame, volume_frame
-from batch.quality_gate import newest_time, published
-from batch.quality_rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
-from batch.quality_validation import QualityError
+from batch.quality.__main__ import main as quality
+from batch.quality.candidate import MemoryCandidate
+from batch.quality.clicks import hours_of, row_frame, volume_frame
+from batch.quality.gate import newest_time, published
+from batch.quality.publication import publish_profiles
+from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
+from batch.quality.validation import QualityError
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.settings import PROJECT_ROOT
-from feast_repo.tables import features_folder, progress_folder
+from feast_repo.settings import PROJECT_ROOT, StreamSettings
+from feast_repo.stores.offline.tables import features_folder, progress_folder
+from feast_repo.stores.progress import Progress, ProgressRecord
 from sandbox.checks import rows_of
-from stream.settings import StreamSettings
+from simulation.profiles import make_profiles
 from tests.batch.archives import clicks, store, stream
 from tests.batch.conftest import WITH_SPARK
 from tests.browser import look_at_file, needs_chromium
 from tests.feast_repo.rows import clicks as click_rows
 
 if WITH_SPARK:
-    from batch.quality_spark import SparkCandidate
+    from batch.quality.spark import SparkCandidate
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 USERS, SEED = 400, 7
@@ -435,9 +435,9 @@ def test_a_refused_file_of_another_shop_is_told_what_to_edit(
     assert report["verdict"].startswith("Nothing is published")
     assert "user_id_well_formed (user_id matches user_[0-9]{6,}) in 400, such as cust-0" in report["verdict"]
     assert "country_known (country is one of US, DE, " in report["verdict"]
-    end = 'If the data are right, change USER_ID and PROFILE_DOMAINS["country"] in batch/quality_rules.py.'
+    end = 'If the data are right, change USER_ID and PROFILE_DOMAINS["country"] in batch/quality/rules.py.'
     assert report["verdict"].endswith(end)
-    assert (PROJECT_ROOT / "batch" / "quality_rules.py").is_file()
+    assert (PROJECT_ROOT / "batch" / "quality" / "rules.py").is_file()
     assert not (root / "quarantine").exists()
 
 

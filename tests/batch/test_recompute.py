@@ -12,20 +12,20 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings, strategies as st
 from polars.testing import assert_frame_equal
 
-from batch.archive import LATE, Scope, reach_of
-from batch.polars_engine import PolarsEngine
-from batch.recompute import Recomputation, recompute
+from batch.recompute.archive import LATE, Scope, reach_of
+from batch.recompute.polars_engine import PolarsEngine
+from batch.recompute.recomputation import Recomputation, recompute
+from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import user_click_features
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import events_folder, progress_folder
-from feast_repo.views import SERVED, offline_columns
+from feast_repo.stores.offline.tables import events_folder, progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from tests.batch.archives import clicks, stream
 from tests.stream.reference import ReferenceWindows
 from tests.stream.test_windows_properties import logs, views
 
 if TYPE_CHECKING:
-    from batch.archive import Engine, Mode
-    from feast_repo.views import WindowedView
+    from batch.recompute.archive import Engine, Mode
+    from feast_repo.declare.views import WindowedView
     from tests.stream.reference import Record
 
 EXAMPLES = {"polars": 40, "spark": 6}
@@ -37,7 +37,7 @@ MOST_ROWS = {"polars": 10, "spark": 1_000}
 def engine_of(name: str, root: Path) -> Engine:
     if name == "polars":
         return PolarsEngine(events_folder(root))
-    from batch.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
+    from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
 
     return SparkEngine(events_folder(root).as_uri(), "local[2]")
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batch.restore_online import newest_by_day
+from batch.maintenance.restore_online import newest_by_day
 from feast_repo.features import user_click_features as view
-from feast_repo.parquet import day_folder, publish
-from feast_repo.tables import features_folder
+from feast_repo.stores.offline.parquet import day_folder, publish
+from feast_repo.stores.offline.tables import features_folder
 from tests.feast_repo.rows import NEW_YEAR, clicks
 
 if TYPE_CHECKING:

@@ -14,15 +14,16 @@ import pytest
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from batch.backfill import main as backfill
-from batch.labels import HORIZON, LABEL, SPACING, labelled_pairs
-from batch.profiles import make_profiles, publish_profiles
-from batch.training_set import main as training_set
-from feast_repo.events import UTC_MICROSECONDS
+from batch.quality.publication import publish_profiles
+from batch.recompute.backfill import main as backfill
+from batch.training.labels import HORIZON, LABEL, SPACING, labelled_pairs
+from batch.training.training_set import main as training_set
+from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import from_milliseconds, progress_folder
-from stream.settings import StreamSettings
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import from_milliseconds, progress_folder
+from feast_repo.stores.progress import ProgressRecord
+from simulation.profiles import make_profiles
 from stream.windows import WindowEngine
 from tests.batch.archives import NOW_MS, clicks, stream
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feast_repo.settings import StoreSettings
-from feast_repo.store import ensure_applied, open_store
+from feast_repo.settings import StoreSettings, StreamSettings
+from feast_repo.stores.opening import ensure_applied, open_store
 from sandbox.processes import free_port
 from sandbox.redis_server import RedisServer
 from tests.crash.world import Bench
@@ -33,7 +33,8 @@ def opened(folder: Path, guard: Guard) -> Iterator[tuple[Bench, dict[str, str]]]
         "STREAM_STOP_AT_END": "1",
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(StoreSettings.model_config, "env_file", None)
+        for settings in (StoreSettings, StreamSettings):
+            patch.setitem(settings.model_config, "env_file", None)
         for name, value in environment.items():
             patch.setenv(name, value)
         store = open_store()
@@ -50,5 +51,6 @@ def opened(folder: Path, guard: Guard) -> Iterator[tuple[Bench, dict[str, str]]]
 
 def enter(environment: dict[str, str]) -> None:
     """Have this process's settings be those of a bench."""
-    StoreSettings.model_config["env_file"] = None
+    for settings in (StoreSettings, StreamSettings):
+        settings.model_config["env_file"] = None
     os.environ.update(environment)

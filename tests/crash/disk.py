@@ -1,7 +1,7 @@
 """The disk with a memory: real files, every operation a point where the machine can stop, and power cuts.
 
-It stands in for the functions of `feast_repo.disk` and notes each operation. After a power cut, what was not synced may
-be there or not: each name on its own, and of a file's content nothing, a half, or all.
+It stands in for the functions of `feast_repo.stores.offline.disk` and notes each operation. After a power cut, what was
+not synced may be there or not: each name on its own, and of a file's content nothing, a half, or all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from feast_repo import disk
+from feast_repo.stores.offline import disk
 
 if TYPE_CHECKING:
     import random
@@ -96,7 +96,7 @@ class Memory:
 
 
 class SimulatedDisk:
-    """The functions of `feast_repo.disk`, for what is below a root. `point` is called before each operation."""
+    """The functions of `offline.disk`, for what is below a root. `point` is called before each operation."""
 
     def __init__(self, root: Path, point: Callable[[str], None]) -> None:
         self.root = root

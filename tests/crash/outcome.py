@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import hiredis
 import polars as pl
 
-from feast_repo.feast_bytes import feast_commands
-from feast_repo.progress import ProgressRecord
-from feast_repo.redis_format import decode_time
-from feast_repo.tables import (
+from feast_repo.stores.offline.tables import (
     dead_letters_folder,
     events_folder,
     features_folder,
@@ -21,6 +18,9 @@ from feast_repo.tables import (
     late_folder,
     progress_folder,
 )
+from feast_repo.stores.online.feast_bytes import feast_commands
+from feast_repo.stores.online.format import decode_time
+from feast_repo.stores.progress import ProgressRecord
 from tests.stream.reference import Record, ReferenceWindows, judge
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
     from redis import Redis
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
     from tests.crash.kafka import Log
 
 Rows = list[tuple[Any, ...]]

@@ -17,18 +17,18 @@ from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rich.console import Console
 
-from batch.compaction import compact
-from batch.restore_online import restore
-from feast_repo import disk
-from feast_repo.identity import UNKNOWN, StreamIdentity
-from feast_repo.online_store import CONNECTION
-from feast_repo.progress import ProgressRecord, progress_key
-from feast_repo.push import Pusher
-from feast_repo.tables import progress_folder
+from batch.maintenance.compaction import compact
+from batch.maintenance.restore_online import restore
+from feast_repo.codec.decoding import Decoder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.identity import UNKNOWN, StreamIdentity
+from feast_repo.stores.offline import disk
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.online.store import CONNECTION
+from feast_repo.stores.progress import ProgressRecord, progress_key
+from feast_repo.stores.push import Pusher
 from stream.archive_tail import ArchiveTail
-from stream.decoding import Decoder
 from stream.routing import key_of
-from stream.settings import StreamSettings
 from stream.source import KafkaSource
 from stream.stores import Stores
 from stream.window_step import Windows

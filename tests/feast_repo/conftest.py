@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from redis import Redis
 
-from feast_repo.store import ensure_applied, open_store
+from feast_repo.stores.opening import ensure_applied, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

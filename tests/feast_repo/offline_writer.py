@@ -7,7 +7,7 @@ import sys
 import polars as pl
 from feast.data_source import PushMode
 
-from feast_repo.store import ensure_applied, open_store
+from feast_repo.stores.opening import ensure_applied, open_store
 from tests.feast_repo.rows import PUSH_SOURCE, clicks
 
 if __name__ == "__main__":

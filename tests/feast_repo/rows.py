@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import user_click_features
-from feast_repo.views import SERVED, offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis import Redis
 
-    from feast_repo.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchView, WindowedView
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 PUSH_SOURCE = user_click_features.push_source

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from feast_repo.settings import StoreSettings, problem
-from stream.settings import StreamSettings
+from feast_repo.settings import StoreSettings, StreamSettings, problem
 
 SECRET = "s3cr3t"  # noqa: S105  (it stands for one)
 

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feast_repo.algebra import COMPARISONS, Both, Comparison, Count, Max, Min, Ratio, Sum, field
-from feast_repo.events import INT64_MAX, INT64_MIN
+from feast_repo.declare.algebra import COMPARISONS, Both, Comparison, Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.events import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from feast_repo.algebra import Aggregate, Predicate
+    from feast_repo.declare.algebra import Aggregate, Predicate
 
 SCHEMA = {"kind": pl.String(), "price": pl.Int64()}
 Rows = list[tuple[str | None, int | None]]

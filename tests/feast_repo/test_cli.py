@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from feast.repo_operations import get_repo_files
 
 from feast_repo.features import user_click_features, user_profile_features
-from feast_repo.parquet import day_folder, publish
 from feast_repo.settings import StoreSettings
-from feast_repo.store import REPO, ensure_applied
-from feast_repo.tables import features_folder
+from feast_repo.stores.offline.parquet import day_folder, publish
+from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.opening import REPO, ensure_applied
 from tests.feast_repo.rows import table
 
 if TYPE_CHECKING:

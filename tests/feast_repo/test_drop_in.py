@@ -21,8 +21,8 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float32, Int64, String
 from redis import Redis
 
-from feast_repo.offline_store import PartitionedParquetOfflineStore
-from feast_repo.source_columns import COLUMNS_TAG, FORMER_TAG, is_ours, stored_columns
+from feast_repo.stores.offline.source_columns import COLUMNS_TAG, FORMER_TAG, is_ours, stored_columns
+from feast_repo.stores.offline.store import PartitionedParquetOfflineStore
 from tests.feast_repo.rows import NEW_YEAR, everything
 
 if TYPE_CHECKING:

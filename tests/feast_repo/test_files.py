@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from batch.compaction import LOG_ORDER, finish, merge
-from feast_repo.files import data_files, day_folders
-from feast_repo.parquet import despite_compaction, publish
+from batch.maintenance.compaction import LOG_ORDER, finish, merge
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.parquet import despite_compaction, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,13 +95,13 @@ def test_a_read_outlasts_the_removal_of_the_originals(
         offsets: list[int] = pl.read_parquet(files)["offset"].to_list()
         return offsets
 
-    monkeypatch.setattr("feast_repo.parquet.time.sleep", sleep)
+    monkeypatch.setattr("feast_repo.stores.offline.parquet.time.sleep", sleep)
     assert despite_compaction(read) == list(range(count))
 
 
 def test_a_file_that_is_gone_for_good_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paused: list[float] = []
-    monkeypatch.setattr("feast_repo.parquet.time.sleep", paused.append)
+    monkeypatch.setattr("feast_repo.stores.offline.parquet.time.sleep", paused.append)
     with pytest.raises(FileNotFoundError, match=r"gone\.parquet"):
         despite_compaction((tmp_path / "gone.parquet").read_bytes)
     assert 10 < sum(paused) < 60

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feast_repo.foreign import ForeignFileError, read_foreign
+from feast_repo.stores.offline.foreign import ForeignFileError, read_foreign
 
 if TYPE_CHECKING:
     from pathlib import Path

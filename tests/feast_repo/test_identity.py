@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feast_repo.features import user_click_features
-from feast_repo.identity import (
+from feast_repo.stores.identity import (
     FILE,
     Identity,
     IdentityError,
@@ -26,9 +26,9 @@ from feast_repo.identity import (
     record_registry,
     save,
 )
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.store import ensure_applied, open_store, registry_id
-from feast_repo.tables import progress_folder
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.opening import ensure_applied, open_store, registry_id
+from feast_repo.stores.progress import Progress, ProgressRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,9 @@ def test_a_moved_folder_is_known_again(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_together_make_one(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from feast_repo.identity import data_id; print(data_id(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from feast_repo.stores.identity import data_id; print(data_id(pathlib.Path(sys.argv[1])))"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "data")]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert len({process.communicate()[0] for process in started}) == 1

@@ -14,13 +14,13 @@ from feast import Entity, FeatureView, Field, FileSource, ValueType
 from feast.data_source import PushMode
 from feast.types import Int64, String
 
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import user_click_features, user_profile_features
-from feast_repo.offline_store import ignoring_served
-from feast_repo.parquet import day_folder, publish
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
-from feast_repo.tables import features_folder
-from feast_repo.views import SERVED, offline_columns
+from feast_repo.stores.offline.parquet import day_folder, publish
+from feast_repo.stores.offline.store import ignoring_served
+from feast_repo.stores.offline.tables import features_folder
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, table
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from feast.infra.online_stores.helpers import _mmh3
 
-from feast_repo import online_features
 from feast_repo.features import user_click_features as view
-from feast_repo.online_features import features_key, settle
-from feast_repo.online_view import OnlineView
+from feast_repo.stores.online import features as online_features
+from feast_repo.stores.online.features import features_key, settle
+from feast_repo.stores.online.view import OnlineView
 from tests.feast_repo.rows import NEW_YEAR, clicks
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feast_repo.online_marker import (
+from feast_repo.stores.online.marker import (
     begin_filling,
     end_filling,
     is_filled,

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
-from feast_repo.online_store import CONNECTION, RedisUrlOnlineStore, RedisUrlOnlineStoreConfig
-from feast_repo.push import Pusher
-from feast_repo.store import ensure_applied
+from feast_repo.stores.online.store import CONNECTION, RedisUrlOnlineStore, RedisUrlOnlineStoreConfig
+from feast_repo.stores.opening import ensure_applied
+from feast_repo.stores.push import Pusher
 from sandbox.held_proxy import HeldProxy
 from tests.feast_repo.rows import PUSH_SOURCE, clicks, everything
 

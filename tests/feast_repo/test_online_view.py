@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feast_repo.features import user_click_features
-from feast_repo.online_view import OnlineView
+from feast_repo.stores.online.view import OnlineView
 from sandbox.checks import online_rows
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from feast_repo.point_in_time import NONE, Rows, answers, newest
+from feast_repo.stores.offline.point_in_time import NONE, Rows, answers, newest
 
 KEYS = st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from([1, 2, None]))
 TIMES = st.one_of(st.integers(0, 6), st.none())

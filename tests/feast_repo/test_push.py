@@ -13,16 +13,16 @@ from feast.repo_config import RepoConfig
 from feast.types import Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from redis import ConnectionError as RedisConnectionError, Redis, ResponseError, TimeoutError as RedisTimeoutError
 
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.definitions import all_objects
-from feast_repo.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features, user_profile_features
-from feast_repo.offline_store import PartitionedParquetOfflineStoreConfig
-from feast_repo.online_store import RedisUrlOnlineStoreConfig
-from feast_repo.push import Pusher
 from feast_repo.settings import StoreSettings
-from feast_repo.store import ensure_applied
-from feast_repo.tables import features_folder
-from feast_repo.views import SERVED, offline_columns
+from feast_repo.stores.offline.store import PartitionedParquetOfflineStoreConfig
+from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig
+from feast_repo.stores.opening import ensure_applied
+from feast_repo.stores.push import Pusher
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, everything, milliseconds
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class TestFallback:
         store = other_store(online_store={"type": "sqlite", "path": str(tmp_path / "online.db")})
         with caplog.at_level(logging.WARNING, "feast_repo"):
             pusher = Pusher(store, PUSH_SOURCE)
-        (warning,) = [record.getMessage() for record in caplog.records if record.name == "feast_repo.push"]
+        (warning,) = [record.getMessage() for record in caplog.records if record.name == "feast_repo.stores.push"]
         assert "'sqlite'" in warning
         assert pusher.redis is None
         assert pusher.push_online(clicks([])) == 0

@@ -8,8 +8,8 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError, TimeoutError as RedisTimeoutError
 
-from feast_repo.online_store import connect
-from feast_repo.redis_errors import ClusterNodeError, can_pass, reply_error, told
+from feast_repo.stores.online.errors import ClusterNodeError, can_pass, reply_error, told
+from feast_repo.stores.online.store import connect
 from sandbox.processes import free_port
 from sandbox.redis_server import RedisServer
 

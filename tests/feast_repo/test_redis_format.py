@@ -15,8 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, strategies as st
 from redis.connection import Connection
 
-from feast_repo.events import UTC_MICROSECONDS
-from feast_repo.redis_format import VALUE_FORMATS, RowFormat, argument, decode_time, encode_times, encode_values
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.stores.online.format import VALUE_FORMATS, RowFormat, argument, decode_time, encode_times, encode_values
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES: dict[str, tuple[PrimitiveFeastType, st.SearchStrategy[Any]]] = {

@@ -9,11 +9,11 @@ import pytest
 from feast.data_source import PushMode
 from feast.infra.online_stores.redis import RedisOnlineStore
 
-from feast_repo import online_store, online_view
 from feast_repo.features import user_click_features as view
-from feast_repo.online_view import OnlineView
-from feast_repo.redis_format import decode_time
-from feast_repo.redis_guard import SWAP_SHA
+from feast_repo.stores.online import store as online_store, view as online_view
+from feast_repo.stores.online.format import decode_time
+from feast_repo.stores.online.guard import SWAP_SHA
+from feast_repo.stores.online.view import OnlineView
 from sandbox.checks import online_rows
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, everything, milliseconds
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batch import materialize, restore_online
+from batch.maintenance import materialize, restore_online
 from feast_repo.addresses import shown
-from feast_repo.identity import data_id
-from feast_repo.redis_identity import ForeignRedisError, adopt, check, claim, claim_settings
 from feast_repo.settings import StoreSettings
+from feast_repo.stores.identity import data_id
+from feast_repo.stores.online.owner import ForeignRedisError, adopt, check, claim, claim_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

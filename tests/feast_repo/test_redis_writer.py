@@ -9,9 +9,9 @@ from redis import Redis
 from redis.exceptions import RedisError, TimeoutError as RedisTimeoutError
 
 from feast_repo.features import user_click_features as view
-from feast_repo.push import Pusher
-from feast_repo.redis_writer import CannotEndError, WriteConnections, end_others
-from feast_repo.store import ensure_applied
+from feast_repo.stores.online.writer import CannotEndError, WriteConnections, end_others
+from feast_repo.stores.opening import ensure_applied
+from feast_repo.stores.push import Pusher
 from sandbox.checks import online_rows
 from sandbox.held_proxy import HeldProxy
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks

@@ -14,24 +14,25 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from feast_repo import definitions, registry, store as store_module
+from feast_repo import definitions
+from feast_repo.declare.views import BatchFeature
 from feast_repo.features import user_click_features, user_profile_features
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
-from feast_repo.store import (
+from feast_repo.stores import opening as store_module, registry
+from feast_repo.stores.opening import (
     RegistryMismatchError,
     RegistryUnavailableError,
     despite_others,
     ensure_applied,
     open_store,
 )
-from feast_repo.views import BatchFeature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from feast import FeatureStore
 
-    from feast_repo.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchView, WindowedView
 
 PROCESSES = 4
 

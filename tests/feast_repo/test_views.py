@@ -9,11 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from feast_repo.algebra import Count, Max, Min, Ratio, Sum, field
 from feast_repo.clickstream import clickstream
-from feast_repo.events import UTC_MICROSECONDS, EventDeclaration, Text
-from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
-from feast_repo.views import (
+from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.events import UTC_MICROSECONDS, EventDeclaration, Text
+from feast_repo.declare.views import (
     BatchFeature,
     BatchView,
     Entity,
@@ -21,6 +20,7 @@ from feast_repo.views import (
     WindowedView,
     offline_columns,
 )
+from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
 
 VIEW = WindowedView(
     name="carts",

@@ -18,15 +18,15 @@ import polars as pl
 import pytest
 from prefect import flow
 
-from batch.profiles import make_profiles, publish_profiles
-from batch.training_set import main as training_set
+from batch.quality.publication import publish_profiles
+from batch.training.training_set import main as training_set
 from feast_repo.features import (
     purchase_prediction,
     user_click_features as clicks,
     user_profile_features as profiles_view,
 )
 from feast_repo.settings import PROJECT_ROOT
-from feast_repo.tables import features_folder
+from feast_repo.stores.offline.tables import features_folder
 from flows import commands
 from flows.backfill import backfill
 from flows.commands import CommandError
@@ -42,6 +42,7 @@ from flows.telling import CheckFailedError, emit
 from flows.training import training
 from serving.model import ModelFolder
 from serving.training import Split, split_by_time, train
+from simulation.profiles import make_profiles
 from tests.batch.archives import NOW_MS
 from tests.browser import look, needs_chromium
 from tests.flows.conftest import PREFECT, USERS, artifact, ask, events, wait_for

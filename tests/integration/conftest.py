@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
-from feast_repo.settings import PROJECT_ROOT
+from feast_repo.settings import PROJECT_ROOT, StreamSettings
+from simulation.clicks import Traffic, historical, simulate
 from stream.producing import TopicSink
-from stream.settings import StreamSettings
-from stream.simulation import Traffic, historical, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

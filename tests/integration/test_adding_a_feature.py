@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feast_repo.settings import PROJECT_ROOT
-from feast_repo.tables import events_folder, features_folder
+from feast_repo.stores.offline.tables import events_folder, features_folder
 from sandbox.checks import rows_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ BEFORE = '        "click_count": Count('
 LINE = '        "dearest_view": Max("price_cents", where=field("event_type") == "view"),\n'
 ASK = """
 import json, sys
-from feast_repo.store import open_store
+from feast_repo.stores.opening import open_store
 store = open_store()
 view = store.get_feature_view("user_click_features")
 online = store.get_online_features(["user_click_features:dearest_view"], [{"user_id": u} for u in sys.argv[1:]])

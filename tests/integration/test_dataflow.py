@@ -14,13 +14,19 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 
+from feast_repo.declare.views import SERVED
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import ProgressRecord
-from feast_repo.store import open_store
-from feast_repo.tables import dead_letters_folder, events_folder, features_folder, late_folder, progress_folder
-from feast_repo.views import SERVED
+from feast_repo.stores.offline.tables import (
+    dead_letters_folder,
+    events_folder,
+    features_folder,
+    late_folder,
+    progress_folder,
+)
+from feast_repo.stores.opening import open_store
+from feast_repo.stores.progress import ProgressRecord
 from sandbox.checks import contents, online_equals_offline, rows_of
-from sandbox.recompute import compare
+from sandbox.oracle import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

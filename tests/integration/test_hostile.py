@@ -9,11 +9,11 @@ from confluent_kafka import Producer
 
 from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
-from feast_repo.tables import dead_letters_folder, events_folder
+from feast_repo.stores.offline.tables import dead_letters_folder, events_folder
 from sandbox.checks import rows_of
-from sandbox.recompute import compare
+from sandbox.oracle import compare
+from simulation.hostile import Corpus
 from stream.producing import producer_config
-from tests.stream.hostile import Corpus
 from tests.stream.reference import judge
 
 if TYPE_CHECKING:

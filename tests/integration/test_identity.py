@@ -15,12 +15,12 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-from feast_repo import identity
 from feast_repo.features import user_click_features as view
-from feast_repo.tables import events_folder
+from feast_repo.stores import identity
+from feast_repo.stores.offline.tables import events_folder
 from sandbox.checks import contents
+from sandbox.oracle import compare
 from sandbox.processes import wait_until
-from sandbox.recompute import compare
 from tests.conftest import runs_apache
 from tests.integration.conftest import PARTITIONS
 

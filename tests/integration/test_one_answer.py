@@ -11,11 +11,11 @@ import polars as pl
 from confluent_kafka import Producer
 from polars.testing import assert_frame_equal
 
-from batch.archive import reach_of
-from batch.recompute import opened, recompute, scope_of
+from batch.recompute.archive import reach_of
+from batch.recompute.recomputation import opened, recompute, scope_of
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import events_folder, features_folder, progress_folder
+from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from sandbox.checks import rows_of
 from stream.windows import WindowEngine
 from tests.batch.conftest import engine_name, spark_session  # noqa: F401  (fixtures)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from feast_repo.features import user_click_features as view
 from sandbox.checks import contents
-from sandbox.recompute import compare
+from sandbox.oracle import compare
 
 if TYPE_CHECKING:
     from pathlib import Path

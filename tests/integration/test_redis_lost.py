@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from polars.testing import assert_frame_equal
 from redis import Redis
 
-from batch import restore_online
+from batch.maintenance import restore_online
+from feast_repo.declare.views import SERVED
 from feast_repo.features import user_click_features as view
-from feast_repo.online_marker import is_filled, marker_key, read_mark
-from feast_repo.progress import ProgressRecord
-from feast_repo.store import open_store
-from feast_repo.tables import progress_folder
-from feast_repo.views import SERVED
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.online.marker import is_filled, marker_key, read_mark
+from feast_repo.stores.opening import open_store
+from feast_repo.stores.progress import ProgressRecord
 from sandbox.checks import contents, online_equals_offline, rows_of
 from sandbox.processes import wait_until
 from tests.integration.conftest import TIMEOUT_S

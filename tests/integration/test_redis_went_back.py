@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from batch import restore_online
+from batch.maintenance import restore_online
 from feast_repo.features import user_click_features as view
-from feast_repo.online_marker import is_filled, marker_key, read_mark
-from feast_repo.progress import progress_key
-from feast_repo.push import Pusher
-from feast_repo.store import open_store
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.online.marker import is_filled, marker_key, read_mark
+from feast_repo.stores.opening import open_store
+from feast_repo.stores.progress import progress_key
+from feast_repo.stores.push import Pusher
 from sandbox.checks import online_equals_offline
 from stream.availability import Emptied
 from stream.redis_watch import EMPTIED
 from stream.run_report import RunReport
-from stream.settings import StreamSettings
 from stream.stores import StorePart
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import PUSH_SOURCE

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from batch import restore_online
+from batch.maintenance import restore_online
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import Progress
-from feast_repo.push import Pusher
-from feast_repo.tables import DEAD_LETTER_COLUMNS, event_columns
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, event_columns
+from feast_repo.stores.progress import Progress
+from feast_repo.stores.push import Pusher
 from sandbox.checks import online_equals_offline
 from stream.availability import Emptied
 from stream.epoch import Outcome
 from stream.run_report import RunReport
-from stream.settings import StreamSettings
 from stream.stores import StorePart
 from stream.windows import ClosedWindow
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from feast_repo.declare.views import SERVED
 from feast_repo.features import user_click_features as view
-from feast_repo.push import Pusher
-from feast_repo.tables import features_folder
-from feast_repo.views import SERVED
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.push import Pusher
 from sandbox.checks import online_equals_offline
 from sandbox.processes import wait_until
 from stream.availability import Emptied, redis
 from stream.run_report import RunReport
-from stream.settings import StreamSettings
 from stream.stores import StorePart
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import PUSH_SOURCE

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feast_repo.progress import ProgressRecord
-from feast_repo.tables import progress_folder
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
 from sandbox.processes import wait_until
 from tests.integration.conftest import free_addresses
 

@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import Producer
 
 import feast_repo.settings
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import progress_folder
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import Progress, ProgressRecord
 from sandbox.lifecycle import notes, problems
 from sandbox.settings import SandboxSettings
 from sandbox.stack import Sandbox

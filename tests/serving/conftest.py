@@ -10,18 +10,16 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 import pytest
 from feast.data_source import PushMode
 
-from batch.labels import LABEL, TIME
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
-from feast_repo.progress import Progress, announce, progress_key
+from feast_repo.stores.progress import Progress, announce, progress_key
 from serving.__main__ import server_of
 from serving.app import App
 from serving.model import ModelFolder
@@ -29,6 +27,7 @@ from serving.reader import open_reader
 from serving.service import Service
 from serving.settings import ServingSettings
 from serving.training import Trained, split_by_time, train
+from simulation.training_rows import training_rows
 from tests.feast_repo.conftest import opened, redis, store  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:
@@ -45,31 +44,6 @@ def now_slide() -> datetime:
     """The last window end."""
     slide = clicks.slide_ms / 1000
     return datetime.fromtimestamp(time.time() // slide * slide, tz=UTC)
-
-
-def training_rows(rows: int = 4_000, seed: int = 1) -> pl.DataFrame:
-    """Rows in which those who look at much buy more."""
-    chance = np.random.default_rng(seed)
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    views = chance.integers(0, 30, rows)
-    return pl.DataFrame(
-        {
-            "user_id": [f"user_{number:06d}" for number in chance.integers(1, 500, rows)],
-            TIME: pl.Series([start + timedelta(seconds=10 * number) for number in range(rows)], dtype=UTC_MICROSECONDS),
-            LABEL: chance.random(rows) < (views + 2) / 40,
-            "click_count": chance.integers(0, 30, rows),
-            "view_count": views,
-            "cart_count": chance.integers(0, 4, rows),
-            "purchase_count": chance.integers(0, 2, rows),
-            "revenue_cents": chance.integers(0, 1 << 26, rows),
-            "cart_rate": chance.random(rows),
-            "conversion_rate": chance.random(rows) / 3,
-            "age": [None if number < 25 else number for number in chance.integers(18, 90, rows).tolist()],
-            "country": [name or None for name in chance.choice(["DE", "US", "BR", ""], rows, p=[0.5, 0.2, 0.2, 0.1])],
-            "subscription_tier": chance.choice(["free", "basic"], rows).tolist(),
-            "activity_weight": chance.random(rows),
-        }
-    )
 
 
 @pytest.fixture(scope="session")

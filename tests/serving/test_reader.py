@@ -15,8 +15,8 @@ from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Stri
 
 from feast_repo.definitions import all_objects
 from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
-from feast_repo.progress import Progress, ProgressRecord
-from feast_repo.tables import progress_folder
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import Progress, ProgressRecord
 from serving.errors import OnlineStoreError
 from serving.reader import FeastReader, RedisReader, open_reader
 from serving.schema import MARGIN_MS, SchemaError, read_schema

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import AuthenticationError, ResponseError, TimeoutError as RedisTimeoutError
 
-from feast_repo.redis_format import argument
+from feast_repo.stores.online.format import argument
 from serving.redis_connection import RedisConnection
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from serving.score_log import ScoreLog
 from serving.service import Service
 from serving.settings import ServingSettings
 from serving.train import main as train
+from simulation.training_rows import training_rows
 from tests.serving.conftest import (
     USERS,
     Client,
@@ -42,7 +43,6 @@ from tests.serving.conftest import (
     push,
     serving,
     tell_progress,
-    training_rows,
     wait_for,
     write_profiles,
 )
@@ -187,7 +187,7 @@ class TestBadInput:
 @pytest.fixture(scope="module")
 def shared(redis_server: RedisServer, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One service for requests that change nothing."""
-    from feast_repo.store import ensure_applied, open_store  # noqa: PLC0415  (after its settings)
+    from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415  (after its settings)
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DATA_ROOT", str(tmp_path_factory.mktemp("shared")))

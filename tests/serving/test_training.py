@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from batch.labels import HORIZON, LABEL, TIME
+from batch.training.labels import HORIZON, LABEL, TIME
 from feast_repo.features import purchase_prediction
 from serving.features import Encoder, input_features, misfit
 from serving.messages import UserFeatures, ViewRead
@@ -23,7 +23,7 @@ from serving.schema import ServedSchema, ServedView
 from serving.settings import ServingSettings
 from serving.train import main
 from serving.training import TrainingError, judged, split_by_time, train
-from tests.serving.conftest import training_rows
+from simulation.training_rows import training_rows
 
 if TYPE_CHECKING:
     from serving.training import Trained

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feast_repo.redis_errors import reply_error
+from feast_repo.stores.online.errors import reply_error
 from stream import availability
 from stream.availability import Availability, hold_for_disk, hold_for_redis
 

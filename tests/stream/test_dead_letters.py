@@ -13,11 +13,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from feast_repo.clickstream import clickstream
-from feast_repo.parquet import publish
-from feast_repo.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.parquet import publish
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
 from stream import dead_letters
 from stream.replays import record
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

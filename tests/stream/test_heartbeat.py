@@ -14,12 +14,11 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from feast_repo.clickstream import clickstream
-from feast_repo.settings import PROJECT_ROOT
+from feast_repo.codec.decoding import Decoder, RawBatch
+from feast_repo.codec.encoding import heartbeat_value, is_heartbeat
+from feast_repo.settings import PROJECT_ROOT, StreamSettings
 from sandbox.broker import Broker
-from stream.decoding import Decoder, RawBatch
-from stream.encoding import heartbeat_value, is_heartbeat
 from stream.heartbeat import Activity, HeartbeatService, main, serve
-from stream.settings import StreamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,12 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from feast_repo.clickstream import clickstream
-from stream.decoding import Decoder, RawBatch
-from tests.stream.hostile import Corpus
+from feast_repo.codec.decoding import Decoder, RawBatch
+from simulation.hostile import Corpus
 from tests.stream.reference import judge
 
 if TYPE_CHECKING:
-    from tests.stream.hostile import Sent
+    from simulation.hostile import Sent
 
 MESSAGES = 100_000
 SEED = 3

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from feast_repo import parquet
-from feast_repo.tables import DEAD_LETTER_COLUMNS, day
+from feast_repo.stores.offline import parquet
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, day
 from stream import log_table
 from stream.log_table import DAY_MS, LogTable
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from feast_repo.features import user_click_features
-from feast_repo.progress import Progress
-from feast_repo.tables import event_columns, events_folder
+from feast_repo.stores.offline.tables import event_columns, events_folder
+from feast_repo.stores.progress import Progress
 from stream.archive_tail import ArchiveTail
 from stream.log_table import LogTable
 from stream.windows import SnapshotError, WindowEngine
@@ -20,7 +20,7 @@ from tests.stream.test_windows_properties import logs, plain, views
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.views import WindowedView
     from tests.stream.reference import Record
 
 PARTITION = 3

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from feast_repo.algebra import Count, Max, Ratio, field
+from feast_repo.declare.algebra import Count, Max, Ratio, field
 from feast_repo.features import user_click_features as view
-from feast_repo.identity import UNKNOWN, StreamIdentity
+from feast_repo.stores.identity import UNKNOWN, StreamIdentity
 from stream.origin import OriginError, changed_features, difference
 from stream.recovery_store import About, RecoveryError, RecoveryStore
 from stream.windows import WindowEngine
 
 if TYPE_CHECKING:
-    from feast_repo.algebra import Feature
-    from feast_repo.views import WindowedView
+    from feast_repo.declare.algebra import Feature
+    from feast_repo.declare.views import WindowedView
 
 DIRECTORY = Path("recovery")
 NOW = StreamIdentity("clicks", "cluster", "id", 6)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from feast_repo.features import user_click_features as view
-from feast_repo.progress import Progress
+from feast_repo.stores.progress import Progress
 from stream.epoch import Epoch
 from stream.run_report import RunReport
 

@@ -10,9 +10,9 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from redis import Redis
 
+from feast_repo.settings import StreamSettings
 from sandbox.processes import free_port, wait_until
 from sandbox.redis_server import RedisServer
-from stream.settings import StreamSettings
 from stream.start_checks import look_at_redis, look_at_topic
 from tests.conftest import runs_apache
 

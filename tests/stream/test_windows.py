@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from feast_repo.algebra import Count, Max, Min, Ratio, Sum, field
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
-from feast_repo.events import UTC_MICROSECONDS
+from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import WindowedView
 from feast_repo.features import user, user_click_features
-from feast_repo.views import WindowedView
 from stream import windows
 from stream.windows import SnapshotError, WindowEngine
 from tests.stream.reference import Record, records_frame

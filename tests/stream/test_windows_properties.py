@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from feast_repo.algebra import Both, Count, Max, Min, Ratio, Sum, field
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
-from feast_repo.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.algebra import Both, Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.views import Entity, WindowedView
 from feast_repo.features import user, user_click_features
-from feast_repo.views import Entity, WindowedView
 from stream import panes
 from stream.windows import SnapshotError, WindowEngine
 from tests.stream.reference import Record, ReferenceWindow, ReferenceWindows, records_frame
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DrawFn, SearchStrategy
 
-    from feast_repo.algebra import Aggregate, Feature, Predicate
+    from feast_repo.declare.algebra import Aggregate, Feature, Predicate
     from stream.windows import ClosedWindow
 
 EXAMPLES = 80

@@ -1,0 +1,198 @@
+"""Drift of stored features between two periods, with a report for people and an exit code for programs.
+
+    python -m batch.drift                                             # the last day against the day before it
+    python -m batch.drift --reference 2026-01-01 2026-01-08 --current 2026-02-01 2026-02-08
+
+Exit 1 if a feature has drifted as much as `--fail-on` says. Where too little is known to say that a feature has not
+drifted, the report says `insufficient data`; that is no failure.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from batch.drift.samples import PREDICTION, Period, health_in_words, stream_health, values_of
+from batch.drift.statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, Severity, compare, judge
+from batch.recompute.archive import reach_of
+from batch.report_files import write_report
+from feast_repo.commands import Command, instant, number
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    Samples = dict[str, tuple[pl.Series, pl.Series]]
+
+DAY = timedelta(days=1)
+MOST_DAYS = 14
+"""Of the history."""
+
+
+def samples_of(data_root: Path, reference: Period, current: Period) -> Samples:
+    """Values of every declared feature in both periods, and of the predictions if a service has given any.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    before, now = (values_of(data_root, period) for period in (reference, current))
+    return {name: (before[name], now[name]) for name in now if name != PREDICTION or len(before[name]) + len(now[name])}
+
+
+def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
+    """Each feature's drift."""
+    return judge([compare(name, *pair) for name, pair in samples.items()], p_threshold)
+
+
+def _periods(options: argparse.Namespace, command: Command, settings: StreamSettings) -> tuple[Period, Period]:
+    if options.current is None:
+        reach = reach_of(settings.view, ProgressRecord(progress_folder(settings.data_root)).load())
+        if reach.is_empty():
+            command.error(f"{settings.data_root} has no progress record: run the stream first, or name --current")
+        last_ms = max(reach["last"].to_list()) * settings.view.slide_ms
+        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + settings.view.slide
+        current = Period(end - DAY, end)
+    else:
+        current = Period(*options.current)
+    length = current.end - current.start
+    reference = (
+        Period(current.start - length, current.start) if options.reference is None else Period(*options.reference)
+    )
+    for name, period in (("--current", current), ("--reference", reference)):
+        if period.start >= period.end:
+            command.error(f"{name}: the start must be before the end")
+    return reference, current
+
+
+def _history(settings: StreamSettings, samples: Samples, current: Period, p_threshold: float) -> list[dict[str, Any]]:
+    """Each feature's largest effect on each of the last days, as a multiple of minor drift's threshold.
+
+    It begins with the first of the days of which there is any click feature, and compares each with the same reference.
+    """
+    days: list[dict[str, Any]] = []
+    ends = [current.end - number * DAY for number in reversed(range(MOST_DAYS))]
+    for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
+        day = Period(end - DAY, end)
+        now = values_of(settings.data_root, day)
+        if not days and not any(len(now[name]) for name in settings.view.features):
+            continue
+        drifts = drift_of({name: (before, now[name]) for name, (before, _) in samples.items()}, p_threshold)
+        levels = {
+            one.feature: max(effect / THRESHOLDS[name][0] for name, effect in one.effects.items())
+            for one in drifts
+            if one.effects
+        }
+        severities = {one.feature: one.severity for one in drifts}
+        days.append({**_period(settings, day), "levels": levels, "severities": severities})
+    return days
+
+
+def _report(
+    settings: StreamSettings, reference: Period, current: Period, p_threshold: float
+) -> tuple[dict[str, Any], Samples]:
+    samples = samples_of(settings.data_root, reference, current)
+    drifts = drift_of(samples, p_threshold)
+    severity, verdict = verdict_of(drifts)
+    return {
+        "reference": _period(settings, reference),
+        "current": _period(settings, current),
+        "p_threshold": p_threshold,
+        "severity": severity,
+        "verdict": verdict,
+        "features": [asdict(one) for one in drifts],
+        "history": _history(settings, samples, current, p_threshold),
+    }, samples
+
+
+def verdict_of(drifts: Sequence[Drift]) -> tuple[Severity, str]:
+    """The severity of all features together, and a sentence: nothing has drifted only if all could be told."""
+    drifted = [f"{one.feature} ({one.severity})" for one in drifts if one.drifted]
+    untold = [one.feature for one in drifts if one.severity == "insufficient data"]
+    told = [one.severity for one in drifts if one.severity != "insufficient data"]
+    severity: Severity = max(told, key=SEVERITIES.index, default="none")
+    if severity == "none" and untold:
+        severity = "insufficient data"
+    if drifted:
+        verdict = f"Drifted: {', '.join(drifted)}."
+    elif told:
+        verdict = "Nothing has drifted, as far as there is enough data." if untold else "Nothing has drifted."
+    else:
+        verdict = "Nothing can be told."
+    return severity, verdict + (f" Insufficient data: {', '.join(untold)}." if untold else "")
+
+
+def _period(settings: StreamSettings, period: Period) -> dict[str, Any]:
+    return {
+        "start": period.start.isoformat(),
+        "end": period.end.isoformat(),
+        "text": str(period),
+        "stream": stream_health(settings.data_root, settings.view, period),
+    }
+
+
+def _print(report: dict[str, Any], file: Path) -> None:
+    table = Table(
+        "feature",
+        "severity",
+        "what changed",
+        "p",
+        title=f"{report['current']['text']} against {report['reference']['text']}",
+    )
+    colours = {"none": "green", "minor": "yellow", "major": "red"}
+    for one in report["features"]:
+        colour = colours.get(one["severity"], "dim")
+        p = f"{one['p_adjusted']:.2g}" if one["effects"] else ""
+        table.add_row(one["feature"], f"[{colour}]{one['severity']}[/]", escape(one["says"]), p)
+    console = Console()
+    console.print(table)
+    for says in health_in_words(report["reference"]["stream"], report["current"]["stream"]):
+        console.print(says, highlight=False)
+    console.print(report["verdict"], markup=False)
+    sys.stdout.write(f"{file}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.drift", "Compare the features of two periods.")
+    bounds: dict[str, Any] = {"nargs": 2, "type": instant, "metavar": ("START", "END")}
+    command.add_argument("--current", **bounds, help="ISO 8601 UTC (default: the last day)")
+    command.add_argument("--reference", **bounds, help="(default: as long, just before the current one)")
+    command.add_argument("--p-threshold", type=number(above=0.0, maximum=1.0), default=DEFAULT_P, help="(%(default)s)")
+    command.add_argument("--fail-on", choices=["minor", "major", "never"], default="major", help="exit 1 (%(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = command.parse_args(arguments)
+    settings = command.settings(StreamSettings)
+    reference, current = _periods(options, command, settings)
+    try:
+        report, samples = _report(settings, reference, current, options.p_threshold)
+        from batch.drift.report import page  # noqa: PLC0415  (plots take a second to import)
+
+        stem = f"drift-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        *_, file = write_report(settings.data_root / "reports", stem, report, page(report, samples))
+    except OSError as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    if options.json:
+        sys.stdout.write(json.dumps({**report, "file": str(file)}) + "\n")
+    else:
+        _print(report, file)
+    failing = () if options.fail_on == "never" else SEVERITIES[SEVERITIES.index(options.fail_on) :]
+    return int(report["severity"] in failing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Samples of stored features in a period, one value a user, and how the stream did in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.recompute.archive import days_of, files_of
+from batch.recompute.stored import CREATED, TIME, effective, stored_rows
+from feast_repo.declare.views import WindowedView, offline_columns
+from feast_repo.features import purchase_prediction
+from feast_repo.stores.offline.parquet import despite_compaction, scan
+from feast_repo.stores.offline.tables import (
+    LOG_KEY,
+    PREDICTION_COLUMNS,
+    dead_letters_folder,
+    events_folder,
+    features_folder,
+    late_folder,
+    predictions_folder,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from feast_repo.declare.views import BatchView
+
+PREDICTION = "predicted_probability"
+"""How the predictions are named among the features."""
+
+
+@dataclass(frozen=True)
+class Period:
+    """Window ends, and times of records, from `start` to before `end` (UTC)."""
+
+    start: datetime
+    end: datetime
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+
+
+def values_of(data_root: Path, period: Period) -> dict[str, pl.Series]:
+    """Each declared feature's values in a period, one a user; and PREDICTION, which is empty if no score was given.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    features = {
+        name: values
+        for view in purchase_prediction.views
+        for name, values in sample(data_root, view, period).to_dict().items()
+    }
+    return {**features, PREDICTION: scores(data_root, period)}
+
+
+def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> pl.DataFrame:
+    """The features of a view, a row for each user.
+
+    Of a windowed view: one of the user's windows, chosen by a hash, among those that do not overlap and in which the
+    user did something. Rows of overlapping windows, or several of one user, would not be independent, and tests would
+    find differences where none are. Of a batch view: the row that held at the end of the period.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    key, features = view.entity.join_key, list(view.features)
+    if not isinstance(view, WindowedView):
+        return _newest(data_root, view, period).select(features)
+    slide_ms = view.slide_ms
+    first, last = (-(-round(time.timestamp() * 1000) // slide_ms) for time in (period.start, period.end))
+    # Windows that end on multiples of their length do not overlap.
+    rows = effective(view, stored_rows(data_root, view, first, last - 1, every=view.panes_per_window))
+    active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
+    chosen = rows.filter(active).sort(pl.struct(key, TIME).hash(), TIME).unique(key, keep="first")
+    return chosen.sort(key).select(features)
+
+
+def scores(data_root: Path, period: Period) -> pl.Series:
+    """The last probability in the period that the prediction service gave each user.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    folder, time = predictions_folder(data_root), pl.col("scored_at")
+    days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
+    files = files_of(folder, days)
+    rows = scan(files, PREDICTION_COLUMNS)
+    within = rows.filter(time.is_between(period.start, period.end, closed="left"))
+    last = within.sort("scored_at", maintain_order=True).unique("user_id", keep="last").sort("user_id").collect()
+    return last["probability"]
+
+
+def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
+    folder, columns = features_folder(data_root, view.name), offline_columns(view)
+    days = [day for day in days_of(folder) if day <= f"{period.end:%Y-%m-%d}"]
+
+    def read() -> pl.DataFrame:
+        files = files_of(folder, days)
+        if not files:
+            return pl.DataFrame(schema=columns)
+        rows = scan(files, columns)
+        held = rows.filter(pl.col(TIME) < period.end, pl.col(TIME) >= period.end - view.ttl)
+        return held.sort(TIME, CREATED).unique(view.entity.join_key, keep="last").collect()
+
+    return despite_compaction(read).sort(view.entity.join_key)
+
+
+def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[str, float]:
+    """`events_per_hour`, `late_share` (of the events) and `dead_letter_share` (of events and dead letters).
+
+    By Kafka time. Heartbeats are no events: there are many where there is little traffic.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    events = view.events
+    is_click = pl.col(events.kind) != events.heartbeat
+    clicks = _count(events_folder(data_root), {**LOG_KEY, events.kind: pl.String()}, period, is_click)
+    tables = (late_folder(data_root, view), dead_letters_folder(data_root))
+    late, dead = (_count(folder, LOG_KEY, period) for folder in tables)
+    hours = (period.end - period.start).total_seconds() / 3600
+    return {
+        "events_per_hour": clicks / hours,
+        "late_share": late / max(clicks, 1),
+        "dead_letter_share": dead / max(clicks + dead, 1),
+    }
+
+
+def health_in_words(reference: Mapping[str, float], current: Mapping[str, float]) -> list[str]:
+    """What `stream_health` found of two periods, such as `events per hour 6,240, now 6,200 (-1%)`."""
+    volumes = reference["events_per_hour"], current["events_per_hour"]
+    change = f" ({volumes[1] / volumes[0] - 1:+.0%})" if volumes[0] else ""
+    shares = [
+        f"{name.replace('_', ' ')} {reference[name]:.2%}, now {current[name]:.2%}"
+        for name in ("late_share", "dead_letter_share")
+    ]
+    return [f"events per hour {volumes[0]:,.0f}, now {volumes[1]:,.0f}{change}", *shares]
+
+
+def _count(folder: Path, columns: Mapping[str, pl.DataType], period: Period, which: pl.Expr | None = None) -> int:
+    days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
+    within = pl.col("kafka_timestamp").is_between(period.start, period.end, closed="left")
+
+    def read() -> int:
+        if not (files := files_of(folder, days)):
+            return 0
+        rows = scan(files, columns).filter(within)
+        if which is not None:
+            rows = rows.filter(which)
+        return int(rows.select(pl.struct("partition", "offset").n_unique()).collect().item())
+
+    return despite_compaction(read)

@@ -1,0 +1,133 @@
+"""Batch features to the online store, and a look at what is served then.
+
+    python -m batch.materialize                     # what the profile job has stored in the last 7 days
+
+Each entity gets its newest row, as columns straight to Feast's bytes, unless the online store has one as new. Then what
+is served is compared with what is stored, through Feast's own reads. Exit 1 if it differs. The click features need none
+of this: the stream is their writer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from batch.maintenance.restore_online import newest_by_day
+from feast_repo.commands import Command, as_it_is, integer, number
+from feast_repo.declare.views import BatchView
+from feast_repo.features import purchase_prediction
+from feast_repo.settings import StoreSettings
+from feast_repo.stores.online.errors import told
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from batch.parity.online import OnlineComparison
+    from feast_repo.stores.online.view import OnlineView
+
+LOOK_BACK_DAYS = 7
+SAMPLE = 1_000
+MOST_USERS = 10**9
+MOST_EXAMPLES = 10
+
+
+def materialize(online: OnlineView, data_root: Path, view: BatchView, since: datetime, console: Console) -> int:
+    """Write each entity's newest row of a view, of those from `since` on; returns how many were written.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    written = 0
+    online.settle()  # a wrong address is told, also where there is nothing to write
+    with ProgressBar(console=console, transient=True) as bar:
+        task = bar.add_task(view.name, total=None)
+        for done, days, rows in newest_by_day(data_root, view, f"{since:%Y-%m-%d}"):
+            written += online.write_beside(rows.filter(pl.col("event_timestamp") >= since))
+            bar.update(task, completed=done, total=days)
+    return written
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table(
+        "view", "written", "compared", "equal", "different", "missing", "older", "newer", title="materialized"
+    )
+    for name, one in report["views"].items():
+        figures = (one[what] for what in ("written", "users", "equal", "different", "missing", "behind", "ahead"))
+        table.add_row(name, *(f"{figure:,}" for figure in figures))
+    console = as_it_is()
+    console.print(table)
+    for name, one in report["views"].items():
+        for example in one["examples"]:
+            told = f"  {name} {example['user']} {example['feature']}: {example['online']}, {example['offline']}"
+            console.print(told)
+        for remedy in one["remedies"]:
+            console.print(f"  {remedy}", soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.materialize", "Batch features to the online store.")
+    command.add_argument(
+        "--look-back-days", type=number(above=0), default=LOOK_BACK_DAYS, help="rows so young (%(default)s)"
+    )
+    command.add_argument(
+        "--sample", type=integer(0, MOST_USERS), default=SAMPLE, help="users to compare afterwards (%(default)s)"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = command.parse_args(arguments)
+    settings = command.settings(StoreSettings)
+    start = time.monotonic()
+    try:
+        since = datetime.now(UTC) - timedelta(days=options.look_back_days)
+    except OverflowError:
+        command.error(f"--look-back-days {options.look_back_days:g} reaches beyond the calendar")
+    store = command.feature_store()
+    from batch.parity.online import compare_online  # noqa: PLC0415  (Feast takes seconds to import)
+    from feast_repo.stores.online.format import UnsupportedFormatError  # noqa: PLC0415
+    from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415
+
+    views: dict[str, Any] = {}
+    wrong = 0
+    try:
+        for view in purchase_prediction.views:
+            if not isinstance(view, BatchView):
+                continue
+            online = OnlineView(store, store.get_feature_view(view.name))
+            if not views:
+                command.claim_redis(online.redis, store.project, settings)
+            written = materialize(online, settings.data_root, view, since, Console(stderr=True))
+            found: OnlineComparison = compare_online(
+                store, settings.data_root, view, sample=options.sample, most_examples=MOST_EXAMPLES
+            )
+            wrong += found.wrong
+            views[view.name] = {"written": written, **asdict(found), "wrong": found.wrong, "remedies": found.remedies}
+    except UnsupportedFormatError as error:
+        command.error(f"{error}: this command knows Redis only; use `feast materialize`")
+    except RedisError as error:
+        command.error(told(error))
+    except OSError as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    report = {"since": since.isoformat(), "views": views, "holds": not wrong}
+    report["seconds"] = round(time.monotonic() - start, 3)
+    if options.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    else:
+        _print(report)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,276 @@
+"""Quality gates: what may be published, and whether what is published can be trusted.
+
+    python -m batch.quality profiles --input new_profiles.csv   # publish the good rows, keep the broken ones apart
+    python -m batch.quality export broken.csv                   # what was kept apart, to be mended
+    python -m batch.quality replay broken.csv                   # once more, when it is mended
+    python -m batch.quality clicks                              # look at the stream's rows, which are published already
+
+Exit 1: `profiles` and `replay` published nothing, or a rule does not hold for `clicks`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from batch.lock import BatchRunningError, only_batch_writer
+from batch.quality import quarantine
+from batch.quality.candidate import MemoryCandidate
+from batch.quality.clicks import DAY, hours_of, row_frame, volume_frame
+from batch.quality.gate import KEY, Gated, gate, newest_time, published, replay
+from batch.quality.report import broken_in_words, finding_rows, page
+from batch.quality.rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, click_suite, volume_suite
+from batch.quality.validation import Batch, QualityError, validate
+from batch.recompute.archive import ArchiveError
+from batch.recompute.recomputation import scope_of
+from batch.recompute.stored import TIME, stored_rows
+from batch.report_files import write_report
+from feast_repo.commands import Command, instant, integer, number
+from feast_repo.settings import StreamSettings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from batch.quality.candidate import Candidate
+    from batch.quality.validation import Finding
+    from feast_repo.declare.views import WindowedView
+
+MOST_ROWS = 10**12
+
+
+def _action(actions: Any, name: str, description: str) -> Command:
+    action: Command = actions.add_parser(name, help=description, description=description)
+    action.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    action.set_defaults(engine="pandas")
+    return action
+
+
+def _engines(action: Command) -> None:
+    action.add_argument("--engine", choices=["pandas", "spark"], default="pandas", help="what checks (%(default)s)")
+    action.add_argument("--master", default="local[*]", help="of Spark (%(default)s)")
+
+
+def _parser() -> Command:
+    command = Command("python -m batch.quality", "Check data by rules that follow from the declarations.")
+    actions = command.add_subparsers(dest="action", required=True, metavar="profiles|export|replay|clicks")
+    profiles = _action(actions, "profiles", "Gate a table of user profiles, and publish its good rows.")
+    profiles.add_argument("--input", type=Path, help=".csv or .parquet (default: profiles/profiles.csv in DATA_ROOT)")
+    profiles.add_argument(
+        "--time", type=instant, help="from when they hold, ISO 8601 UTC (default: as the file says, or now)"
+    )
+    profiles.add_argument("--least-rows", type=integer(0, MOST_ROWS), help="good rows (default: half of the published)")
+    profiles.add_argument(
+        "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
+    )
+    _engines(profiles)
+    out = _action(actions, "export", "Write rows of the quarantine to a file, to be mended.")
+    out.add_argument("file", type=Path, metavar="FILE", help="a new .csv or .parquet file, which replay reads")
+    out.add_argument(
+        "--time", type=instant, help="rows that would hold from then on, ISO 8601 UTC (default: the newest)"
+    )
+    out.add_argument("--rule", help="only rows that break it, such as age_range")
+    again = _action(actions, "replay", "Gate mended rows of the quarantine, and publish them if all are good.")
+    again.add_argument("file", type=Path, metavar="FILE", help="what export wrote, mended")
+    clicks = _action(actions, "clicks", "Look at the click features that the stream has stored.")
+    clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
+    clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
+    _engines(clicks)
+    return command
+
+
+def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
+    path = options.input or root / "profiles" / "profiles.csv"
+    with only_batch_writer(root), _candidate(options, path, root) as candidate:
+        time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
+        time = time or datetime.now(UTC)  # later than what is published: the online store keeps the latest row
+        gated = gate(candidate, time, root, docs, least=options.least_rows, days=options.most_days_old)
+    failed = [f"{one.rule.name} ({one.rule.says})" for one in gated.findings if one.stops]
+    verdict = (
+        f"Nothing is published, since a rule of the table does not hold: {', '.join(failed)}."
+        if failed
+        else f"{gated.good:,} rows are published, {len(gated.broken):,} are in quarantine."
+    )
+    return _gated_report(gated, verdict, holds=not gated.blocked)
+
+
+def _export(options: argparse.Namespace, root: Path) -> int:
+    time = options.time or quarantine.newest_time(root)
+    found = quarantine.export(root, options.file, published(root, time), time=time, rule=options.rule)
+    if options.json:
+        others = [one.isoformat() for one in found.other_times]
+        told = {**asdict(found), "time": time.isoformat(), "other_times": others, "file": str(options.file)}
+        sys.stdout.write(json.dumps(told) + "\n")
+        return 0
+    lines = [f"{found.rows:,} rows of {time.isoformat()} in {options.file}; mend their values, then replay the file"]
+    if found.published_since:
+        lines.append(f"{found.published_since:,} more are left out: their users are published since")
+    if found.other_times:
+        times = ", ".join(one.isoformat() for one in found.other_times)
+        lines.append(f"there are rows of other times: --time {times}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+@contextmanager
+def _candidate(options: argparse.Namespace, path: Path, root: Path) -> Iterator[Candidate]:
+    if options.engine == "pandas":
+        yield MemoryCandidate(path, quarantine.VIEW)
+        return
+    from batch.quality.spark import SparkCandidate  # noqa: PLC0415  (an extra)
+
+    with TemporaryDirectory(dir=root, prefix=".gate-") as scratch:  # beside where it goes, on a disk with room for it
+        yield SparkCandidate(path, quarantine.VIEW, Path(scratch))
+
+
+def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
+    candidate = MemoryCandidate(options.file, quarantine.VIEW)
+    if candidate.time is None:
+        message = f"{options.file} has no rows, or no event_timestamp: mend a copy of the quarantined file"
+        raise QualityError(message)
+    with only_batch_writer(root):
+        gated = replay(candidate, candidate.time, root, docs)
+    holds = bool(gated.files)
+    verdict = (
+        f"{gated.good:,} mended rows are published."
+        if holds
+        else f"Nothing is published: {len(gated.broken):,} of {gated.rows:,} rows are still broken."
+    )
+    return _gated_report(gated, verdict, holds=holds)
+
+
+def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
+    verdict = " ".join(filter(None, [verdict, broken_in_words(gated.findings)]))
+    return {
+        "table": quarantine.VIEW.name,
+        "rows": gated.rows,
+        "holds": holds,
+        "verdict": verdict,
+        "good": gated.good,
+        "quarantined": len(gated.broken),
+        "findings": finding_rows(gated.findings),
+        "files": [str(file) for file in gated.files],
+    }
+
+
+def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
+    view, root = settings.view, settings.data_root
+    reach = scope_of(settings, None, None).reach
+    if reach.is_empty():
+        message = f"{root} has no progress record: run the stream first, or correct DATA_ROOT"
+        raise QualityError(message)
+    slide = timedelta(milliseconds=view.slide_ms)
+    end = options.end or datetime.fromtimestamp(0, tz=UTC) + (max(reach["last"].to_list()) + 1) * slide
+    start = options.start or end - DAY
+    bounds = _index(view, start - DAY), _index(view, end) - 1
+    if options.engine == "spark":
+        from batch.quality.clicks_spark import spark_frames  # noqa: PLC0415  (an extra)
+
+        frame, rows, hours = spark_frames(view, root, *bounds, start, reach)
+    else:
+        stored = stored_rows(root, view, *bounds, reach=reach)
+        held = row_frame(view, stored.filter(pl.col(TIME) >= start))
+        frame, rows, hours = held.to_pandas(), len(held), hours_of(view, stored)
+    if not rows:
+        message = f"{view.name} has no rows from {start.isoformat()} to before {end.isoformat()}"
+        raise QualityError(message)
+    findings = validate([Batch(click_suite(view), frame, KEY)], docs / "rows")
+    volume = volume_frame(view, hours, start, end)
+    if not volume.is_empty():
+        figures = volume.select("row", pl.col("hour").cast(pl.String), RATIO).to_pandas()
+        findings += validate([Batch(volume_suite(view), figures, "hour")], docs / "volume")
+    holds = all(one.holds for one in findings)
+    return {
+        "table": view.name,
+        "rows": rows,
+        "holds": holds,
+        "verdict": _monitor_verdict(findings, compared=not volume.is_empty()),
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "hours_compared": len(volume),
+        "findings": finding_rows(findings),
+        "files": [],
+    }
+
+
+def _monitor_verdict(findings: Sequence[Finding], *, compared: bool) -> str:
+    failed = [one.rule.name for one in findings if not one.holds]
+    verdict = f"Rules that do not hold: {', '.join(failed)}." if failed else "All rules hold."
+    if compared:
+        return verdict
+    least = f"{LEAST_ROWS_TO_COMPARE:,} rows on the day before"
+    return f"{verdict} The volume was not compared: no full hour of the range has all windows and {least}."
+
+
+def _index(view: WindowedView, time: datetime) -> int:
+    return -(-round(time.timestamp() * 1000) // view.slide_ms)
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table("rule", "held", "broken", "for example", title=f"{report['table']}: {report['rows']:,} rows")
+    for one in report["findings"]:
+        held = "[green]yes[/]" if one["holds"] else "[red]NO[/]"
+        table.add_row(one["rule"], held, f"{one['broken']:,}", escape("; ".join(one["examples"][:3])))
+    console = Console()
+    console.print(table)
+    console.print(report["verdict"], style="green" if report["holds"] else "red", markup=False)
+    for file in report["files"]:
+        sys.stdout.write(f"{file}\n")
+
+
+def _checked(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
+    with ExitStack() as stack:
+        if options.engine == "spark":
+            from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
+
+            stack.callback(SparkEngine("", options.master).close)
+        stack.enter_context(Console(stderr=True).status(f"checking {options.action}"))
+        if options.action == "profiles":
+            return _gate_profiles(options, settings.data_root, docs)
+        if options.action == "replay":
+            return _replay(options, settings.data_root, docs)
+        return _monitor(options, settings, docs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = _parser()
+    options = command.parse_args(arguments)
+    settings = command.settings(StreamSettings)
+    now = datetime.now(UTC)
+    stem = f"{options.action}-{now:%Y%m%dT%H%M%SZ}"
+    folder = settings.data_root / "reports" / "quality"
+    docs = folder / stem
+    try:
+        if options.action == "export":
+            return _export(options, settings.data_root)
+        report = _checked(options, settings, docs)
+        report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds")}
+        report["files"] += [str(file) for file in write_report(folder, stem, report, page(report))]
+        report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
+    except FileExistsError as error:
+        command.error(f"{error.filename} exists already: name another file")
+    except (ArchiveError, BatchRunningError, QualityError, OSError) as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    if options.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    else:
+        _print(report)
+    return 0 if report["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

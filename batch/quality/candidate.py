@@ -1,0 +1,163 @@
+"""Candidate tables of a batch view: read as text, so that nothing is lost, then given the declared types.
+
+Text that is no value of the declared type becomes null beside the text itself, and a rule tells. This module works in
+memory; `quality_spark.py` does the same with Spark, for tables beyond it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
+from batch.quality.validation import ROW, QualityError
+from feast_repo.declare.algebra import POLARS_TYPES
+from feast_repo.stores.offline.foreign import ForeignFileError, read_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from feast_repo.declare.views import BatchView
+
+TIME = "event_timestamp"
+
+
+class Candidate(Protocol):
+    """Rows that want to be published, and the one `time` that they name, if any."""
+
+    time: datetime | None
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+    def frame(self) -> Any:
+        """What the rules see, for pandas or Spark: ROW, join key, features, and of numbers GIVEN and UNREADABLE."""
+
+    def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
+        """The rows whose ROW is not in `broken`, as declared: join key and features."""
+
+    def only(self, broken: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `broken` as text, with what it has beside ROW."""
+
+
+class MemoryCandidate:
+    """A candidate in memory, from a CSV or Parquet file.
+
+    Raises:
+        QualityError: it is of another kind, damaged, lacks a column, or names more than one time.
+        OSError: it can't be read.
+    """
+
+    def __init__(self, path: Path, view: BatchView) -> None:
+        self._view = view
+        needed = columns_of(view)
+        try:
+            if kind_of(path) == "csv":
+                raw = pl.read_csv(path, infer_schema=False, glob=False)
+                raw = raw.with_columns(pl.all().replace("", None))  # quoted or not, nothing is nothing
+            else:
+                raw = read_foreign(path, (*needed, TIME))
+            check_columns(path, view, raw.columns)
+            numbers = [name for name in needed if raw.schema[name].is_float()]
+            text = raw.with_columns(pl.col(numbers).fill_nan(None)).select(pl.col(needed).cast(pl.String))
+        except pl.exceptions.PolarsError as error:
+            message = f"{path} can't be read: {str(error).partition(chr(10))[0]}"
+            raise QualityError(message) from error
+        except ForeignFileError as error:
+            raise QualityError(str(error)) from error
+        self.time = one_time(path, raw[TIME].unique().to_list()) if TIME in raw.columns else None
+        self._text = text.with_row_index(ROW).cast({ROW: pl.Int64})
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self._text)
+
+    def frame(self) -> Any:
+        """What the rules see, for pandas."""
+        typed, numbers = self._typed(self._text), numeric(self._view)
+        given = self._text.select(pl.col(numbers).name.suffix(GIVEN))
+        unreadable = self._text.select(
+            pl.when(typed[name].is_null()).then(pl.col(name)).alias(name + UNREADABLE) for name in numbers
+        )
+        return typed.hstack(given).hstack(unreadable).to_pandas()
+
+    def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
+        """The rows that are not broken, as declared."""
+        good = self._text.join(broken, on=ROW, how="anti", maintain_order="left")
+        return self._typed(good).drop(ROW).lazy()
+
+    def only(self, broken: pl.DataFrame) -> pl.DataFrame:
+        """The broken rows, as text."""
+        return self._text.join(broken, on=ROW, how="inner", maintain_order="left").drop(ROW)
+
+    def _typed(self, text: pl.DataFrame) -> pl.DataFrame:
+        values = [_value(name, self._view.value_types[name]).alias(name) for name in self._view.features]
+        return text.select(ROW, self._view.entity.join_key, *values)
+
+
+def kind_of(path: Path) -> str:
+    """`csv` or `parquet`.
+
+    Raises:
+        QualityError: it is neither.
+        OSError: it can't be opened.
+    """
+    with path.open("rb"):
+        pass
+    if path.suffix not in {".csv", ".parquet"}:
+        message = f"{path} is neither .csv nor .parquet"
+        raise QualityError(message)
+    return path.suffix.removeprefix(".")
+
+
+def columns_of(view: BatchView) -> list[str]:
+    """The columns that a candidate must have."""
+    return [view.entity.join_key, *view.features]
+
+
+def check_columns(path: Path, view: BatchView, columns: Sequence[str]) -> None:
+    """Refuse a file without a needed column.
+
+    Raises:
+        QualityError: it lacks one.
+    """
+    if missing := [name for name in columns_of(view) if name not in columns]:
+        message = f"{path} lacks the columns {', '.join(missing)}"
+        raise QualityError(message)
+
+
+def one_time(path: Path, values: Iterable[Any]) -> datetime | None:
+    """The time that all rows name, from text or as it is; without values, none.
+
+    Raises:
+        QualityError: they name more than one, or one that is no time.
+    """
+    try:
+        times = {one if isinstance(one, datetime) else datetime.fromisoformat(one) for one in values}
+        if not times:
+            return None
+        (time,) = times
+    except (TypeError, ValueError) as error:
+        message = f"{path}: {TIME} must be the same ISO 8601 time in all rows"
+        raise QualityError(message) from error
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def numeric(view: BatchView) -> list[str]:
+    """The features that are numbers."""
+    return [name for name, value_type in view.value_types.items() if value_type in READABLE]
+
+
+def _value(name: str, value_type: str) -> pl.Expr:
+    column = pl.col(name)
+    if value_type not in READABLE:
+        return column
+    number = column.str.replace(NO_FRACTION, "") if value_type == "Int64" else column
+    value = number.cast(POLARS_TYPES[value_type], strict=False)  # type: ignore[index]
+    readable = column.str.contains(READABLE[value_type])
+    return pl.when(readable & value.is_finite()).then(value)

@@ -1,0 +1,71 @@
+"""What the rules see of stored click features: single rows, and how many there are in each hour.
+
+The stream has published these rows already, so this is a monitor and no gate.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO, VERSION
+from batch.quality.validation import ROW
+from batch.recompute.stored import CREATED, TIME
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from feast_repo.declare.views import WindowedView
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
+    """Stored rows with ROW, OFF_GRID and VERSION; a feature is empty in windows from before it was declared."""
+    time_us = pl.col(TIME).dt.epoch("us")
+    # The stream writes a window once; what backfill and heal write later are versions of it.
+    version = pl.when(pl.col("writer") == "stream").then(0).otherwise(pl.col(CREATED).dt.epoch("us"))
+    known = [
+        pl.when(pl.col(name).is_null().all().over(TIME)).then(feature.empty).otherwise(pl.col(name)).alias(name)
+        for name, feature in view.features.items()
+        if feature.empty is not None
+    ]
+    return (
+        stored.with_columns(known)
+        .with_columns((time_us % (view.slide_ms * 1000)).alias(OFF_GRID), version.alias(VERSION))
+        .drop(CREATED)
+        .with_row_index(ROW)
+        .cast({ROW: pl.Int64})
+    )
+
+
+def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
+    """How many `rows` hold, and of how many `windows`, in each `hour` (UTC)."""
+    row = pl.struct(view.entity.join_key, TIME)
+    counts = {"rows": row.n_unique(), "windows": pl.col(TIME).n_unique()}
+    return stored.group_by(pl.col(TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
+
+
+def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
+    """The full hours from `start` to `end` that can be compared with the day before: ROW, `hour`, `rows`, RATIO.
+
+    `hours` are those of `hours_of`. An hour that lacks rows or windows counts if rows come after it:
+    windows beyond the last row may have been closed by a heartbeat after the end of the data. Hours for which the day
+    before is not complete, or has few rows, are left out.
+    """
+    full = pl.col("windows") == HOUR // view.slide
+    ends = hours.select(pl.when(full).then(pl.col("hour") + HOUR).otherwise("hour"))
+    end = min([end, *ends.max().to_series().drop_nulls()])
+    before = hours.filter(full, pl.col("rows") >= LEAST_ROWS_TO_COMPARE)
+    before = before.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
+    return (
+        before.filter(pl.col("hour") >= start, pl.col("hour") + HOUR <= end)
+        .join(hours, on="hour", how="left")
+        .with_columns(pl.col("rows").fill_null(0))
+        .sort("hour")
+        .select("hour", "rows", (pl.col("rows") / pl.col("before")).alias(RATIO))
+        .with_row_index(ROW)
+        .cast({ROW: pl.Int64})
+    )

@@ -1,0 +1,106 @@
+"""Profile rows that broke a rule: kept as text with the names of the rules, and taken out to be mended.
+
+`DATA_ROOT/quarantine/<view>/dt=YYYY-MM-DD/`, by the time from which the rows would have held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.quality.validation import QualityError
+from batch.recompute.archive import days_of, files_of
+from batch.recompute.stored import TIME
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.features import user_profile_features
+from feast_repo.stores.offline.parquet import day_folder, publish, scan
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+VIEW = user_profile_features
+RULES = "rules"
+"""The column with the names of the rules that a row breaks, joined by commas."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How many rows of one time were written; users `published_since` are not among them. `other_times` has more."""
+
+    time: datetime
+    rows: int
+    published_since: int
+    other_times: list[datetime]
+
+
+def keep(root: Path, time: datetime, rows: pl.DataFrame) -> Path:
+    """Keep broken rows. The name tells the content apart, so that no run replaces what another one kept.
+
+    Raises:
+        OSError: DATA_ROOT is not writable.
+    """
+    digest = hashlib.blake2b(rows.write_csv().encode(), digest_size=4).hexdigest()
+    path = day_folder(_folder(root), f"{time:%Y-%m-%d}") / f"{time:%Y%m%dT%H%M%S%fZ}-{digest}.parquet"
+    publish(path, rows.with_columns(pl.lit(time).cast(UTC_MICROSECONDS).alias(TIME)))
+    return path
+
+
+def export(root: Path, file: Path, published: pl.DataFrame, *, time: datetime, rule: str | None) -> Exported:
+    """Write the rows kept for a time (with `rule`: those that break it) to a new .csv or .parquet file, to be mended.
+
+    Users of `published` are left out: they were mended before, or came again.
+
+    Raises:
+        QualityError: there are no such rows, or the file has another ending.
+        FileExistsError: the file is there already.
+        OSError: a file can't be read or written.
+    """
+    key = VIEW.entity.join_key
+    held = _read(root)
+    of_time = held.filter(pl.col(TIME) == time)
+    if rule is not None:
+        of_time = of_time.filter(pl.col(RULES).str.split(",").list.contains(rule))
+    rows = of_time.join(published, on=key, how="anti", maintain_order="left")
+    if rows.is_empty():
+        of_rule = "" if rule is None else f" that break {rule}"
+        message = f"the quarantine has no rows of {time.isoformat()}{of_rule} whose users are not published since"
+        raise QualityError(message)
+    if file.suffix not in {".csv", ".parquet"}:
+        message = f"{file} is neither .csv nor .parquet"
+        raise QualityError(message)
+    with file.open("xb") as output:
+        if file.suffix == ".csv":
+            rows.write_csv(output, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+        else:
+            rows.write_parquet(output)
+    others = sorted(set(held[TIME].to_list()) - {time})
+    return Exported(time, len(rows), len(of_time) - len(rows), others)
+
+
+def newest_time(root: Path) -> datetime:
+    """The last time for which rows are kept.
+
+    Raises:
+        QualityError: none are.
+        OSError: a file can't be read.
+    """
+    time: datetime | None = _read(root)[TIME].max()  # type: ignore[assignment]  # a column of times
+    if time is None:
+        message = f"{_folder(root)} holds no rows: no profile broke a rule"
+        raise QualityError(message)
+    return time
+
+
+def _folder(root: Path) -> Path:
+    return root / "quarantine" / VIEW.name
+
+
+def _read(root: Path) -> pl.DataFrame:
+    names = [VIEW.entity.join_key, *VIEW.features]
+    columns = pl.Schema({**dict.fromkeys([*names, RULES], pl.String()), TIME: UTC_MICROSECONDS})
+    rows = scan(files_of(_folder(root), days_of(_folder(root))), columns)
+    return rows.unique(maintain_order=True).collect()  # a run that was repeated kept the same rows again

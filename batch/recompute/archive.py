@@ -1,0 +1,161 @@
+"""The event archive as batch jobs read it: which days, how far each partition reaches, and what the log's order says.
+
+Files lie by the day of their Kafka time, while windows go by event time. An event is at most a declared time ahead of
+its Kafka time, so the days before a range are known; a late one may lie on any later day, so the `Timeline` tells on
+which days the events of each pane are. Only those are read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import polars as pl
+
+from feast_repo.declare.events import Timestamp
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.tables import day
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from feast_repo.declare.views import WindowedView
+    from feast_repo.stores.progress import Progress
+
+Mode: TypeAlias = Literal["as-seen", "complete"]
+
+PARTITION = "partition"
+PANE, AFTER, WINDOW, LATE = "#pane", "#after", "#window", "#late"
+"""Columns with indices: of a pane (its start divided by the slide), of the last window that had closed when a record
+came, of a window (its end divided by the slide). LATE: the stream counted something of this row otherwise, or not at
+all. No event field or feature has such a name."""
+REACH = {PARTITION: pl.Int32(), "next_offset": pl.Int64(), "last": pl.Int64()}
+"""How far each partition may be recomputed: records before this offset, windows up to this index."""
+CLOSINGS = {PARTITION: pl.Int32(), WINDOW: pl.Int64(), "created_ms": pl.Int64()}
+"""Per partition: all windows up to an index had closed when the greatest Kafka time so far was `created_ms`."""
+DAYS = {"day": pl.String(), PANE: pl.Int64(), "rows": pl.Int64()}
+"""How many records of a pane lie on which day of the archive."""
+MISMATCHES = {PARTITION: pl.Int32(), "offset": pl.Int64(), "archived_ms": pl.Int64(), "recomputed_ms": pl.Int64()}
+"""Records whose archived watermark is not the one that the records before them give."""
+
+MOST_MISMATCHES = 20
+MOST_ROWS = 2_000_000
+"""Records that are taken at once, unless one window has more: it bounds memory, and still keeps all cores busy."""
+
+
+class ArchiveError(Exception):
+    """The archive can't be recomputed from; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is recomputed: windows `first` to `last` (indices, both included; None: all) of a view.
+
+    `reach` has the columns of REACH. `history` holds events that never went through the stream, in files like those of
+    the archive with negative offsets; their watermark is after all windows, since the stream saw none of them.
+    """
+
+    view: WindowedView
+    reach: pl.DataFrame
+    first: int | None = None
+    last: int | None = None
+    history: Path | None = None
+
+    @property
+    def first_day(self) -> str:
+        """The first day of Kafka time that can matter; empty: the first there is."""
+        return "" if self.first is None else day(max(0, self.first_pane_ms(self.first) - self.ahead_ms))
+
+    @property
+    def ahead_ms(self) -> int:
+        """How far an event time can be after its Kafka time."""
+        time = self.view.events.by_name[self.view.events.time]
+        return time.max_ahead_ms if isinstance(time, Timestamp) else 0
+
+    def unseen_ms(self, *, goes_back: bool) -> int | None:
+        """If the archive goes back beyond the first day: what watermark the records there can explain at most."""
+        if not goes_back:
+            return None
+        first_day = datetime.fromisoformat(self.first_day).replace(tzinfo=UTC)
+        return round(first_day.timestamp() * 1000) + self.ahead_ms - self.view.lateness_ms
+
+    def first_pane_ms(self, window: int) -> int:
+        """Where the first pane starts that a window or its expiry rows need."""
+        return (window - self.view.panes_per_window - 1) * self.view.slide_ms
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What the order of the log says; columns as in CLOSINGS, DAYS and MISMATCHES (the first few of `mismatched`)."""
+
+    closings: pl.DataFrame
+    days: pl.DataFrame
+    mismatches: pl.DataFrame
+    mismatched: int
+
+    def chunks(self, scope: Scope, most_rows: int = MOST_ROWS) -> Iterator[Chunk]:
+        """The windows of a scope that can have rows, in runs that are small enough to be recomputed at once."""
+        panes = scope.view.panes_per_window
+        bound = max(scope.reach["last"].to_list(), default=-1)
+        if scope.last is not None:
+            bound = min(bound, scope.last)
+        rows = dict(self.days.group_by(PANE).agg(pl.col("rows").sum()).iter_rows())
+        windows = sorted({pane + step for pane in rows for step in range(1, panes + 2)})
+        windows = [window for window in windows if (scope.first is None or window >= scope.first) and window <= bound]
+        start = 0
+        while start < len(windows):
+            end, held = start + 1, sum(rows.get(windows[start] - step, 0) for step in range(1, panes + 2))
+            while end < len(windows) and held + rows.get(windows[end] - 1, 0) <= most_rows:
+                held += rows.get(windows[end] - 1, 0)
+                end += 1
+            yield self._chunk(windows[start], windows[end - 1], panes)
+            start = end
+
+    def _chunk(self, first: int, last: int, panes: int) -> Chunk:
+        needed = self.days.filter(pl.col(PANE).is_between(first - panes - 1, last - 1))
+        return Chunk(first, last, tuple(sorted(set(needed["day"]))))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Windows `first` to `last` (indices), and the days of the archive that hold their events."""
+
+    first: int
+    last: int
+    days: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """What recomputes: both engines give identical results."""
+
+    def timeline(self, scope: Scope) -> Timeline:
+        """Read the log once, in order of offsets."""
+
+    def windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
+        """The rows of a chunk's windows, in any order: PARTITION, join key, WINDOW, LATE, features."""
+
+    def close(self) -> None:
+        """Let go of what the engine holds."""
+
+
+def reach_of(view: WindowedView, progress: dict[int, Progress]) -> pl.DataFrame:
+    """How far the stream has come, as REACH: partitions that have closed a window."""
+    rows = [
+        (one.partition, one.next_offset, one.last_closed_end_ms // view.slide_ms)
+        for one in progress.values()
+        if one.last_closed_end_ms is not None
+    ]
+    return pl.DataFrame(rows, schema=REACH, orient="row")
+
+
+def days_of(folder: Path, first_day: str = "") -> list[str]:
+    """The days that a table has, from one on, in order."""
+    days = [path.name.removeprefix("dt=") for path in day_folders(folder)]
+    return [one for one in days if one >= first_day]
+
+
+def files_of(folder: Path, days: tuple[str, ...] | list[str]) -> list[Path]:
+    """A table's files of some days, in order."""
+    return [file for one in days for file in data_files(folder / f"dt={one}")]

@@ -1,0 +1,64 @@
+"""Add the rows that are lacking, and the features that stored rows lack."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.recompute.reaches import Reaches
+from batch.recompute.rows import STORED, add_rows, beside_stored, lacking, overruling
+from batch.recompute.stored import CREATED, TIME, stored_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batch.recompute.archive import Chunk, Mode
+    from batch.recompute.recomputation import Recomputation
+
+WRITER = "backfill"
+
+
+class Filling:
+    """Fills windows chunk by chunk. `history_end`: windows that begin before it are filled where the stream saw a part.
+
+    A row that was healed is completed by the complete truth whatever the mode, so that it stays healed.
+    """
+
+    def __init__(
+        self, data_root: Path, recomputation: Recomputation, mode: Mode, history_end: datetime | None = None
+    ) -> None:
+        self._data_root, self._recomputation, self._mode = data_root, recomputation, mode
+        self._history_end = history_end
+        self._is_recorded = False
+        self.completed = 0
+        """Stored rows that have got the features they lacked."""
+
+    def fill(self, chunk: Chunk, rows: pl.DataFrame) -> int:
+        """Write what is lacking in a chunk's windows; returns how many rows. `rows`: recomputed in the filling's mode.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        view = self._recomputation.scope.view
+        stored = stored_rows(self._data_root, view, chunk.first, chunk.last)
+        beside = beside_stored(view, rows, stored)
+        added, by_truth = lacking(view, beside), self._mode == "complete"
+        is_healed = pl.col(STORED + "writer").eq_missing(pl.lit("heal"))
+        if not by_truth and not (healed := added.filter(is_healed)).is_empty():
+            complete = self._recomputation.rows(chunk, "complete")
+            complete = complete.join(healed, on=[view.entity.join_key, TIME], how="semi")
+            added = pl.concat([added.filter(~is_healed), lacking(view, beside_stored(view, complete, stored))])
+            by_truth = True
+        completed = added.filter(pl.col(STORED + CREATED).is_not_null())
+        if self._history_end is not None:
+            added = pl.concat([added, overruling(view, beside, self._history_end)]).unique()
+        if added.is_empty():
+            return 0
+        if by_truth and not self._is_recorded:
+            Reaches(self._data_root, view).record(WRITER, datetime.now(UTC), self._recomputation.scope.reach)
+            self._is_recorded = True
+        add_rows(self._data_root, view, WRITER, added)
+        self.completed += len(completed)
+        return len(added)

@@ -1,0 +1,111 @@
+"""Labelled pairs of user and time: what a model that serves at that time has to predict.
+
+A pair is a user's first event of a minute, so that bursts of clicks don't outweigh the rest. Its label tells whether
+the user bought within the next hour. Pairs whose label is not known yet are left out. It is known when both hold:
+
+- The partition's watermark has passed the end of the hour, so nothing that counts can still come.
+- The stream has an event, of any user in any partition, at or after the end of the hour. Heartbeats prove that time has
+  passed, not that anybody was recording. After an import, or when the producers have stopped, the data end with the
+  last event: an hour beyond it is unknown, not without a purchase.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batch.recompute.archive import PARTITION, Scope, days_of, files_of
+from feast_repo.declare.algebra import field
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.stores.offline.parquet import despite_compaction, scan
+from feast_repo.stores.offline.tables import event_columns, events_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from feast_repo.declare.views import WindowedView
+    from feast_repo.stores.progress import Progress
+
+LABEL = "purchased"
+IS_PURCHASE = field("event_type") == "purchase"
+HORIZON = timedelta(hours=1)
+SPACING = timedelta(minutes=1)
+TIME = "event_timestamp"
+
+
+def labelled_pairs(
+    data_root: Path,
+    view: WindowedView,
+    progress: Mapping[int, Progress],
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> pl.DataFrame:
+    """Pairs with start <= time < end, sorted by time and user: join key, event_timestamp (UTC, us), LABEL (Boolean).
+
+    A purchase at the very time of the pair does not count; copies of events change nothing.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    return despite_compaction(lambda: _labelled_pairs(data_root, view, progress, start, end))
+
+
+def _labelled_pairs(
+    data_root: Path,
+    view: WindowedView,
+    progress: Mapping[int, Progress],
+    start: datetime | None,
+    end: datetime | None,
+) -> pl.DataFrame:
+    events, key = view.events, view.entity.join_key
+    time = pl.col(events.time)
+    log = _scan(data_root, view, start).filter(pl.col(events.kind) != events.heartbeat)
+    reach = log.select(time.max().alias("#reach"))
+    if start is not None:  # the whole minute: the range must not change which event is its first
+        log = log.filter(time >= pl.lit(start).dt.truncate(SPACING))
+    if end is not None:
+        log = log.filter(time < end + HORIZON)
+    seen = pl.LazyFrame(
+        [(one.partition, _utc(one.watermark_ms)) for one in progress.values() if one.watermark_ms is not None],
+        schema={PARTITION: pl.Int32, "#seen": UTC_MICROSECONDS},
+        orient="row",
+    )
+    known = time + HORIZON <= pl.min_horizontal("#seen", "#reach")
+    pairs = log.join(seen, on=PARTITION).join(reach, how="cross").filter(known)
+    pairs = pairs.group_by(key, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(TIME))
+    if start is not None:
+        pairs = pairs.filter(pl.col(TIME) >= start)
+    if end is not None:
+        pairs = pairs.filter(pl.col(TIME) < end)
+    bought = log.filter(IS_PURCHASE.polars()).select(key, time.alias("#bought")).unique()
+    pair_rows, purchases = pl.collect_all([pairs.select(key, TIME), bought], engine="streaming")
+    return (
+        pair_rows.sort(TIME, key)
+        .join_asof(
+            purchases.sort("#bought"),
+            left_on=TIME,
+            right_on="#bought",
+            by=key,
+            strategy="forward",
+            tolerance=HORIZON,
+            allow_exact_matches=False,
+            check_sortedness=False,
+        )
+        .select(key, TIME, pl.col("#bought").is_not_null().alias(LABEL))
+    )
+
+
+def _scan(data_root: Path, view: WindowedView, start: datetime | None) -> pl.LazyFrame:
+    """The archive from the first day that can matter: events are at most a declared time ahead of their Kafka time."""
+    columns = event_columns(view.events)
+    first = None if start is None else round(start.timestamp() * 1000) // view.slide_ms
+    first_day = Scope(view, pl.DataFrame(), first).first_day
+    folder = events_folder(data_root)
+    return scan(files_of(folder, days_of(folder, first_day)), columns)
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=milliseconds)

@@ -1,0 +1,220 @@
+"""A point-in-time training set: labelled (user, time) pairs, each with the features that serving had at that time.
+
+    python -m batch.training_set --start 2026-01-01 --end 2026-02-01
+    python -m batch.training_set --as-created               # of a history that was streamed at once
+    python -m batch.training_set --healed --to corrected.parquet
+
+The join is Feast's. As served (the default), it takes only rows that had been created and served by the pair's time:
+rows of a stream that was down, of a backfill or of a heal count from when they could be read. `--as-created` takes what
+a stream without delay would have served; `--healed` the truth of today. Missing and expired values get the declared
+defaults, as in serving.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import polars as pl
+from rich.console import Console
+from rich.progress import Progress as ProgressBar, SpinnerColumn, TimeElapsedColumn
+from rich.table import Table
+
+from batch.training.labels import LABEL, TIME, labelled_pairs
+from feast_repo.commands import Command, as_it_is, instant
+from feast_repo.declare.algebra import POLARS_TYPES
+from feast_repo.features import purchase_prediction
+from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.parquet import publish
+from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.progress import ProgressRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feast import FeatureStore
+
+    from feast_repo.declare.views import BatchView, FeatureServiceDeclaration, WindowedView
+
+Features: TypeAlias = Literal["as served", "as created", "with all corrections"]
+MANY = 0.01
+"""A share of pairs that is worth a warning."""
+SERVED: Features = "as served"
+CREATED: Features = "as created"
+CORRECTED: Features = "with all corrections"
+
+
+@dataclass
+class Summary:
+    """What a training set holds. Of the pairs `without` a view's row, so many have one that `arrived_later`."""
+
+    rows: int = 0
+    purchased: int = 0
+    first: str | None = None
+    last: str | None = None
+    features: Features = "as served"
+    healed: bool = False
+    without: dict[str, int] = field(default_factory=dict)
+    arrived_later: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class TrainingSet:
+    """Features for pairs, joined day by day, so that memory is bounded by a day's pairs and the result."""
+
+    def __init__(self, store: FeatureStore, service: FeatureServiceDeclaration, summary: Summary) -> None:
+        self._store, self._views, self._summary = store, service.views, summary
+        self._service = store.get_feature_service(service.name)
+        self.columns = {name: dtype for view in service.views for name, dtype in _types(view).items()}
+
+    def join(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The pairs in their order, with each feature: stored value, else the declared default.
+
+        Raises:
+            RuntimeError: the join lost or doubled pairs.
+        """
+        joined = self._joined(pairs, self._summary.features)
+        lacking = joined.select(_has_no_row(view).alias(view.name) for view in self._views)
+        self._count(self._summary.without, lacking)
+        some = lacking.select(pl.any_horizontal(pl.all())).to_series()
+        if self._summary.features != CORRECTED and some.any():
+            later = self._joined(pairs.filter(some), CORRECTED)  # once for all views: each join reads the files again
+            came = later.select((~_has_no_row(view)).alias(view.name) for view in self._views)
+            self._count(
+                self._summary.arrived_later,
+                came.select(pl.col(name) & lacking.filter(some)[name] for name in came.columns),
+            )
+        defaults = {name: value for view in self._views for name, value in view.defaults.items() if value is not None}
+        return joined.with_columns(pl.col(name).fill_null(value) for name, value in defaults.items())
+
+    def _joined(self, pairs: pl.DataFrame, features: Features) -> pl.DataFrame:
+        from feast_repo.stores.offline.store import ignoring_served  # noqa: PLC0415  (Feast takes seconds to import)
+
+        keys = [name for name in pairs.columns if name != LABEL]
+        with ignoring_served() if features == CREATED else nullcontext():
+            job = self._store.get_historical_features(
+                entity_df=pairs.select(keys).to_pandas(),
+                features=self._service,
+                filter_by_created_timestamp=features != CORRECTED,
+            )
+        types = {**{name: pairs.schema[name] for name in keys}, **self.columns}
+        found = pl.DataFrame(job.to_arrow()).select(types.keys()).cast(pl.Schema(types))
+        joined = pairs.join(found, on=keys, how="left", maintain_order="left")
+        if len(found) != len(pairs) or len(joined) != len(pairs):
+            message = f"the point-in-time join gave {len(found):,} rows for {len(pairs):,} pairs"
+            raise RuntimeError(message)
+        return joined
+
+    @staticmethod
+    def _count(counts: dict[str, int], which: pl.DataFrame) -> None:
+        for name in which.columns:
+            counts[name] = counts.get(name, 0) + int(which[name].sum())
+
+
+def _types(view: WindowedView | BatchView) -> dict[str, pl.DataType]:
+    return {name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()}
+
+
+def _has_no_row(view: WindowedView | BatchView) -> pl.Expr:
+    return pl.all_horizontal(pl.col(name).is_null() for name in view.features)
+
+
+def build(
+    store: FeatureStore, pairs: pl.DataFrame, features: Features, console: Console
+) -> tuple[pl.DataFrame, Summary]:
+    """Join features to pairs (see `labels.py`): join key, event_timestamp, LABEL, features of all views."""
+    summary = Summary(
+        rows=len(pairs), purchased=int(pairs[LABEL].sum()), features=features, healed=features == CORRECTED
+    )
+    training_set = TrainingSet(store, purchase_prediction, summary)
+    parts = [
+        pairs.head(0).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in training_set.columns.items())
+    ]
+    if len(pairs):
+        first, last = pairs[TIME][0], pairs[TIME][-1]
+        summary.first, summary.last = first.isoformat(), last.isoformat()
+    days = pairs.with_columns(pl.col(TIME).dt.date().alias("#day")).partition_by("#day", include_key=False)
+    columns = SpinnerColumn(), *ProgressBar.get_default_columns(), TimeElapsedColumn()
+    with ProgressBar(*columns, console=console, transient=True) as bar:  # a day of many small files takes a while
+        task = bar.add_task("joining", total=len(pairs))
+        for day in days:
+            bar.update(task, description=f"joining {len(day):,} pairs of {day[TIME][0]:%Y-%m-%d}")
+            parts.append(training_set.join(day))
+            bar.advance(task, len(day))
+    return pl.concat(parts), summary
+
+
+def _show(summary: Summary, path: Path) -> None:
+    table = Table(title="training set", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("pairs", f"{summary.rows:,}")
+    table.add_row("of them followed by a purchase", f"{summary.purchased:,} ({summary.purchased / summary.rows:.1%})")
+    table.add_row("first", str(summary.first))
+    table.add_row("last", str(summary.last))
+    table.add_row("features", summary.features)
+    for name, rows in summary.without.items():
+        table.add_row(f"without {name}: defaults", f"{rows:,}")
+    as_it_is().print(table)
+    sys.stdout.write(f"{path}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    command = Command("python -m batch.training_set", "Labelled pairs of user and time, with the features served then.")
+    command.add_argument("--start", type=instant, help="first time of a pair, ISO 8601 UTC (default: all archived)")
+    command.add_argument("--end", type=instant, help="times before this, ISO 8601 UTC")
+    mode = command.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--as-created", action="store_const", dest="features", const=CREATED, default=SERVED,
+        help="as a stream without delay would have served them: for a history that was streamed at once",
+    )  # fmt: skip
+    mode.add_argument(
+        "--healed", action="store_const", dest="features", const=CORRECTED, help="the truth of today instead"
+    )
+    command.add_argument("--to", type=Path, help="Parquet file (default: training/<service>.parquet in DATA_ROOT)")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = command.parse_args(arguments)
+    if options.start is not None and options.end is not None and options.start >= options.end:
+        command.error("--start must be before --end")
+    settings = command.settings(StreamSettings)
+    path: Path = options.to or settings.data_root / "training" / f"{purchase_prediction.name}.parquet"
+    start, console = time.monotonic(), Console(stderr=True)
+    try:
+        progress = ProgressRecord(progress_folder(settings.data_root)).load()
+        with console.status("reading events, labelling pairs"):
+            pairs = labelled_pairs(settings.data_root, settings.view, progress, options.start, options.end)
+        if pairs.is_empty():
+            command.error(
+                f"{settings.data_root} has no event in this range whose next hour the stream has seen to its end: "
+                "run the stream longer, or correct --start, --end or DATA_ROOT"
+            )
+        with console.status("opening the feature store"):
+            store = command.feature_store()
+        rows, summary = build(store, pairs, options.features, console)
+        publish(path, rows)
+    except OSError as error:
+        command.error(str(error))
+    except pl.exceptions.PolarsError as error:
+        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    summary.seconds = round(time.monotonic() - start, 3)
+    for name, count in summary.arrived_later.items():
+        if count > MANY * summary.rows:
+            sys.stderr.write(
+                f"batch.training_set: {count:,} pairs have the defaults of {name}, since its rows were served after "
+                "the pairs' times; --as-created uses those of a history that was streamed at once, --healed all\n"
+            )
+    if options.json:
+        sys.stdout.write(json.dumps({**asdict(summary), "file": str(path)}) + "\n")
+    else:
+        _show(summary, path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

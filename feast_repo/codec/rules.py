@@ -1,0 +1,72 @@
+"""The rules: decoded columns judged by an event declaration, the same for every way in.
+
+A message from the topic, a line or row of history and a replayed dead letter pass here once a codec has made columns
+of them. docs/semantics.md lists the reasons in their order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.declare.events import Choice, Integer, Text, Timestamp
+
+if TYPE_CHECKING:
+    from feast_repo.declare.events import EventDeclaration
+
+
+class Rules:
+    """The declaration's rules as one expression over whole columns."""
+
+    def __init__(self, declaration: EventDeclaration) -> None:
+        self._key = declaration.key
+        self._verdict = _verdict(declaration)
+
+    def judge(self, columns: pl.DataFrame, keys: pl.Series | None) -> pl.Series:
+        """The first reason against each row (String), or null where it is accepted.
+
+        `columns`: the declared fields and `kafka_timestamp` (Int64, ms UTC), before which an event must have happened.
+        `keys`: the message keys (Binary); None where there are none, so that the declared key field is the key.
+        """
+        own = pl.col(self._key).cast(pl.Binary) if keys is None else keys
+        return columns.with_columns(own.alias("message_key")).select(self._verdict).to_series()
+
+
+def _verdict(declaration: EventDeclaration) -> pl.Expr:
+    """The first reason against a decoded event, or null; over its columns, kafka_timestamp and message_key."""
+    is_heartbeat = pl.col(declaration.kind).eq_missing(declaration.heartbeat)
+    rules: list[tuple[pl.Expr, str]] = []
+    fields = declaration.fields
+    for field in fields:
+        if field.required:
+            missing = pl.col(field.name).is_null()
+            exempt = is_heartbeat if field.name == declaration.key else pl.lit(value=False)
+            rules.append((missing & ~exempt, f"missing:{field.name}"))
+    for field in fields:
+        if isinstance(field, Text) and (field.min_length or field.max_length is not None):
+            length = pl.col(field.name).str.len_chars()
+            too_long = length > field.max_length if field.max_length is not None else pl.lit(value=False)
+            rules.append(((length < field.min_length) | too_long, f"length:{field.name}"))
+    rules += [
+        (~pl.col(field.name).is_in(field.values), f"unknown_{field.name}")
+        for field in fields
+        if isinstance(field, Choice)
+    ]
+    times = [field for field in fields if isinstance(field, Timestamp)]
+    rules += [(pl.col(field.name) < field.earliest_ms, "timestamp_range") for field in times]
+    # Subtracted on this side, since a time that got this far can't underflow, but any Kafka timestamp may overflow.
+    arrival = pl.col("kafka_timestamp")
+    rules += [(pl.col(field.name) - field.max_ahead_ms > arrival, "future_timestamp") for field in times]
+    rules += [
+        (pl.col(field.name) < 0, f"negative:{field.name}")
+        for field in fields
+        if isinstance(field, Integer) and field.non_negative
+    ]
+    key = pl.col(declaration.key).cast(pl.Binary)
+    wrong_key = pl.col("message_key").ne_missing(key) | (is_heartbeat & key.is_not_null())
+    rules.append((wrong_key, "key_mismatch"))
+    verdict = pl.lit(None, dtype=pl.String)
+    for condition, reason in reversed(rules):
+        verdict = pl.when(condition.fill_null(value=False)).then(pl.lit(reason)).otherwise(verdict)
+    return verdict.alias("reason")

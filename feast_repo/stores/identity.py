@@ -1,0 +1,196 @@
+"""What the data below DATA_ROOT is: its random id, and which topic, declaration and registry it belongs to.
+
+`identity.json` is made once and moves with the folder, so a moved or restored folder is known again, and the data of
+another one is not taken for it. A copy has the same id: `python -m stream.recovery adopt` gives it one of its own.
+
+A registry is known by the id that Feast gives each project in it. The id stays when the registry is torn down, applied
+again, restored or moved to another database; one that was deleted and made anew can't be told from a second
+deployment's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import uuid
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from feast_repo.stores.offline import disk
+from feast_repo.stores.offline.tables import progress_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+FILE = "identity.json"
+UNKNOWN = "unknown"
+"""What a broker that can't tell an id is put down with: librdkafka's own, and Kafka before 2.8."""
+
+
+class IdentityError(ValueError):
+    """The file is damaged, or what it says isn't what is there; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class StreamIdentity:
+    """Where an event stream comes from. The ids are Kafka's, or UNKNOWN."""
+
+    topic: str
+    cluster_id: str
+    topic_id: str
+    partitions: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a DATA_ROOT is: `id` (32 hex digits), Feast's project, its streams by declared name, and the view's meaning.
+
+    `folder` is where the id was given (device and inode), so that `adopt` knows a copy. `streams`, `declaration` and
+    `registries` (ids by Feast's project) are empty until a run of the dataflow has recorded them.
+    """
+
+    id: str
+    project: str
+    folder: tuple[int, int]
+    streams: dict[str, StreamIdentity] = field(default_factory=dict)
+    declaration: dict[str, Any] = field(default_factory=dict)
+    registries: dict[str, str] = field(default_factory=dict)
+
+
+def data_id(data_root: Path) -> str:
+    """The id of the data below a folder, made when there is none.
+
+    Raises:
+        IdentityError: the file is damaged.
+        OSError: the folder can't be written.
+    """
+    return ensure(data_root).id
+
+
+def ensure(data_root: Path) -> Identity:
+    """The identity of the data below a folder, made when there is none; several processes get the same one.
+
+    Raises:
+        IdentityError: the file is damaged.
+        OSError: the folder can't be written.
+    """
+    if (known := load(data_root)) is not None:
+        return known
+    with writing(data_root):
+        if (known := load(data_root)) is not None:
+            return known
+        made = new(data_root)
+        save(data_root, made)
+    if progress_folder(data_root).exists():
+        logger.info("%s comes from an older version and had no identity: it is %s now", data_root, made.id)
+    return made
+
+
+def new(data_root: Path) -> Identity:
+    """An identity with an id that no other data has; nothing is written."""
+    return Identity(uuid.uuid4().hex, project(), folder(data_root))
+
+
+def folder(data_root: Path) -> tuple[int, int]:
+    """The folder's device and inode, which it keeps when it is renamed, and which a copy doesn't have.
+
+    Raises:
+        OSError: it isn't there.
+    """
+    status = data_root.stat()
+    return status.st_dev, status.st_ino
+
+
+def load(data_root: Path) -> Identity | None:
+    """The identity of the data below a folder; None where it has none.
+
+    Raises:
+        IdentityError: the file is damaged.
+        OSError: the file can't be read.
+    """
+    path = data_root / FILE
+    try:
+        told = json.loads(path.read_bytes())
+        streams = {name: StreamIdentity(**stream) for name, stream in told["streams"].items()}
+        device, inode = told["folder"]
+        registries = dict(told.get("registries", {}))  # which an older version didn't put down
+        return Identity(told["id"], told["project"], (device, inode), streams, dict(told["declaration"]), registries)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"{path} is damaged ({error!r}): restore it, or `python -m stream.recovery adopt` makes a new one"
+        raise IdentityError(message) from error
+
+
+def save(data_root: Path, identity: Identity) -> None:
+    """Replace the identity, durably and in one step. Whoever reads it to change it does so inside `writing`.
+
+    Raises:
+        OSError: the disk is full or not writable; the old identity stays.
+    """
+    path = data_root / FILE
+    temporary = path.with_suffix(".tmp")
+    with disk.create(temporary) as file:
+        file.write(json.dumps(asdict(identity), indent=1).encode())
+        disk.sync(file)
+    disk.rename(temporary, path)
+    disk.sync_folder(data_root)
+
+
+def check_registry(data_root: Path, project: str, registry: str) -> None:
+    """Make sure that the data belongs to this registry, or to none of the project yet. Nothing is written.
+
+    Raises:
+        IdentityError: it belongs to another one, or the file is damaged.
+        OSError: the file can't be read.
+    """
+    known = load(data_root)
+    owner = registry if known is None else known.registries.get(project, registry)
+    if owner not in {registry, UNKNOWN} and any(progress_folder(data_root).glob("*.parquet")):
+        message = (
+            f"{data_root} belongs to another registry (project {project!r} has the id {owner} there, and {registry} in "
+            "this one): correct FEAST_REGISTRY_URL or DATA_ROOT; if the registry was lost and made anew, `python -m "
+            "stream.recovery adopt RECOVERY_DIRECTORY`"
+        )
+        raise IdentityError(message)
+
+
+def record_registry(data_root: Path, project: str, registry: str) -> None:
+    """Put down which registry the data belongs to, in place of the one before.
+
+    Raises:
+        IdentityError: the file is damaged.
+        OSError: the folder can't be written.
+    """
+    ensure(data_root)
+    with writing(data_root):
+        known = load(data_root)
+        assert known is not None  # noqa: S101  (nobody removes it)
+        if known.registries.get(project) != registry:
+            save(data_root, replace(known, registries={**known.registries, project: registry}))
+
+
+@contextmanager
+def writing(data_root: Path) -> Iterator[None]:
+    """Let one process at a time change the identity.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    data_root.mkdir(parents=True, exist_ok=True)
+    with (data_root / ".identity.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def project() -> str:
+    """The project's name in `feature_store.yaml`, as Feast reads it."""
+    name: str = yaml.safe_load((Path(__file__).parent / "feature_store.yaml").read_text())["project"]
+    return name

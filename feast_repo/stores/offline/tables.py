@@ -1,0 +1,121 @@
+"""What lies where under DATA_ROOT, and with which columns.
+
+Log tables (events, late, dead_letters) are keyed by (`partition`, `offset`) and lie in one folder per day of the Kafka
+timestamp; feature rows lie in one folder per day of the window's end. All times are UTC with microseconds.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from feast_repo.declare.events import UTC_MICROSECONDS, EventDeclaration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feast_repo.declare.views import WindowedView
+
+LOG_KEY: dict[str, pl.DataType] = {
+    "partition": pl.Int32(),
+    "offset": pl.Int64(),
+    "kafka_timestamp": UTC_MICROSECONDS,
+}
+
+
+def events_folder(data_root: Path) -> Path:
+    """Every accepted record, heartbeats and duplicates included."""
+    return data_root / "events"
+
+
+def late_folder(data_root: Path, view: WindowedView) -> Path:
+    """Records that came after one or more of their windows had closed."""
+    return data_root / "late" / view.name
+
+
+def dead_letters_folder(data_root: Path) -> Path:
+    """Messages that were not accepted, with their raw bytes and the reason."""
+    return data_root / "dead_letters"
+
+
+def replays_folder(data_root: Path) -> Path:
+    """Which dead letters were sent again, by the day on which they were."""
+    return data_root / "replays"
+
+
+def rejects_folder(data_root: Path) -> Path:
+    """Lines and rows of imported files that were not accepted, one file a source."""
+    return data_root / "rejects"
+
+
+def progress_folder(data_root: Path) -> Path:
+    """How far the data reaches, one file per partition."""
+    return data_root / "progress"
+
+
+def features_folder(data_root: Path, view_name: str) -> Path:
+    """The view's rows in the offline store."""
+    return data_root / "features" / view_name
+
+
+def reaches_folder(data_root: Path, view_name: str) -> Path:
+    """How far the log reached when batch wrote rows of the view by the complete truth."""
+    return data_root / "reaches" / view_name
+
+
+def predictions_folder(data_root: Path) -> Path:
+    """Scores that the prediction service gave, by the day on which it did."""
+    return data_root / "predictions"
+
+
+PREDICTION_COLUMNS: dict[str, pl.DataType] = {
+    "scored_at": UTC_MICROSECONDS,
+    "user_id": pl.String(),
+    "probability": pl.Float64(),
+    "model_version": pl.String(),
+}
+
+
+def event_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
+    """Columns of `events/`: the log key, whether its time is the producer's, the watermark it saw, and its fields."""
+    fields = {name: UTC_MICROSECONDS if name == events.time else dtype for name, dtype in events.schema.items()}
+    return {**LOG_KEY, "create_time": pl.Boolean(), "watermark": UTC_MICROSECONDS, **fields}
+
+
+def late_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
+    """Columns of `late/<view>/`: those of `events/`, and how many windows the record missed."""
+    return {**event_columns(events), "missed_windows": pl.Int32()}
+
+
+DEAD_LETTER_COLUMNS: dict[str, pl.DataType] = {
+    **LOG_KEY,
+    "key": pl.Binary(),
+    "value": pl.Binary(),
+    "reason": pl.String(),
+}
+
+
+def day(milliseconds: int) -> str:
+    """The UTC day of a time, as in `dt=YYYY-MM-DD`."""
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).strftime("%Y-%m-%d")
+
+
+def from_milliseconds(column: str) -> pl.Expr:
+    """A column of epoch milliseconds as UTC time with microseconds."""
+    return (pl.col(column) * 1000).cast(UTC_MICROSECONDS)
+
+
+def window_file(writer: str, partition: int, window_end_ms: int) -> str:
+    """The file name of one writer's rows of one window and partition."""
+    return f"{writer}-p{partition:05d}-{_instant(window_end_ms)}.parquet"
+
+
+def windows_file(writer: str, first_end_ms: int, last_end_ms: int) -> str:
+    """The file name of one writer's rows of some windows of a day, of any partition."""
+    return f"{writer}-{_instant(first_end_ms)}-{_instant(last_end_ms)}.parquet"
+
+
+def _instant(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, tz=UTC):%Y%m%dT%H%M%SZ}"

@@ -1,0 +1,141 @@
+"""Whose data Redis holds: `<project>:identity` has the id of the DATA_ROOT, see `identity.py`, and where that lies.
+
+All keys have the project's name in them, so several projects can share a server. Two DATA_ROOTs of one project can't:
+each would serve what the other wrote. The data of a folder that is no longer there, on this very machine, has no owner:
+the next one takes Redis over, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from feast_repo.addresses import shown
+from feast_repo.features import purchase_prediction
+from feast_repo.stores.identity import data_id, load
+from feast_repo.stores.online.marker import SWAP_MARK, marker_key
+from feast_repo.stores.progress import confirmed_key, progress_key
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from feast_repo.settings import StoreSettings
+
+logger = logging.getLogger(__name__)
+
+
+class ForeignRedisError(ValueError):
+    """Redis holds the data of another DATA_ROOT; the message names the remedy."""
+
+
+def identity_key(project: str) -> str:
+    """The Redis key of the id."""
+    return f"{project}:identity"
+
+
+def claim(redis: Redis, project: str, data_root: Path) -> bool:
+    """Before writing: make sure that Redis holds this data or none; whether it has now become this data's.
+
+    Raises:
+        ForeignRedisError: it holds other data; nothing was changed.
+        redis.RedisError: Redis is away.
+        OSError: the folder can't be written.
+    """
+    mine = _Owner(data_id(data_root), socket.gethostname(), str(data_root))
+    key = identity_key(project)
+    if redis.set(key, mine.written(), nx=True):
+        return True
+    held = cast("bytes", redis.get(key))
+    owner = _Owner.read(held)
+    if owner.id == mine.id:
+        if owner != mine:  # the folder has moved
+            redis.set(key, mine.written())
+        return False
+    if not owner.is_gone:
+        raise ForeignRedisError(_refusal(owner, mine.id, project, data_root))
+    if redis.eval(SWAP_MARK, 1, key, held, mine.written()):
+        for view in purchase_prediction.views:  # how far the other data had come
+            redis.delete(progress_key(project, view.name), confirmed_key(project, view.name))
+        logger.warning(
+            "Redis holds rows of data that was in %s, which is no longer there: they are taken over, and stay until "
+            "newer rows replace them or they expire; to begin with an empty Redis, run FLUSHDB on it",
+            owner.folder,
+        )
+        return True
+    return claim(redis, project, data_root)  # someone else was quicker
+
+
+def claim_settings(redis: Redis, project: str, settings: StoreSettings) -> tuple[bool, str]:
+    """The same for the Redis of settings, which is nobody's if no setting names it; also says what is written where.
+
+    Raises:
+        ForeignRedisError: it holds other data; nothing was changed.
+        redis.RedisError: Redis is away.
+        OSError: the folder can't be written.
+    """
+    known = [identity_key(project), *(marker_key(project, view.name) for view in purchase_prediction.views)]
+    is_set = "redis_url" in settings.model_fields_set
+    if not is_set and redis.dbsize() and not redis.exists(*known):
+        message = (
+            f"REDIS_URL is not set, and Redis at {shown(settings.redis_url)} holds keys of somebody else: set "
+            "REDIS_URL, or start the sandbox"
+        )
+        raise ForeignRedisError(message)
+    is_new = claim(redis, project, settings.data_root)
+    return is_new, f"writing to Redis at {shown(settings.redis_url)}, project {project}, from {settings.data_root}"
+
+
+def check(redis: Redis, project: str, data_root: Path) -> None:
+    """Before reading: the same, and nothing is written. A folder without data of its own may read any.
+
+    Raises:
+        ForeignRedisError: it holds other data.
+        redis.RedisError: Redis is away.
+    """
+    held = cast("bytes | None", redis.get(identity_key(project)))
+    known = load(data_root)
+    if held is not None and known is not None and (owner := _Owner.read(held)).id != known.id:
+        raise ForeignRedisError(_refusal(owner, known.id, project, data_root))
+
+
+def adopt(redis: Redis, project: str, data_root: Path) -> None:
+    """Say that Redis holds this data from now on, whatever it held before.
+
+    Raises:
+        redis.RedisError: Redis is away.
+        OSError: the folder can't be written.
+    """
+    owner = _Owner(data_id(data_root), socket.gethostname(), str(data_root))
+    redis.set(identity_key(project), owner.written())
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The data that Redis holds: its id, and the machine and folder where it was when it was last written from."""
+
+    id: str
+    host: str = ""
+    folder: str = ""
+
+    @classmethod
+    def read(cls, held: bytes) -> _Owner:
+        return cls(*held.decode().split("\n", 2))
+
+    def written(self) -> str:
+        return f"{self.id}\n{self.host}\n{self.folder}"
+
+    @property
+    def is_gone(self) -> bool:
+        return self.host == socket.gethostname() and not Path(self.folder).exists()
+
+
+def _refusal(owner: _Owner, mine: str, project: str, data_root: Path) -> str:
+    where = f" in {owner.folder} on {owner.host}" if owner.folder else ""
+    return (
+        f"Redis holds project {project!r} of another DATA_ROOT (data {owner.id}{where}; {data_root} is data {mine}): "
+        "use another database number in REDIS_URL or another project in feature_store.yaml, or `python -m "
+        "stream.recovery adopt` if the data was moved on purpose"
+    )

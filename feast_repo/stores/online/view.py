@@ -1,0 +1,204 @@
+"""One feature view in Feast's Redis store: rows as columns, written so that an older one never replaces a newer one."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import polars as pl
+from feast import FeatureView
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from feast_repo.stores.online.feast_bytes import compare_with_feast
+from feast_repo.stores.online.features import settle
+from feast_repo.stores.online.format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
+from feast_repo.stores.online.guard import SWAP_SHA, swap_until_settled
+from feast_repo.stores.online.pipe import ask
+from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig
+from feast_repo.stores.online.writer import CannotEndError, WriteConnections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feast import FeatureStore
+    from redis import Redis
+
+logger = logging.getLogger(__name__)
+
+TIME = "event_timestamp"
+SENTINEL_TIME = Timestamp(seconds=1).SerializeToString()
+
+
+class OnlineView:
+    """The online rows of a view. Threads may share it. `writer`: what the server calls connections of `write_forward`.
+
+    Raises:
+        UnsupportedFormatError: the view or the store is not of a kind whose bytes are known here; use Feast's own way.
+    """
+
+    def __init__(self, store: FeatureStore, view: FeatureView, writer: str = "feature-writer") -> None:
+        self._format = _row_format(store, view)
+        self._project, self.name = store.project, view.name
+        self._features = [field.name for field in view.features]
+        # The store's own connection pool.
+        provider = store._get_provider()  # noqa: SLF001
+        self.redis: Redis = provider.online_store._get_client(store.config.online_store)  # noqa: SLF001
+        self._connections = WriteConnections(self.redis, writer)
+        self._guarded_by_server = False
+
+    def write_forward(self, rows: pl.DataFrame) -> int:
+        """Write each entity's newest row unless Redis has one as new; returns how many were written.
+
+        For the one writer of a view that moves it forward: the stored times are read, then compared. Rows of a call
+        that failed never arrive after a later call (see `writer.py`). Where the server does not let us see to
+        that, each row is compared and written in one step, at about a third of the speed.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        if self._guarded_by_server:
+            return self.write_beside(rows)
+        keys, newest = self._keyed(rows)
+        try:
+            stored = self._connections.ask(self._format.read_time_commands(keys))
+            newer = _newer(newest, stored)
+            written = newest.filter(pl.Series(newer))
+            self._connections.ask(self._format.write_commands(list(compress(keys, newer)), written))
+        except CannotEndError as error:
+            logger.warning(
+                "Redis does not let us end our own connections (%s): pushes take three times as long; allow INFO, "
+                "CLIENT ID, CLIENT SETNAME and CLIENT KILL",
+                error,
+            )
+            self._guarded_by_server = True
+            return self.write_beside(rows)
+        return len(written)
+
+    def write_beside(self, rows: pl.DataFrame) -> int:
+        """The same for any other writer: each row is compared and written in one step that nothing can come between.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        keys, rows = self._keyed(rows)
+        offered = rows[TIME].dt.epoch("ns").to_list()
+
+        def swaps(numbers: list[int], stored: list[bytes | None]) -> Iterator[tuple[bytes, int]]:
+            return self._format.swap_commands([keys[number] for number in numbers], stored, rows[numbers], SWAP_SHA)
+
+        return swap_until_settled(
+            self.redis,
+            len(rows),
+            lambda numbers: self._stored_times([keys[number] for number in numbers]),
+            lambda number, stored: stored is None or offered[number] > decode_time(stored),
+            swaps,
+        )
+
+    def write_over(self, rows: pl.DataFrame, resolution: timedelta | None = None) -> int:
+        """Replace what is not as the rows say, unless Redis has a newer one; returns how many were written.
+
+        Times that are equal in units of `resolution` (since 1970) are of the same version, as a window's row and its
+        corrections are. A row is set if its stored time is still the one that it was compared with, so what the stream
+        writes in between stays.
+
+        Raises:
+            redis.RedisError: Redis is away or refuses; the call can be repeated.
+        """
+        keys, rows = self._keyed(rows)
+        expected = self._format.stored_values(rows)
+        unit = 1 if resolution is None else resolution // timedelta(microseconds=1) * 1000
+        versions = (rows[TIME].dt.epoch("ns") // unit).to_list()
+
+        def read(numbers: list[int]) -> list[list[bytes | None]]:
+            return ask(self.redis, self._format.read_row_commands([keys[number] for number in numbers]))
+
+        def wanted(number: int, stored: list[bytes | None]) -> bool:
+            is_newer = stored[0] is not None and decode_time(stored[0]) // unit > versions[number]
+            return not is_newer and stored != expected[number]
+
+        def swaps(numbers: list[int], stored: list[list[bytes | None]]) -> Iterator[tuple[bytes, int]]:
+            times = [one[0] for one in stored]
+            return self._format.swap_commands([keys[number] for number in numbers], times, rows[numbers], SWAP_SHA)
+
+        return swap_until_settled(self.redis, len(rows), read, wanted, swaps)
+
+    def settle(self) -> int:
+        """See `online_features.settle`: to be called before rows are written for features that may have changed."""
+        return settle(self.redis, self._project, self.name, self._features)
+
+    def set_sentinel(self) -> None:
+        """Set a row that whoever deletes the view's rows deletes, too; it has no values and is long expired.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        self.redis.execute_command("HSET", self._format.sentinel_key, self._format.time_field, SENTINEL_TIME)
+
+    def has_sentinel(self) -> bool:
+        """Whether that row is there.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        return bool(self.redis.execute_command("HEXISTS", self._format.sentinel_key, self._format.time_field))
+
+    def behind(self, rows: pl.DataFrame) -> int:
+        """How many entities' newest rows (join key, event_timestamp) Redis lacks, or has only an older one of.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        keys, rows = self._keyed(rows)
+        return sum(_newer(rows, self._stored_times(keys)))
+
+    def _keyed(self, rows: pl.DataFrame) -> tuple[list[bytes], pl.DataFrame]:
+        rows = newest_rows(rows, [self._format.join_key])
+        return self._format.keys(rows[self._format.join_key]), rows
+
+    def _stored_times(self, keys: list[bytes]) -> list[bytes | None]:
+        return ask(self.redis, self._format.read_time_commands(keys))
+
+
+def newest_rows(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Each entity's newest row; of rows with one time the first, as in Feast."""
+    by_time = rows.sort(TIME, descending=True, maintain_order=True)
+    return by_time.unique(keys, keep="first", maintain_order=True)
+
+
+def _newer(rows: pl.DataFrame, stored: list[bytes | None]) -> list[bool]:
+    """Which rows are newer than the stored times, or the first of their entity."""
+    known = {data: decode_time(data) for data in set(stored) if data is not None}
+    offered = rows[TIME].dt.epoch("ns").to_list()
+    return [data is None or time > known[data] for data, time in zip(stored, offered, strict=True)]
+
+
+def _row_format(store: FeatureStore, view: FeatureView) -> RowFormat:
+    """How a view's rows look in Redis, compared with what the installed Feast writes."""
+    config, online = store.config, store.config.online_store
+    if not isinstance(online, RedisUrlOnlineStoreConfig):
+        message = f"the online store is {getattr(online, 'type', online)!r}"
+        raise UnsupportedFormatError(message)
+    extras = {
+        "key_ttl_seconds": online.key_ttl_seconds,
+        "enable_online_feature_view_versioning": config.registry.enable_online_feature_view_versioning,
+        "precompute_online": any(service.precompute_online for service in store.list_feature_services()),
+    }
+    if used := [name for name, value in extras.items() if value]:
+        message = f"{', '.join(used)} is set"
+        raise UnsupportedFormatError(message)
+    types = {field.name: str(field.dtype) for field in view.features}
+    if unknown := sorted(set(types.values()) - VALUE_FORMATS.keys()):
+        message = f"view {view.name!r} has features of type {', '.join(unknown)}"
+        raise UnsupportedFormatError(message)
+    source = view.batch_source
+    if type(view) is not FeatureView or source.timestamp_field != TIME or source.field_mapping:
+        message = f"view {view.name!r} is no plain feature view with event time {TIME!r} and unmapped columns"
+        raise UnsupportedFormatError(message)
+    if [str(field.dtype) for field in view.entity_columns] != ["String"]:
+        message = f"view {view.name!r} has join keys {view.join_keys}, not one of type String"
+        raise UnsupportedFormatError(message)
+    row_format = RowFormat(store.project, view.name, view.join_keys[0], types, config.entity_key_serialization_version)
+    compare_with_feast(config, view, row_format)
+    return row_format

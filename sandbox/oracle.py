@@ -1,0 +1,166 @@
+"""An independent second opinion: the windows recomputed in SQL from the archived records.
+
+It shares no code with the window engine: each record is copied into its windows instead of panes, and DuckDB's window
+functions replace running state. The demo and the tests compare its rows with those that the stream stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from feast_repo.declare.algebra import Both, Count, Max, Min
+from feast_repo.stores.offline.files import data_files, day_folders
+from feast_repo.stores.offline.tables import events_folder, features_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feast_repo.declare.algebra import Aggregate, Predicate
+    from feast_repo.declare.views import WindowedView
+
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Stored rows against recomputed ones, by user and window end."""
+
+    recomputed: int
+    equal: int
+    different: int
+    only_stored: int
+    only_recomputed: int
+    stored_twice: int
+
+    @property
+    def none(self) -> bool:
+        """Whether every row is there once, with equal values in every column."""
+        return self.equal == self.recomputed and not (
+            self.different or self.only_stored or self.only_recomputed or self.stored_twice
+        )
+
+
+def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = None) -> Differences:
+    """Recompute all rows of the stream from `events/` and compare them with `features/<view>/`.
+
+    With `archive_root`, `events/` is taken from there.
+    """
+    columns = ["event_timestamp", "created_timestamp", *view.features]
+    same = " and ".join(f"s.{name} is not distinct from r.{name}" for name in columns)
+    key = view.entity.join_key
+    with duckdb.connect() as database:
+        database.execute("set timezone = 'UTC'")
+        database.execute(f"create table recomputed as {recomputation(archive_root or data_root, view)}")
+        database.execute(
+            f"create table stored as select * from read_parquet({_files(features_folder(data_root, view.name))}, "
+            "hive_partitioning = false) where writer = 'stream'"
+        )
+        row = database.execute(
+            f"""
+            select (select count(*) from recomputed),
+                   count(*) filter (s.{key} is not null and r.{key} is not null and {same}),
+                   count(*) filter (s.{key} is not null and r.{key} is not null and not ({same})),
+                   count(*) filter (r.{key} is null),
+                   count(*) filter (s.{key} is null),
+                   (select count(*) - count(distinct ({key}, event_timestamp)) from stored)
+            from stored s full outer join recomputed r
+              on s.{key} = r.{key} and s.event_timestamp = r.event_timestamp
+            """
+        ).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate without groups has exactly one row)
+    return Differences(*row)
+
+
+def recomputation(data_root: Path, view: WindowedView) -> str:
+    """The rule of `docs/semantics.md` as one SQL query over the archive."""
+    events, key = view.events, view.entity.join_key
+    slide, lateness = view.slide_ms, view.lateness_ms
+    aggregates = ", ".join(f"{_aggregate(aggregate)} as {name}" for name, aggregate in view.aggregates.items())
+    empty = ", ".join(
+        f"{'null' if aggregate.empty is None else aggregate.empty}::bigint" for aggregate in view.aggregates.values()
+    )
+    ratios = "".join(
+        f", case when coalesce({ratio.denominator}, 0) = 0 then 0.0::double else "
+        f"coalesce({ratio.numerator}::double / {ratio.denominator}::double, 0.0) end as {name}"
+        for name, ratio in view.ratios.items()
+    )
+    return f"""
+    with log as (
+        select * replace (epoch_ms({events.time}) as {events.time}, epoch_ms(kafka_timestamp) as kafka_timestamp)
+        from (
+            -- an older version's files don't say whose time a message has
+            select null::boolean as create_time where false union all by name
+            select * from read_parquet(
+                {_files(events_folder(data_root))}, hive_partitioning = false, union_by_name = true
+            )
+        )
+    ), seen as (
+        select *,
+            max({events.time}) over before - {lateness} as watermark_before,
+            max({events.time}) over upto - {lateness} as watermark_after,
+            case when create_time then least(kafka_timestamp, max({events.time}) over upto + {DAY_MS})
+                 else kafka_timestamp end as arrival,
+            row_number() over copies = 1 as is_first
+        from log
+        window before as (partition by "partition" order by "offset"
+                          rows between unbounded preceding and 1 preceding),
+               upto as (partition by "partition" order by "offset"),
+               copies as (partition by "partition", {events.event_id}, {events.time} order by "offset")
+    ), reached as (
+        select "partition", max(watermark_after) as final_watermark from seen group by "partition"
+    ), counted as (
+        select "partition", {key}, window_end, {aggregates}
+        from (
+            select seen.*, unnest(generate_series(1, {view.panes_per_window})) * {slide}
+                + {events.time} // {slide} * {slide} as window_end
+            from seen where {events.kind} <> '{events.heartbeat}'{" and is_first" if view.deduplicate else ""}
+        ) join reached using ("partition")
+        where (watermark_before is null or window_end > watermark_before) and window_end <= final_watermark
+        group by all
+    ), expired as (
+        select "partition", {key}, window_end + {slide} as window_end, {empty}
+        from counted c join reached using ("partition")
+        where window_end + {slide} <= final_watermark and not exists (
+            select 1 from counted n
+            where n."partition" = c."partition" and n.{key} = c.{key} and n.window_end = c.window_end + {slide}
+        )
+    ), closings as (
+        select "partition", watermark_after, min(latest_arrival) as created from (
+            select *, max(arrival) over (partition by "partition" order by "offset") as latest_arrival from seen
+        ) group by "partition", watermark_after
+    )
+    select {key}, make_timestamptz(window_end * 1000) as event_timestamp,
+           make_timestamptz(created * 1000) as created_timestamp, {", ".join(view.aggregates)}{ratios}
+    from (select * from counted union all select * from expired) as emitted
+    asof join closings on emitted."partition" = closings."partition" and emitted.window_end <= closings.watermark_after
+    """
+
+
+def _aggregate(aggregate: Aggregate) -> str:
+    where = _condition(aggregate.where)
+    if isinstance(aggregate, Count):
+        return f"count(*) filter ({where})"
+    if isinstance(aggregate, Min | Max):
+        return f"{type(aggregate).__name__.lower()}({aggregate.column}) filter ({where})"
+    # The sum as 64 bits hold it, from a wider one.
+    total = f"coalesce(sum({aggregate.column}) filter ({where}), 0)::hugeint"
+    return f"((({total} + {2**63}) % {2**64} + {2**64}) % {2**64} - {2**63})::bigint"
+
+
+def _condition(where: Predicate | None) -> str:
+    if where is None:
+        return "true"
+    if isinstance(where, Both):
+        return f"({_condition(where.left)} and {_condition(where.right)})"
+    value = "'" + where.value.replace("'", "''") + "'" if isinstance(where.value, str) else str(where.value)
+    return f"{where.column} {where.symbol.replace('==', '=')} {value}"
+
+
+def _files(folder: Path) -> str:
+    """The table's files as a list in SQL: DuckDB takes the path of a file as it is, but not that of a pattern."""
+    files = [str(file).replace("'", "''") for day in day_folders(folder) for file in data_files(day)]
+    return "[" + ", ".join(f"'{file}'" for file in files) + "]"
