@@ -46,9 +46,9 @@ class Stores:
         import yaml  # noqa: PLC0415
         from feast import FeatureStore, RepoConfig  # noqa: PLC0415  (takes seconds)
 
-        from feast_repo.stores.opening import REPO  # noqa: PLC0415
+        from feast_repo.settings import FEATURE_REPO  # noqa: PLC0415
 
-        settings: dict[str, Any] = yaml.safe_load((REPO / "feature_store.yaml").read_text())
+        settings: dict[str, Any] = yaml.safe_load((FEATURE_REPO / "feature_store.yaml").read_text())
         settings |= {
             "registry": {**settings["registry"], "path": f"sqlite:///{self.root}/stock-{offline}.db"},
             "online_store": {"type": "redis", "connection_string": self.redis_url.split("/")[2]},

@@ -14,7 +14,9 @@ from feast_repo import addresses
 from feast_repo.declare.views import WindowedView  # noqa: TC001  (read by pydantic as a property's type)
 from feast_repo.features import user_click_features
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+FEATURE_REPO = Path(__file__).resolve().parent
+"""The folder of `feature_store.yaml` and the declarations."""
+PROJECT_ROOT = FEATURE_REPO.parent
 SANDBOX_ENV = PROJECT_ROOT / "sandbox.env"
 
 

@@ -16,16 +16,17 @@ import logging
 import uuid
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from feast_repo.settings import FEATURE_REPO
 from feast_repo.stores.offline import disk
 from feast_repo.stores.offline.tables import progress_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -192,5 +193,5 @@ def writing(data_root: Path) -> Iterator[None]:
 
 def project() -> str:
     """The project's name in `feature_store.yaml`, as Feast reads it."""
-    name: str = yaml.safe_load((Path(__file__).parent / "feature_store.yaml").read_text())["project"]
+    name: str = yaml.safe_load((FEATURE_REPO / "feature_store.yaml").read_text())["project"]
     return name

@@ -7,14 +7,13 @@ import random
 import threading
 import time
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feast import FeatureStore, FeatureView
 from feast.errors import FeastError
 from sqlalchemy.exc import SQLAlchemyError
 
-from feast_repo.settings import StoreSettings
+from feast_repo.settings import FEATURE_REPO, StoreSettings
 from feast_repo.stores import identity, registry
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REPO = Path(__file__).resolve().parent
 TRIES = 6
 ANSWER_WITHIN_S = 5.0
 """All tries together: what starts has told within 15 s, imports included, that the registry is away."""
@@ -43,7 +41,7 @@ def open_store() -> FeatureStore:
         RegistryUnavailableError: the registry's database does not answer.
     """
     registry.install()
-    store = FeatureStore(repo_path=str(REPO))
+    store = FeatureStore(repo_path=str(FEATURE_REPO))
     despite_others(lambda: store.registry)  # the first use connects and creates the tables
     return store
 

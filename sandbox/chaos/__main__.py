@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +29,11 @@ from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import progress_folder
 from sandbox.apache_kafka import ApacheKafka
 from sandbox.chaos.faults import FAULTS, schedule, small_disk
-from sandbox.chaos.results import keep
+from sandbox.chaos.results import Drill, keep
 from sandbox.chaos.runs import DrillError, Runs
 from sandbox.chaos.scene import Scene
 from sandbox.chaos.traffic import ClickTraffic
-from sandbox.chaos.verdict import Verdict, judge, produced
+from sandbox.chaos.verdict import judge, produced
 from sandbox.processes import SandboxError
 from sandbox.stack import Sandbox
 
@@ -47,18 +47,6 @@ MESSAGES_BETWEEN = 500
 """So many more messages must be stored before the next fault: the system has recovered from the one before."""
 
 console = Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class Drill:
-    """What a drill did and found."""
-
-    seed: int
-    broker: str
-    faults: list[tuple[str, str]]
-    copies: int
-    seconds: float
-    verdict: Verdict
 
 
 def drill(folder: Path, seed: int, kinds: Sequence[str] | int, kafka: KafkaChoice) -> Drill:

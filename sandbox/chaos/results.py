@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandbox.chaos.faults import FAULTS
@@ -13,9 +13,21 @@ from sandbox.machine import as_markdown, facts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sandbox.chaos.__main__ import Drill
+    from sandbox.chaos.verdict import Verdict
 
 AMOUNTS = ("messages", "feature_rows", "users")
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What a drill did and found."""
+
+    seed: int
+    broker: str
+    faults: list[tuple[str, str]]
+    copies: int
+    seconds: float
+    verdict: Verdict
 
 
 def keep(folder: Path, command: str, drill: Drill) -> None:

@@ -181,7 +181,9 @@ def test_an_hour_beyond_the_data_gives_no_label(root: Path) -> None:
 def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream(root, view, logs())
     screen = io.StringIO()
-    monkeypatch.setattr("batch.training_set.Console", lambda **_: Console(file=screen, force_terminal=True, width=200))
+    monkeypatch.setattr(
+        "batch.training.training_set.Console", lambda **_: Console(file=screen, force_terminal=True, width=200)
+    )
     assert training_set(["--json"]) == 0
     seen = screen.getvalue()
     pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load())

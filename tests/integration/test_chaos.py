@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.chaos.__main__ import Drill, drill, main, seeds
+from sandbox.chaos.__main__ import drill, main, seeds
 from sandbox.chaos.faults import FAULTS, schedule
-from sandbox.chaos.results import keep
+from sandbox.chaos.results import Drill, keep
 from sandbox.chaos.verdict import Verdict
 
 if TYPE_CHECKING:
