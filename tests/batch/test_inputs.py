@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "history": ("batch.backfill", "--partitions", "2", "--from"),
-    "profiles": ("batch.quality", "profiles", "--input"),
-    "mended": ("batch.quality", "replay"),
+    "profiles": ("batch.quality.__main__", "profiles", "--input"),
+    "mended": ("batch.quality.__main__", "replay"),
     "training": ("serving.train", "--training-set"),
     "letters": ("stream.dead_letters", "replay"),
 }
