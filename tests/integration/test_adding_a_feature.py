@@ -42,7 +42,7 @@ def test_one_line_reaches_schema_redis_and_parquet(  # noqa: PLR0915  (one run t
     assert "dearest_view" not in before.columns
 
     copy = tmp_path / "project"
-    for package in ("feast_repo", "stream", "batch"):
+    for package in ("feast_repo", "stream", "batch", "simulation"):
         shutil.copytree(PROJECT_ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     declarations = copy / "feast_repo" / "features.py"
     source = declarations.read_text()
