@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment
-
 from batch.quality.rules import THIS_FILE
+from feast_repo.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batch.quality.validation import Finding
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Quality of {{ report.table }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0; width: 100% } th, td { padding: .3rem .7rem; text-align: left }
-th, td { border-bottom: 1px solid #ddd; vertical-align: top } .count { text-align: right } td.broken { color: #b00020 }
-.bad { color: #b00020; font-weight: 600 } .good { color: #1b6e2e } .verdict { font-size: 1.25rem }
-code { background: #f4f4f4; padding: .1rem .3rem; overflow-wrap: anywhere } .note { color: #555; font-size: 14px }
-</style></head><body>
-<h1>Quality of {{ report.table }}</h1>
-<p class="verdict {{ 'good' if report.holds else 'bad' }}">{{ report.verdict }}</p>
-<p>{{ "{:,}".format(report.rows) }} rows were checked with {{ report.engine }} at {{ report.made_at }}
-{%- if report.start %}, of windows that end from {{ report.start }} to before {{ report.end }}{% endif %}.
-{% if report.quarantined and report.holds %}Rows that break a rule are kept in quarantine, with the names of the rules.
-Write them to a file with <code>python -m batch.quality export FILE</code>, mend it, and publish it with
-<code>python -m batch.quality replay FILE</code>.{% endif %}</p>
-{% for scope, title, note in parts %}
-{% set rules = report.findings | selectattr("scope", "equalto", scope) | sort(attribute="holds") %}
-{% if rules %}
-<h2>{{ title }}</h2>
-<p class="note">{{ note }}</p>
-<table><tr><th>rule</th><th>what must hold</th><th>held</th><th class="count">broken</th><th>for example</th></tr>
-{% for one in rules %}
-<tr><td><code>{{ one.rule }}</code></td><td>{{ one.says }}</td>
-<td class="{{ 'good' if one.holds else 'bad' }}">{{ "yes" if one.holds else "no" }}</td>
-<td class="count {{ '' if one.holds else 'broken' }}">{{ "{:,}".format(one.broken) }}</td>
-<td>{{ one.examples | join("; ") }}</td></tr>
-{% endfor %}</table>
-{% endif %}{% endfor %}
-{% if report.files %}<h2>Files</h2>
-<ul>{% for file in report.files %}<li><code>{{ file }}</code></li>{% endfor %}</ul>{% endif %}
-</body></html>
-"""
+TEMPLATE = Path(__file__).with_name("report.html")
 GATE = (
     (
         "table",
@@ -100,8 +67,4 @@ def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def page(report: Mapping[str, Any]) -> str:
     """The report as one HTML document."""
-    return (
-        Environment(autoescape=True)
-        .from_string(PAGE)
-        .render(report=report, parts=GATE if "good" in report else MONITOR)
-    )
+    return render(TEMPLATE, report=report, parts=GATE if "good" in report else MONITOR)
