@@ -10,12 +10,14 @@ import fcntl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from feast_repo.errors import UnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-class BatchRunningError(Exception):
+class BatchRunningError(UnavailableError):
     """Another batch writer holds the folder; the message names it."""
 
 

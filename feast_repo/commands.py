@@ -1,4 +1,4 @@
-"""What our commands share: bad input is told in one line with exit code 2, argument types, and how a run is stopped."""
+"""What our commands share: errors told in one line with their exit code, argument types, and how a run is stopped."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+import polars as pl
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from feast_repo import signals
+from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import problem
-from feast_repo.stores.identity import IdentityError
+from feast_repo.stores.online.errors import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from feast import FeatureStore
     from redis import Redis
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
     Settings = TypeVar("Settings", bound=StoreSettings)
 
-BAD_INPUT = 2
 STOP_WITHIN_S = 8.0
 """After SIGTERM: orchestrators kill after ten seconds or more, and what is killed can't say what it has not done."""
 
@@ -41,11 +44,32 @@ class Command(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line to stderr and exit with 2."""
+        self._end(message, ExitCode.REFUSED)
+
+    def fail(self, error: FeatureStoreError) -> NoReturn:
+        """Print the error's line to stderr and exit with its code."""
+        self._end(str(error), error.exit_code)
+
+    def _end(self, message: str, code: ExitCode) -> NoReturn:
         if signals.command is not None:
             signals.command.end_if_interrupted()
         line = " ".join(line.strip() for line in message.splitlines())  # spaces within may be of a path
         sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {line}\n")
-        raise SystemExit(BAD_INPUT)
+        raise SystemExit(int(code))
+
+    @contextmanager
+    def telling(self, folder: Path) -> Iterator[None]:
+        """Tell errors of stores and files in one line, with the exit code that they carry; `folder` is DATA_ROOT."""
+        try:
+            yield
+        except FeatureStoreError as error:
+            self.fail(error)
+        except RedisError as error:
+            self.fail(explained(error))
+        except OSError as error:
+            self.error(str(error))
+        except pl.exceptions.PolarsError as error:
+            self.error(f"a file below {folder} can't be read: {error}")
 
     def settings(self, kind: type[Settings]) -> Settings:
         """Settings from the environment; the first wrong one is named without its value, which may hold a secret."""
@@ -56,38 +80,33 @@ class Command(argparse.ArgumentParser):
 
     def feature_store(self) -> FeatureStore:
         """Feast's store, with a registry that describes the views as they are declared; what it lacks is added."""
-        from feast_repo.stores.opening import (  # noqa: PLC0415  (Feast takes seconds to import)
-            RegistryMismatchError,
-            RegistryUnavailableError,
-            ensure_applied,
-            open_store,
-        )
+        from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
         try:
             store = open_store()
             ensure_applied(store)
-        except (RegistryMismatchError, RegistryUnavailableError, IdentityError) as error:
-            self.error(str(error))
+        except FeatureStoreError as error:
+            self.fail(error)
         return store
 
     def claim_redis(self, redis: Redis, project: str, settings: StoreSettings) -> None:
         """Before rows are written: refuse a Redis with somebody else's data, and say where they go.
 
         Raises:
+            ForeignRedisError: it holds other data.
             redis.RedisError: Redis is away.
+            OSError: the folder can't be written.
         """
-        from feast_repo.stores.online.owner import ForeignRedisError, claim_settings  # noqa: PLC0415  (it imports features)
+        from feast_repo.stores.online.owner import claim_settings  # noqa: PLC0415  (it imports features)
 
-        try:
-            _, where = claim_settings(redis, project, settings)
-        except (ForeignRedisError, OSError) as error:
-            self.error(str(error))
+        _, where = claim_settings(redis, project, settings)
         sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {where}\n")
 
     def check_redis(self, store: FeatureStore, settings: StoreSettings) -> None:
         """Before rows are read: refuse a Redis with another DATA_ROOT's data.
 
         Raises:
+            ForeignRedisError: it holds other data.
             redis.RedisError: Redis is away.
         """
         from feast_repo.stores.online.owner import check  # noqa: PLC0415
@@ -95,10 +114,7 @@ class Command(argparse.ArgumentParser):
 
         if isinstance(store.config.online_store, RedisUrlOnlineStoreConfig):
             with connect(settings.redis_url) as redis:
-                try:
-                    check(redis, store.project, settings.data_root)
-                except ValueError as error:
-                    self.error(str(error))
+                check(redis, store.project, settings.data_root)
 
 
 def instant(text: str) -> datetime:

@@ -1,7 +1,7 @@
 """Running the project's commands from flows: what they print is the result, and what went wrong decides what to do.
 
-Exit code 0 or 1 is a result: 1 says that a check did not hold. Anything else is a failure, and is tried again if the
-command says that the cause is outside: a store that does not answer, or another batch job that is still writing.
+Exit code 0 or 1 is a result: 1 says that a check did not hold. Anything else is a failure. It is retried if the cause
+passes, which exit code 75 says: a store that does not answer, or another batch job that is still writing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -23,20 +24,24 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State, TaskRun
 
-CAUSES_OUTSIDE = ("does not answer", "run this again")
 RETRIES = 3
 FIRST_WAIT_S = 15
 TIMEOUT_MINUTES = 60
 
 
-class CommandError(Exception):
+class CommandError(FeatureStoreError):
     """A command failed, and says why in one line."""
 
 
-def _cause_is_outside(task: Any, run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help."""
+class CommandUnavailableError(CommandError):
+    """A command failed for a cause that passes."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+def _cause_passes(task: Any, run: TaskRun, state: State[Any]) -> bool:
     del task, run
-    return any(cause in str(state.message) for cause in CAUSES_OUTSIDE)
+    return isinstance(state.data, CommandUnavailableError)
 
 
 @task(
@@ -46,7 +51,7 @@ def _cause_is_outside(task: Any, run: TaskRun, state: State[Any]) -> bool:
     retries=RETRIES,
     retry_delay_seconds=exponential_backoff(backoff_factor=FIRST_WAIT_S),
     retry_jitter_factor=0.5,
-    retry_condition_fn=_cause_is_outside,
+    retry_condition_fn=_cause_passes,
 )
 def run_command(
     module: str,
@@ -58,6 +63,7 @@ def run_command(
 
     Raises:
         CommandError: the command failed, or took too long and was ended.
+        CommandUnavailableError: it failed for a cause that passes; it is retried first.
     """
     logger = get_run_logger()
     logger.info("python -m %s %s", module, " ".join(arguments))
@@ -82,7 +88,7 @@ def run_command(
     if report is None:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         message = f"{module} failed with exit code {done.returncode}: {reason}"
-        raise CommandError(message)
+        raise (CommandUnavailableError if done.returncode == ExitCode.TRY_AGAIN else CommandError)(message)
     return {**report, "status": done.returncode}
 
 

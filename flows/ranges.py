@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from feast_repo.errors import FeatureStoreError
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import ProgressRecord
@@ -25,7 +26,7 @@ Hours = Annotated[int, Field(ge=1, le=MOST_HOURS)]
 """The length of a range that ends with what the stream has closed."""
 
 
-class NothingClosedError(Exception):
+class NothingClosedError(FeatureStoreError):
     """The stream has not closed a window in all its partitions yet."""
 
 

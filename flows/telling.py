@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
+from feast_repo.errors import FeatureStoreError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 RESOURCE = "ml-feature-store"
 
 
-class CheckFailedError(Exception):
+class CheckFailedError(FeatureStoreError):
     """A check did not hold; what it found is in the run's artifacts."""
 
 

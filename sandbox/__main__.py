@@ -18,16 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import problem
 from sandbox.lifecycle import down, notes, problems, up
-from sandbox.processes import RequestError, SandboxError
 from sandbox.settings import SandboxSettings
 from sandbox.state import load, settings_root, shown, without_password
 
 if TYPE_CHECKING:
     from sandbox.state import State
-
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def partitions(text: str) -> int:
@@ -75,7 +73,7 @@ def report(settings: SandboxSettings, state: State | None, *, as_json: bool) -> 
             f"no sandbox in {root}{hint}; `python -m sandbox up` starts one",
             as_json=as_json,
         )
-        return FAILED
+        return ExitCode.FAILED
     found, told = problems(root, settings, state), notes(root, settings, state)
     if as_json:
         parts = [
@@ -101,7 +99,7 @@ def report(settings: SandboxSettings, state: State | None, *, as_json: bool) -> 
         lines += [f"topic {state.environment['KAFKA_TOPIC']}; data and logs in {root}"]
         lines += [f"note: {line}" for line in [*told, *([found["settings"]] if "settings" in found else [])]]
         sys.stdout.writelines(f"{line}\n" for line in lines)
-    return FAILED if found else 0
+    return ExitCode.FAILED if found else 0
 
 
 def print_plain(document: dict[str, object], line: str, *, as_json: bool) -> None:
@@ -135,13 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(options)
     except ValidationError as error:
-        line, code = f"setting {problem(error)}", BAD_INPUT
-    except RequestError as error:
-        line, code = str(error), BAD_INPUT
-    except (SandboxError, OSError) as error:
-        line, code = str(error), FAILED
+        line, code = f"setting {problem(error)}", ExitCode.REFUSED
+    except FeatureStoreError as error:
+        line, code = str(error), error.exit_code
+    except OSError as error:
+        line, code = str(error), ExitCode.FAILED
     except KeyboardInterrupt:
-        line, code = "interrupted; what this command had started is ended again", INTERRUPTED
+        line, code = "interrupted; what this command had started is ended again", ExitCode.INTERRUPTED
     sys.stderr.write(f"error: {line}\n")
     return code
 

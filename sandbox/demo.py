@@ -31,6 +31,7 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from feast_repo.errors import FeatureStoreError
 from feast_repo.features import purchase_prediction, user_profile_features
 from feast_repo.settings import PROJECT_ROOT, StreamSettings
 from feast_repo.stores.offline.tables import dead_letters_folder, events_folder, features_folder, late_folder
@@ -56,7 +57,7 @@ DATAFLOW = [sys.executable, "-m", "bytewax.run", "stream.dataflow"]
 console = Console()
 
 
-class CommandFailedError(Exception):
+class CommandFailedError(FeatureStoreError):
     """A command of the demo did not exit with 0."""
 
 

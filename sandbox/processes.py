@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from feast_repo.errors import ExitCode, FeatureStoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -32,12 +34,14 @@ POLL_S = 0.02
 FIRST_PORT, PORTS = 20_000, 12_000
 
 
-class SandboxError(Exception):
+class SandboxError(FeatureStoreError):
     """A part of the sandbox can't do its work; one line with the remedy."""
 
 
 class RequestError(SandboxError):
     """What was asked for can't be done here; one line with the remedy."""
+
+    exit_code = ExitCode.REFUSED
 
 
 def started_at(pid: int) -> str | None:

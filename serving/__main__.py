@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo import signals
 from feast_repo.commands import Command, integer, stop_event
+from feast_repo.errors import FeatureStoreError
 from serving.app import App
 from serving.settings import ServingSettings
 
@@ -39,13 +40,14 @@ SWITCH_S = 0.0005
 def open_service(command: Command, settings: ServingSettings) -> Service:
     """The service on the settings' stores."""
     from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
-    from serving.schema import SchemaError  # noqa: PLC0415
     from serving.service import Service  # noqa: PLC0415
 
     store = command.feature_store()
     try:
         return Service(store, open_reader(store, settings), settings)
-    except (SchemaError, SQLAlchemyError, OSError, ValueError) as error:
+    except FeatureStoreError as error:
+        command.fail(error)
+    except (SQLAlchemyError, OSError, ValueError) as error:
         command.error(str(error))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from feast_repo.errors import UnavailableError
 
-class OnlineStoreError(Exception):
+
+class OnlineStoreError(UnavailableError):
     """The online store is away, too slow, or refuses."""
 
 
-class NotReadyError(Exception):
+class NotReadyError(UnavailableError):
     """Predictions can't be made now; the message says why."""

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 
+from feast_repo.errors import RefusedError
 from serving.features import Encoder, InputFeature
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 INPUT = "features"
 
 
-class ModelError(Exception):
+class ModelError(RefusedError):
     """There is no model, or it can't be used; the message names the remedy."""
 
 

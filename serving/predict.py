@@ -19,10 +19,11 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo.commands import Command
+from feast_repo.errors import FeatureStoreError
 from serving.errors import OnlineStoreError
 from serving.features import misfit
 from serving.messages import MAX_ID_LENGTH, MAX_USERS, Prediction
-from serving.model import Model, ModelError, ModelFolder
+from serving.model import Model, ModelFolder
 from serving.settings import ServingSettings
 
 if TYPE_CHECKING:
@@ -105,21 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = command.settings(ServingSettings)
     try:
         model = ModelFolder(settings.data_root, settings.service).load()
-        from feast_repo.stores.online.owner import ForeignRedisError  # noqa: PLC0415
         from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
-        from serving.schema import SchemaError  # noqa: PLC0415
 
         try:
             reader = open_reader(command.feature_store(), settings)
-        except (SchemaError, SQLAlchemyError, ForeignRedisError) as error:
+        except SQLAlchemyError as error:
             command.error(str(error))
         if problem := misfit(model.card.features, reader.schema):
             command.error(f"{problem}: train again, python -m serving.train")
         predictions, quantiles = _timed(reader, model, options.users)
-    except ModelError as error:
-        command.error(str(error))
     except OnlineStoreError as error:
-        command.error(f"the online store does not answer ({error}): check REDIS_URL")
+        command.fail(OnlineStoreError(f"the online store does not answer ({error}): check REDIS_URL"))
+    except FeatureStoreError as error:
+        command.fail(error)
     version = model.card.version
     if options.json:
         told = {"model_version": version, "predictions": msgspec.to_builtins(predictions), "milliseconds": quantiles}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feast_repo.declare.views import WindowedView, milliseconds
+from feast_repo.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ class ServedSchema:
     views: tuple[ServedView, ...]
 
 
-class SchemaError(Exception):
+class SchemaError(RefusedError):
     """The registry does not describe what is to be served; the message names the remedy."""
 
 

@@ -26,7 +26,7 @@ from batch.training.labels import LABEL, TIME
 from feast_repo.commands import Command, integer
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import offline_columns
-from feast_repo.stores.offline.foreign import ForeignFileError, read_foreign
+from feast_repo.stores.offline.foreign import read_foreign
 from serving.model import ModelError, ModelFolder
 from serving.settings import ServingSettings
 from serving.training import TrainingError, file_hash, judged, split_by_time, train
@@ -172,15 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = options.training_set or settings.data_root / "training" / f"{settings.service}.parquet"
     if not source.exists():
         command.error(f"{source} is not there: run python -m batch.training_set first")
-    try:
-        with Console(stderr=True).status("training"):
-            told = train_and_promote(settings, source, options.seed, options.promote)
-    except (TrainingError, ForeignFileError, OSError) as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"{source} can't be read: {error}")
-    except ImportError as error:
-        command.error(f"{error.name} is not installed: pip install -e '.[train]'")
+    with command.telling(settings.data_root):
+        try:
+            with Console(stderr=True).status("training"):
+                told = train_and_promote(settings, source, options.seed, options.promote)
+        except pl.exceptions.PolarsError as error:
+            command.error(f"{source} can't be read: {error}")
+        except ImportError as error:
+            command.error(f"{error.name} is not installed: pip install -e '.[train]'")
     if options.json:
         sys.stdout.write(json.dumps(told) + "\n")
     else:

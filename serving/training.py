@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from batch.training.labels import HORIZON, LABEL, TIME
+from feast_repo.errors import RefusedError
 from serving.features import Encoder, input_features
 from serving.model import INPUT, Model, ModelCard
 
@@ -33,7 +34,7 @@ SAME = 1e-4
 """How far ONNX, which adds up in 32 bits, may be from the classifier."""
 
 
-class TrainingError(Exception):
+class TrainingError(RefusedError):
     """The rows are not fit to train from; the message says why."""
 
 

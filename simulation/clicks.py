@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from feast_repo.errors import RefusedError
 from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS, make_profiles
 from simulation.records import FIRST_FLAW, FLAWS, Encoder, heartbeats
 from simulation.sessions import USUAL, browse
@@ -78,7 +79,7 @@ class Simulation:
         return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
-class FutureError(ValueError):
+class FutureError(RefusedError, ValueError):
     """The simulated time would reach beyond now; the message names the latest start."""
 
 

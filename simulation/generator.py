@@ -21,12 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from feast_repo.commands import Command, instant, integer, number, stop_event
+from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import StreamSettings
 from simulation.clicks import BLOCK, Simulation, Traffic, historical, live, simulate
 from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS, MOST_SEED, MOST_USERS
 from simulation.records import EVENT, HEARTBEAT, LATE
 from simulation.sessions import DRIFTS, USUAL
-from stream.kafka import KafkaUnavailableError, topic_partitions
+from stream.kafka import topic_partitions
 from stream.producing import FileSink, Sink, TopicSink
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ PACE_S = 0.1
 MOST_EVENTS = 10**12
 MOST_HOURS = 24 * 366 * 10
 MOST_DISORDER_S = 24 * 3600
-FAILED = 1
 
 
 @dataclass
@@ -219,7 +219,7 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
 
 def _fail(reason: str) -> int:
     sys.stderr.write(f"stream.generator: {reason}\n")
-    return FAILED
+    return ExitCode.FAILED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,7 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             simulation = plan(options, settings, now_ms=time.time_ns() // 1_000_000)
             sink = FileSink(options.to) if options.to else TopicSink(settings, stop)
-        except (ValueError, OSError, KafkaUnavailableError) as error:
+        except FeatureStoreError as error:
+            command.fail(error)
+        except (ValueError, OSError) as error:
             command.error(str(error))
         except KafkaException as error:
             command.error(f"{error.args[0].str()}; check KAFKA_PROPERTIES_FILE")

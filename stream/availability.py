@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from feast_repo.stores.online.errors import can_pass, told
+from feast_repo.stores.online.errors import can_pass, explained
 from stream import metrics
 from stream.stopping import fail, stop_requested, stop_undrained
 
@@ -131,7 +131,7 @@ def _hold(
 
 
 def _hopeless(error: Exception) -> str | None:
-    return told(error) if isinstance(error, RedisError) and not can_pass(error) else None
+    return str(explained(error)) if isinstance(error, RedisError) and not can_pass(error) else None
 
 
 def _no_room(error: Exception) -> str | None:

@@ -25,13 +25,12 @@ from bytewax.dataflow import Dataflow
 from pydantic import ValidationError
 
 from feast_repo.codec.decoding import DecodedBatch, Decoder, RawBatch
+from feast_repo.errors import FeatureStoreError
 from feast_repo.settings import StreamSettings, problem
 from stream import metrics
-from stream.kafka import KafkaUnavailableError
-from stream.lock import AlreadyRunningError, bytewax_arguments, lock_run
+from stream.lock import bytewax_arguments, lock_run
 from stream.origin import check, record
 from stream.recovery import prepare
-from stream.recovery_store import RecoveryError
 from stream.routing import key_of
 from stream.source import KafkaSource
 from stream.start_checks import look_at_topic
@@ -72,7 +71,9 @@ def ready() -> StreamSettings:
         metrics.serve(settings, process)
     except ValidationError as invalid:
         refuse(problem(invalid))
-    except (AlreadyRunningError, KafkaUnavailableError, RecoveryError, ValueError, OSError) as error:
+    except FeatureStoreError as error:
+        refuse(error)
+    except (ValueError, OSError) as error:
         refuse(str(error))
     return settings
 

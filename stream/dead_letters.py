@@ -31,6 +31,7 @@ from feast_repo.codec import strict_json
 from feast_repo.codec.decoding import Decoder, RawBatch
 from feast_repo.codec.raw_bytes import as_member, from_member
 from feast_repo.commands import Command, as_it_is, instant
+from feast_repo.errors import ExitCode, RefusedError
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import scan
@@ -51,10 +52,9 @@ REASON_WIDTH = 28
 """Of the column on a terminal: the longest reason of most declarations; a longer one goes on in a second line."""
 ORIGIN = re.compile(r".*\[(?P<partition>\d{1,9})\]@(?P<offset>\d{1,18})", re.DOTALL)
 FLUSH_TIMEOUT_S = 30.0
-FAILED = 1
 
 
-class LetterError(ValueError):
+class LetterError(RefusedError, ValueError):
     """A file of letters can't be sent; the message names the lines and what is wrong."""
 
 
@@ -249,7 +249,7 @@ def replay(settings: StreamSettings, options: Namespace) -> int:
     record(settings.data_root, [(letter.partition, letter.offset, letter.kafka_timestamp) for letter in delivered])
     if failed := len(mended) - len(delivered):
         sys.stdout.write(f"{failed:,} of {len(mended):,} letters were not delivered: replay the file again\n")
-        return FAILED
+        return ExitCode.FAILED
     sys.stdout.write(f"{len(mended):,} letters replayed to {settings.kafka_topic}\n")
     return 0
 
@@ -269,12 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(f"{options.action} takes {'no' if options.action == 'list' else 'a'} FILE")
     settings = command.settings(StreamSettings)
     action = {"list": list_letters, "export": export, "replay": replay}[options.action]
-    try:
-        return action(settings, options)
-    except FileExistsError:
-        command.error(f"{options.file} exists already: name another file")
-    except (LetterError, OSError, KafkaException, ValueError, pl.exceptions.PolarsError) as error:
-        command.error(str(error))
+    with command.telling(settings.data_root):
+        try:
+            return action(settings, options)
+        except FileExistsError:
+            command.error(f"{options.file} exists already: name another file")
+        except KafkaException as error:
+            command.error(str(error))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from feast_repo.codec.encoding import heartbeat_value, is_heartbeat
 from feast_repo.commands import Command, number, stop_event
+from feast_repo.errors import ExitCode
 from feast_repo.settings import StreamSettings
 from stream.kafka import KafkaUnavailableError, client_config
 from stream.producing import producer_config
@@ -45,7 +46,6 @@ log = logging.getLogger("stream.heartbeat")
 REQUEST_TIMEOUT_S = 5.0
 """Of one request; a stop signal waits for it at most."""
 LAST_RECORDS_TIMEOUT_S = 10.0
-FAILED = 1
 
 
 @dataclass
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps({"rounds": tally.rounds, "heartbeats": tally.heartbeats}) + "\n")
     else:
         sys.stdout.write(f"{tally.heartbeats:,} heartbeats in {tally.rounds:,} rounds\n")
-    return FAILED if options.once and tally.failed else 0
+    return ExitCode.FAILED if options.once and tally.failed else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from feast_repo.errors import ExitCode, UnavailableError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,8 +17,14 @@ if TYPE_CHECKING:
 METADATA_TIMEOUT_S = 5.0
 
 
-class KafkaUnavailableError(Exception):
+class KafkaUnavailableError(UnavailableError):
     """The broker does not answer, or the topic is not there; the message names the remedy."""
+
+
+class NoTopicError(KafkaUnavailableError):
+    """The topic is not there; waiting does not create it."""
+
+    exit_code = ExitCode.REFUSED
 
 
 def client_config(settings: StreamSettings) -> dict[str, str | int | bool]:
@@ -61,7 +69,7 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
     """The topic's partition ids, ascending.
 
     Raises:
-        KafkaUnavailableError: no broker answers within 5 s, or the topic does not exist.
+        KafkaUnavailableError: no broker answers within 5 s (`NoTopicError`: the topic does not exist).
         ValueError: the properties file is wrong.
         OSError: the properties file can't be read.
     """
@@ -72,7 +80,7 @@ def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, l
     """The cluster's id (None: it tells none), and the topic's partition ids, ascending.
 
     Raises:
-        KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist.
+        KafkaUnavailableError: no broker answers within 10 s (`NoTopicError`: the topic does not exist).
     """
     try:
         # All topics, since brokers may create a topic that is asked for by name.
@@ -89,5 +97,5 @@ def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, l
             f"topic {settings.kafka_topic!r} is not on {settings.kafka_bootstrap_servers}; "
             "create it, or name another with KAFKA_TOPIC"
         )
-        raise KafkaUnavailableError(message)
+        raise NoTopicError(message)
     return told.cluster_id, sorted(topic.partitions)

@@ -15,13 +15,15 @@ import uuid
 from pathlib import Path
 from typing import TextIO
 
+from feast_repo.errors import RefusedError
+
 TOKEN = uuid.uuid4().hex
 """Stands for this process, and for no other that ever was."""
 
 _held: dict[Path, TextIO] = {}  # an open file keeps its lock
 
 
-class AlreadyRunningError(Exception):
+class AlreadyRunningError(RefusedError):
     """Another run holds the folder; the message names it."""
 
 

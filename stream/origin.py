@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from feast_repo.errors import RefusedError
 from feast_repo.stores import identity
 from feast_repo.stores.identity import UNKNOWN, Identity, StreamIdentity
 from feast_repo.stores.offline.tables import dead_letters_folder, events_folder, progress_folder
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 APART = "use another DATA_ROOT and a new recovery directory"
 
 
-class OriginError(ValueError):
+class OriginError(RefusedError, ValueError):
     """Data and what it is to go on with don't belong together; the message names the remedy."""
 
 

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feast_repo.commands import Command
+from feast_repo.errors import FeatureStoreError
 from feast_repo.settings import PROJECT_ROOT, StreamSettings
 from feast_repo.stores.identity import UNKNOWN, StreamIdentity, data_id
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import ProgressRecord
 from stream.adopt import adopt
-from stream.kafka import KafkaUnavailableError
-from stream.lock import AlreadyRunningError, lock_run
+from stream.lock import lock_run
 from stream.origin import OriginError, changed_features, check_topic, difference, meaning, record
 from stream.recovery_store import About, RecoveryError, RecoveryStore
 from stream.seen_ids import HASHING
@@ -172,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.directory.mkdir(parents=True, exist_ok=True)
         with alone(options.directory):
             done = {"rebuild": _rebuild, "adopt": adopt}[options.action](settings, RecoveryStore(options.directory))
-    except (RecoveryError, KafkaUnavailableError, AlreadyRunningError, OSError, ValueError) as error:
+    except FeatureStoreError as error:
+        command.fail(error)
+    except (OSError, ValueError) as error:
         command.error(str(error))
     sys.stdout.write("".join(f"{line}\n" for line in done))
     return 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bytewax.recovery import init_db_dir
 
+from feast_repo.errors import RefusedError
 from feast_repo.stores.identity import UNKNOWN, StreamIdentity
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PART_COUNT = 1
 """Bytewax writes an epoch's state of all workers; it is small, and one file is complete or not there."""
 
 
-class RecoveryError(Exception):
+class RecoveryError(RefusedError):
     """Recovery state can't be used as it is; the message says why and what to do."""
 
 

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 from redis.exceptions import RedisError
 
-from feast_repo.stores.online.errors import can_pass, told
+from feast_repo.stores.online.errors import can_pass, explained
 from stream.availability import hold_for_redis
 from stream.kafka import METADATA_TIMEOUT_S, client_config
 from stream.lock import bytewax_arguments
@@ -64,7 +64,7 @@ def look_at_redis(redis: Redis) -> None:
             facts.update(cast("dict[str, Any]", redis.info()))
         except RedisError as error:
             if not can_pass(error):
-                refuse(told(error))
+                refuse(explained(error))
             raise
 
     hold_for_redis(ask)

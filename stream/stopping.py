@@ -13,13 +13,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
+from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.signals import STOPS, Watchdog, end
 from stream.uncommitted import uncommitted
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-DONE, FAILED, REFUSED = 0, 1, 2
 DRAIN_WITHIN_S = 8.0
 START_WITHIN_S = 2.0
 RESUME = "a resume reads it again"
@@ -41,7 +41,7 @@ class _Run:
         if not self.draining:
             logging.disable()
             sys.unraisablehook = lambda _: None
-            raise SystemExit(DONE)
+            raise SystemExit(int(ExitCode.DONE))
 
     def on_uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Take note of what ends the run; Timely panics when a process of the cluster goes."""
@@ -53,7 +53,7 @@ class _Run:
     def on_exit(self) -> None:
         """End without the interpreter's own clean-up, which would wait for Kafka's threads."""
         sys.stdout.flush()
-        end(FAILED if self.failed else DONE)
+        end(ExitCode.FAILED if self.failed else ExitCode.DONE)
 
 
 _run = _Run()
@@ -79,8 +79,8 @@ def drain_on_signals() -> None:
 def outcome(reason: str) -> tuple[int, str]:
     """The exit code and the line of a run that was asked to stop and can't drain."""
     if not (left := str(uncommitted)):
-        return DONE, ""
-    return FAILED, f"stream.dataflow: {reason}; read and not committed: {left}; {RESUME}"
+        return ExitCode.DONE, ""
+    return ExitCode.FAILED, f"stream.dataflow: {reason}; read and not committed: {left}; {RESUME}"
 
 
 def stop_undrained(reason: str) -> NoReturn:
@@ -96,11 +96,15 @@ def peer_gone() -> NoReturn:
     fail(f"{reason}: start all of its processes again, and they resume")
 
 
-def refuse(reason: str) -> NoReturn:
-    """End the process with exit code 2 and one line that names the reason and the remedy; nothing has been written."""
-    end(REFUSED, f"stream.dataflow: {reason}")
+def refuse(reason: str | FeatureStoreError) -> NoReturn:
+    """End the process with one line that names the reason and the remedy; nothing has been written.
+
+    The exit code is the error's, else 2.
+    """
+    code = reason.exit_code if isinstance(reason, FeatureStoreError) else ExitCode.REFUSED
+    end(code, f"stream.dataflow: {reason}")
 
 
 def fail(reason: str) -> NoReturn:
     """End the process with exit code 1 and one line, in the middle of an epoch that is then not committed."""
-    end(FAILED, f"stream.dataflow: {reason}")
+    end(ExitCode.FAILED, f"stream.dataflow: {reason}")

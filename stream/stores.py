@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from feast_repo.errors import FeatureStoreError
 from feast_repo.stores.identity import data_id, record_registry
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.online.owner import ForeignRedisError, claim_settings
@@ -83,8 +84,6 @@ class Stores(FixedPartitionedSink[Outcome, None]):
 
 def _open_pusher(settings: StreamSettings) -> Pusher:
     from feast_repo.stores.opening import (  # noqa: PLC0415
-        RegistryMismatchError,
-        RegistryUnavailableError,
         despite_others,
         ensure_applied,
         open_store,
@@ -99,7 +98,9 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         record_registry(settings.data_root, store.project, registry_id(store))
         names = f"stream:{data_id(settings.data_root)}:"
         despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source, writer=names + TOKEN)))
-    except (RegistryMismatchError, RegistryUnavailableError, LookupError, ValueError) as error:
+    except FeatureStoreError as error:
+        refuse(error)
+    except (LookupError, ValueError) as error:
         refuse(str(error))
     pusher = pushers[-1]
     if (redis := pusher.redis) is not None:
@@ -110,7 +111,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         try:
             hold_for_redis(lambda: _claim(redis, pusher, settings))
         except ForeignRedisError as error:
-            refuse(str(error))
+            refuse(error)
     return pusher
 
 

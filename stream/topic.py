@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient
 
+from feast_repo.errors import ExitCode
 from feast_repo.stores.identity import UNKNOWN, StreamIdentity
 from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config, look_up
 
@@ -24,6 +25,8 @@ NO_ID = str(Uuid(0, 0))
 
 class TopicForbiddenError(KafkaUnavailableError):
     """We may not ask about the topic; the message names the remedy."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class Topic:

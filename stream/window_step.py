@@ -24,7 +24,7 @@ class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):
         try:
             self._engine = WindowEngine(view) if state is None else WindowEngine.restore(view, state)
         except SnapshotError as error:
-            refuse(str(error))
+            refuse(error)
 
     def on_batch(self, values: list[DecodedBatch]) -> tuple[list[Outcome], bool]:
         """Process the partition's next batches."""

@@ -26,6 +26,7 @@ import polars as pl
 
 from feast_repo.declare.arrival import MOST_AHEAD_MS
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.errors import RefusedError
 from stream.panes import AFTER, PANE, Panes
 from stream.seen_ids import HASHING, SeenIds, ids_of
 
@@ -42,7 +43,7 @@ NOTHING_CLOSED = -(2**62)
 """Index of the last closed window before the first record: below every real one, and safe to subtract from."""
 
 
-class SnapshotError(ValueError):
+class SnapshotError(RefusedError, ValueError):
     """A snapshot can't be restored: another version, another declaration, or not a snapshot at all."""
 
 

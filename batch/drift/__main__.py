@@ -15,7 +15,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
     from pathlib import Path
+
+    import polars as pl
 
     Samples = dict[str, tuple[pl.Series, pl.Series]]
 
@@ -176,16 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
     reference, current = _periods(options, command, settings)
-    try:
+    with command.telling(settings.data_root):
         report, samples = _report(settings, reference, current, options.p_threshold)
         from batch.drift.report import page  # noqa: PLC0415  (plots take a second to import)
 
         stem = f"drift-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         *_, file = write_report(settings.data_root / "reports", stem, report, page(report, samples))
-    except OSError as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
     if options.json:
         sys.stdout.write(json.dumps({**report, "file": str(file)}) + "\n")
     else:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from batch.lock import BatchRunningError, only_batch_writer
+from batch.lock import only_batch_writer
 from feast_repo.commands import Command, as_it_is
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline import disk
@@ -216,12 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
     start = time.monotonic()
-    try:
+    with command.telling(settings.data_root):
         done = compact(settings.data_root, settings.view, Console(stderr=True))
-    except (BatchRunningError, OSError) as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
     seconds = round(time.monotonic() - start, 3)
     if options.json:
         tables = {name: asdict(summary) for name, summary in done.items()}

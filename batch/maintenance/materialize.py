@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
@@ -27,7 +26,6 @@ from feast_repo.commands import Command, as_it_is, integer, number
 from feast_repo.declare.views import BatchView
 from feast_repo.features import purchase_prediction
 from feast_repo.settings import StoreSettings
-from feast_repo.stores.online.errors import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,27 +97,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     views: dict[str, Any] = {}
     wrong = 0
-    try:
-        for view in purchase_prediction.views:
-            if not isinstance(view, BatchView):
-                continue
-            online = OnlineView(store, store.get_feature_view(view.name))
-            if not views:
-                command.claim_redis(online.redis, store.project, settings)
-            written = materialize(online, settings.data_root, view, since, Console(stderr=True))
-            found: OnlineComparison = compare_online(
-                store, settings.data_root, view, sample=options.sample, most_examples=MOST_EXAMPLES
-            )
-            wrong += found.wrong
-            views[view.name] = {"written": written, **asdict(found), "wrong": found.wrong, "remedies": found.remedies}
-    except UnsupportedFormatError as error:
-        command.error(f"{error}: this command knows Redis only; use `feast materialize`")
-    except RedisError as error:
-        command.error(told(error))
-    except OSError as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    with command.telling(settings.data_root):
+        try:
+            for view in purchase_prediction.views:
+                if not isinstance(view, BatchView):
+                    continue
+                online = OnlineView(store, store.get_feature_view(view.name))
+                if not views:
+                    command.claim_redis(online.redis, store.project, settings)
+                written = materialize(online, settings.data_root, view, since, Console(stderr=True))
+                found: OnlineComparison = compare_online(
+                    store, settings.data_root, view, sample=options.sample, most_examples=MOST_EXAMPLES
+                )
+                wrong += found.wrong
+                views[view.name] = {
+                    "written": written,
+                    **asdict(found),
+                    "wrong": found.wrong,
+                    "remedies": found.remedies,
+                }
+        except UnsupportedFormatError as error:
+            command.error(f"{error}: this command knows Redis only; use `feast materialize`")
     report = {"since": since.isoformat(), "views": views, "holds": not wrong}
     report["seconds"] = round(time.monotonic() - start, 3)
     if options.json:

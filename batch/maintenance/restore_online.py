@@ -16,19 +16,18 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import polars as pl
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from batch.lock import BatchRunningError, only_batch_writer
+from batch.lock import only_batch_writer
 from feast_repo.commands import Command
 from feast_repo.declare.views import WindowedView, offline_columns
+from feast_repo.errors import UnavailableError
 from feast_repo.features import purchase_prediction
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import features_folder, progress_folder
-from feast_repo.stores.online.errors import told
 from feast_repo.stores.online.marker import begin_filling, end_filling, marker_key
 from feast_repo.stores.progress import ProgressRecord, announce_missing, confirm, confirmed_key, progress_key
 
@@ -96,6 +95,10 @@ def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineVie
     return sum(_write(online, view, rows, overwrites=True) for _, _, rows in newest_by_day(data_root, view))
 
 
+class OvertakenError(UnavailableError):
+    """Redis was emptied, or another restore began, while this one ran."""
+
+
 def restore(
     data_root: Path,
     view: WindowedView | BatchView,
@@ -109,7 +112,7 @@ def restore(
 
     Raises:
         redis.RedisError: Redis is away.
-        RuntimeError: Redis was emptied again meanwhile.
+        OvertakenError: Redis was emptied again meanwhile.
     """
     redis, marker = online.redis, marker_key(project, view.name)
     mine, written = begin_filling(redis, marker), 0
@@ -127,7 +130,7 @@ def restore(
     online.set_sentinel()
     if not end_filling(redis, marker, mine):
         message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"
-        raise RuntimeError(message)
+        raise OvertakenError(message)
     return written
 
 
@@ -158,22 +161,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written: dict[str, int] = {}
     store = command.feature_store()
     overwrites: bool = options.overwrite
-    try:
-        # A correction that a heal makes meanwhile would be undone.
-        with only_batch_writer(settings.data_root) if overwrites else nullcontext():
-            for view in purchase_prediction.views:
-                online = OnlineView(store, store.get_feature_view(view.name))
-                if not written:
-                    command.claim_redis(online.redis, store.project, settings)
-                written[view.name] = restore(
-                    settings.data_root, view, online, store.project, console, overwrites=overwrites
-                )
-    except UnsupportedFormatError as error:
-        command.error(f"{error}: this command knows Redis only; use `feast materialize`")
-    except RedisError as error:
-        command.error(told(error))
-    except (BatchRunningError, RuntimeError, OSError) as error:
-        command.error(str(error))
+    with command.telling(settings.data_root):
+        try:
+            # A correction that a heal makes meanwhile would be undone.
+            with only_batch_writer(settings.data_root) if overwrites else nullcontext():
+                for view in purchase_prediction.views:
+                    online = OnlineView(store, store.get_feature_view(view.name))
+                    if not written:
+                        command.claim_redis(online.redis, store.project, settings)
+                    written[view.name] = restore(
+                        settings.data_root, view, online, store.project, console, overwrites=overwrites
+                    )
+        except UnsupportedFormatError as error:
+            command.error(f"{error}: this command knows Redis only; use `feast materialize`")
     if options.json:
         sys.stdout.write(json.dumps({"written": written, "seconds": round(time.monotonic() - start, 3)}) + "\n")
     else:

@@ -16,21 +16,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-from redis.exceptions import RedisError
-
 from batch.parity.comparison import DEFAULT_EXAMPLES, Comparison
 from batch.parity.explanation import Truth
 from batch.parity.report import page
 from batch.parity.table import show
-from batch.recompute.archive import ArchiveError
 from batch.recompute.reaches import Reaches
 from batch.recompute.recomputation import add_arguments, opened, parsed, recompute, scope_of, track
 from batch.recompute.stored import stored_rows
 from batch.report_files import write_report
 from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.settings import StreamSettings
-from feast_repo.stores.online.errors import told
 
 if TYPE_CHECKING:
     import argparse
@@ -65,13 +60,10 @@ def _compare_online(options: argparse.Namespace, command: Command, settings: Str
     from batch.parity.online import compare_online  # noqa: PLC0415  (Feast takes seconds to import)
 
     store = command.feature_store()
-    try:
-        command.check_redis(store, settings)
-        return compare_online(
-            store, settings.data_root, settings.view, sample=options.sample, most_examples=options.examples
-        )
-    except RedisError as error:
-        command.error(told(error))
+    command.check_redis(store, settings)
+    return compare_online(
+        store, settings.data_root, settings.view, sample=options.sample, most_examples=options.examples
+    )
 
 
 def as_report(
@@ -125,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error("--sample says how many users --online compares: add --online")
     settings = command.settings(StreamSettings)
     comparison = Comparison(settings.view, options.mode or "as-seen", options.examples)
-    try:
+    with command.telling(settings.data_root):
         scope = scope_of(settings, options.start, options.end)
         if scope.reach.is_empty():
             command.error(f"{settings.data_root} has no progress record: run the stream first, or correct DATA_ROOT")
@@ -136,10 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = as_report(options, recomputation, comparison, online)
         stem = f"parity-{report['mode']}-{report['engine']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         files = write_report(settings.data_root / "reports", stem, report, page(comparison, report))
-    except (ArchiveError, OSError) as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
     if options.json:
         sys.stdout.write(json.dumps({**report, "files": [str(file) for file in files]}) + "\n")
     else:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from batch.lock import BatchRunningError, only_batch_writer
+from batch.lock import only_batch_writer
 from batch.quality import quarantine
 from batch.quality.candidate import MemoryCandidate
 from batch.quality.clicks import DAY, hours_of, row_frame, volume_frame
@@ -32,7 +32,6 @@ from batch.quality.gate import KEY, Gated, gate, newest_time, published, replay
 from batch.quality.report import broken_in_words, finding_rows, page
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, click_suite, volume_suite
 from batch.quality.validation import Batch, QualityError, validate
-from batch.recompute.archive import ArchiveError
 from batch.recompute.recomputation import scope_of
 from batch.recompute.stored import TIME, stored_rows
 from batch.report_files import write_report
@@ -252,19 +251,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stem = f"{options.action}-{now:%Y%m%dT%H%M%SZ}"
     folder = settings.data_root / "reports" / "quality"
     docs = folder / stem
-    try:
-        if options.action == "export":
-            return _export(options, settings.data_root)
-        report = _checked(options, settings, docs)
-        report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds")}
-        report["files"] += [str(file) for file in write_report(folder, stem, report, page(report))]
-        report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
-    except FileExistsError as error:
-        command.error(f"{error.filename} exists already: name another file")
-    except (ArchiveError, BatchRunningError, QualityError, OSError) as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
+    with command.telling(settings.data_root):
+        try:
+            if options.action == "export":
+                return _export(options, settings.data_root)
+            report = _checked(options, settings, docs)
+            report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds")}
+            report["files"] += [str(file) for file in write_report(folder, stem, report, page(report))]
+            report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
+        except FileExistsError as error:
+            command.error(f"{error.filename} exists already: name another file")
     if options.json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:

@@ -10,6 +10,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from feast_repo.errors import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -21,7 +23,7 @@ ROW = "row"
 MOST_EXAMPLES = 5
 
 
-class QualityError(Exception):
+class QualityError(RefusedError):
     """The rules can't be checked; the message names the remedy."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import polars as pl
 
 from feast_repo.declare.events import Timestamp
+from feast_repo.errors import RefusedError
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.tables import day
 
@@ -45,7 +46,7 @@ MOST_ROWS = 2_000_000
 """Records that are taken at once, unless one window has more: it bounds memory, and still keeps all cores busy."""
 
 
-class ArchiveError(Exception):
+class ArchiveError(RefusedError):
     """The archive can't be recomputed from; the message names the remedy."""
 
 

@@ -20,13 +20,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
 from redis.exceptions import RedisError
 from rich.table import Table
 
 from batch.history.importing import bring_in, reach_with
 from batch.history.rejects import rejects_file
-from batch.lock import BatchRunningError, only_batch_writer
+from batch.lock import only_batch_writer
 from batch.maintenance.restore_online import overwrite
 from batch.recompute.archive import ArchiveError
 from batch.recompute.filling import Filling
@@ -35,11 +34,12 @@ from batch.recompute.recomputation import add_arguments, complaint, opened, pars
 from batch.recompute.rows import in_two_partitions
 from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.settings import StreamSettings
-from feast_repo.stores.online.errors import told
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    import polars as pl
 
     from batch.recompute.archive import Engine, Mode, Scope
     from batch.recompute.recomputation import Recomputation
@@ -225,14 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error("--from brings events that no stream has seen: use --mode complete, or leave --mode out")
     settings = command.settings(StreamSettings)
     summary, start = Summary(options.engine, mode), time.monotonic()
-    try:
+    with command.telling(settings.data_root):
         status = _run(options, command, settings, summary)
-    except RedisError as error:
-        command.error(told(error))
-    except (ArchiveError, BatchRunningError, OSError) as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
     if status:
         return status
     summary.seconds = round(time.monotonic() - start, 3)

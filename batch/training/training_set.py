@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = command.settings(StreamSettings)
     path: Path = options.to or settings.data_root / "training" / f"{purchase_prediction.name}.parquet"
     start, console = time.monotonic(), Console(stderr=True)
-    try:
+    with command.telling(settings.data_root):
         progress = ProgressRecord(progress_folder(settings.data_root)).load()
         with console.status("reading events, labelling pairs"):
             pairs = labelled_pairs(settings.data_root, settings.view, progress, options.start, options.end)
@@ -198,10 +198,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             store = command.feature_store()
         rows, summary = build(store, pairs, options.features, console)
         publish(path, rows)
-    except OSError as error:
-        command.error(str(error))
-    except pl.exceptions.PolarsError as error:
-        command.error(f"a file below {settings.data_root} can't be read: {error}")
     summary.seconds = round(time.monotonic() - start, 3)
     for name, count in summary.arrived_later.items():
         if count > MANY * summary.rows:

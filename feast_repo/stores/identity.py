@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from feast_repo.errors import RefusedError
 from feast_repo.settings import FEATURE_REPO
 from feast_repo.stores.offline import disk
 from feast_repo.stores.offline.tables import progress_folder
@@ -35,7 +36,7 @@ UNKNOWN = "unknown"
 """What a broker that can't tell an id is put down with: librdkafka's own, and Kafka before 2.8."""
 
 
-class IdentityError(ValueError):
+class IdentityError(RefusedError, ValueError):
     """The file is damaged, or what it says isn't what is there; the message names the remedy."""
 
 

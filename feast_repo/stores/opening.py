@@ -13,6 +13,7 @@ from feast import FeatureStore, FeatureView
 from feast.errors import FeastError
 from sqlalchemy.exc import SQLAlchemyError
 
+from feast_repo.errors import RefusedError, UnavailableError
 from feast_repo.settings import FEATURE_REPO, StoreSettings
 from feast_repo.stores import identity, registry
 
@@ -26,11 +27,11 @@ ANSWER_WITHIN_S = 5.0
 """All tries together: what starts has told within 15 s, imports included, that the registry is away."""
 
 
-class RegistryMismatchError(Exception):
+class RegistryMismatchError(RefusedError):
     """The registry holds something else than the declarations; the message names the remedy."""
 
 
-class RegistryUnavailableError(Exception):
+class RegistryUnavailableError(UnavailableError):
     """The registry's database does not answer; the message names the remedy."""
 
 

@@ -109,7 +109,7 @@ def redis_is_emptied(scene: Scene) -> str:
 
 def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
     """FLUSHALL and a restore right after a push, when Parquet doesn't have the pushed rows yet."""
-    from batch.maintenance.restore_online import restore  # noqa: PLC0415  (Feast takes seconds to import)
+    from batch.maintenance.restore_online import OvertakenError, restore  # noqa: PLC0415  (Feast takes seconds to import)
     from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415
     from feast_repo.stores.opening import open_store  # noqa: PLC0415
 
@@ -121,7 +121,7 @@ def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
         raise DrillError(message)
     online.redis.flushall()
     written = 0
-    with contextlib.suppress(RuntimeError):  # the stream has noticed meanwhile, and begins to fill it itself
+    with contextlib.suppress(OvertakenError):  # the stream has noticed meanwhile, and begins to fill it itself
         written = restore(scene.data_root, features.user_click_features, online, store.project, Console(quiet=True))
     return f"restored {written} rows at once" if written else "refilled by the stream"
 

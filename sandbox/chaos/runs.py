@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feast_repo.errors import FeatureStoreError
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.stores.progress import ProgressRecord
 from sandbox.processes import LOOPBACK, free_port, wait_until
@@ -25,7 +26,7 @@ CURRENT_THREAD = "Current thread"
 CALM_CORES, CALM_FOR_S, CALM_WITHIN_S = 0.1, 3.0, 60.0
 
 
-class DrillError(Exception):
+class DrillError(FeatureStoreError):
     """A part did not do what it promises; the message says which and what it said."""
 
 

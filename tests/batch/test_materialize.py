@@ -77,6 +77,6 @@ def test_redis_away_is_told(
     del store
     publish_profiles(make_profiles(20, 1), NOW, StoreSettings().data_root)
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="75"):
         main([])
     assert "Redis does not answer" in capsys.readouterr().err

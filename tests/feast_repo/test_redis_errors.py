@@ -1,4 +1,4 @@
-"""What an error of Redis means, told by the words of its reply, through our own pipe and through redis-py."""
+"""What an error of Redis means, explained by the words of its reply, through our own pipe and through redis-py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError, TimeoutError as RedisTimeoutError
 
-from feast_repo.stores.online.errors import ClusterNodeError, can_pass, reply_error, told
+from feast_repo.errors import ExitCode
+from feast_repo.stores.online.errors import ClusterNodeError, can_pass, explained, reply_error
 from feast_repo.stores.online.store import connect
 from sandbox.processes import free_port
 from sandbox.redis_server import RedisServer
@@ -42,15 +43,17 @@ FINAL = [
 def test_answers_that_can_pass(text: str) -> None:
     for error in (reply_error(text), BaseParser.parse_error(text)):
         assert can_pass(error), repr(error)
-        assert "does not answer" in told(error)
+        assert "does not answer" in str(explained(error))
+        assert explained(error).exit_code == ExitCode.TRY_AGAIN
 
 
 @pytest.mark.parametrize(("text", "words"), FINAL)
 def test_answers_that_stay_are_told_with_the_remedy(text: str, words: str) -> None:
     for error in (reply_error(text), BaseParser.parse_error(text)):
         assert not can_pass(error), repr(error)
-        assert words in told(error)
-        assert "\n" not in told(error)
+        assert words in str(explained(error))
+        assert "\n" not in str(explained(error))
+        assert explained(error).exit_code == ExitCode.REFUSED
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("refused"), RedisTimeoutError("slow")])

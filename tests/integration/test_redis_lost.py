@@ -11,6 +11,7 @@ from redis import Redis
 
 from batch.maintenance import restore_online
 from feast_repo.declare.views import SERVED
+from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.online.marker import is_filled, marker_key, read_mark
@@ -109,5 +110,5 @@ def test_redis_that_is_away_is_told_in_one_line(stack: Stack) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == ExitCode.TRY_AGAIN, done.stderr
     assert "check REDIS_URL" in done.stderr.splitlines()[-1]

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feast_repo.errors import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
@@ -34,7 +36,7 @@ FIRST_S, LAST_S = (round(datetime(*day, tzinfo=UTC).timestamp()) for day in ((1,
 UNITS_IN_A_S = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 
-class ForeignFileError(ValueError):
+class ForeignFileError(RefusedError, ValueError):
     """A file can't be read; the message names the file, and the column and its type if it is only that."""
 
 

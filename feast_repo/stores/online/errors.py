@@ -20,6 +20,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from feast_repo.errors import FeatureStoreError, RefusedError, UnavailableError
+
 PASSING_REPLIES = frozenset(
     {"LOADING", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "OOM", "TRYAGAIN"}
 )
@@ -69,12 +71,12 @@ def can_pass(error: Exception) -> bool:
     return isinstance(error, _PASSING) or str(error).partition(" ")[0] in PASSING_REPLIES
 
 
-def told(error: RedisError) -> str:
-    """One line for people: what is wrong, and the remedy."""
+def explained(error: RedisError) -> FeatureStoreError:
+    """The same for people, in one line with the remedy; its exit code says whether trying again may help."""
     if isinstance(error, ClusterNodeError | AskError):
-        return str(ClusterNodeError())
+        return RefusedError(str(ClusterNodeError()))
     if isinstance(error, _REFUSED):
-        return f"Redis refuses us ({error}): correct REDIS_URL (its user and password)"
+        return RefusedError(f"Redis refuses us ({error}): correct REDIS_URL (its user and password)")
     if can_pass(error):
-        return f"Redis does not answer ({error}): check REDIS_URL, then run this again"
-    return f"Redis refuses a command ({error}): check REDIS_URL and the server's configuration"
+        return UnavailableError(f"Redis does not answer ({error}): check REDIS_URL, then run this again")
+    return RefusedError(f"Redis refuses a command ({error}): check REDIS_URL and the server's configuration")

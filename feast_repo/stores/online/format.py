@@ -18,6 +18,8 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from feast_repo.errors import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -35,7 +37,7 @@ ROWS_PER_PAYLOAD = 2_000
 """So many rows are made ready while the server works on those before."""
 
 
-class UnsupportedFormatError(Exception):
+class UnsupportedFormatError(RefusedError):
     """The installed Feast writes other bytes than these, or the view has something that isn't known here."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from feast_repo.addresses import shown
+from feast_repo.errors import RefusedError
 from feast_repo.features import purchase_prediction
 from feast_repo.stores.identity import data_id, load
 from feast_repo.stores.online.marker import SWAP_MARK, marker_key
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ForeignRedisError(ValueError):
+class ForeignRedisError(RefusedError, ValueError):
     """Redis holds the data of another DATA_ROOT; the message names the remedy."""
 
 

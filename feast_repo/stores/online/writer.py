@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from feast_repo.errors import FeatureStoreError
 from feast_repo.stores.online.pipe import exchange
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ NOBODY = 2**63 - 1
 """An id that no connection has."""
 
 
-class CannotEndError(Exception):
+class CannotEndError(FeatureStoreError):
     """The server doesn't let this user end connections, or a proxy stands before it: rows need another guard."""
 
 
