@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError, RedisError, TimeoutError as RedisTimeoutError
 
+from feast_repo.stores.internals import transport_of
 from feast_repo.stores.online.errors import reply_error
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class RedisConnection:
         except OSError as error:
             message = f"the connection broke: {error}"
             raise RedisConnectionError(message) from error
-        transport = connection._writer.transport  # noqa: SLF001  (see the module)
+        transport = transport_of(connection)
         replies = _Replies(transport, self._timeout_s)
         transport.set_protocol(replies)
         self._connection, self._replies = connection, replies

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from feast_repo.declare.views import BatchView, WindowedView
 
+CHECKED_ON = {"scikit-learn": "1.9.1"}
+"""Its trees, which have no public name."""
 HOLDOUT = 0.2
 LEAST_ROWS = 200
 SAME = 1e-4

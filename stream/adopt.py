@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from redis.exceptions import RedisError
 
 from feast_repo.addresses import shown
@@ -29,7 +29,7 @@ from feast_repo.stores.offline.tables import (
 from feast_repo.stores.online import owner as redis_identity
 from feast_repo.stores.progress import ProgressRecord
 from stream import origin
-from stream.kafka import METADATA_TIMEOUT_S, KafkaUnavailableError, client_config
+from stream.kafka import METADATA_TIMEOUT_S, PARTITION_EOF, KafkaUnavailableError, client_config
 from stream.source import within_calendar
 from stream.topic import Topic
 
@@ -230,6 +230,6 @@ def _is_end(message: Message) -> bool:
         KafkaException: it is an error.
     """
     error = message.error()
-    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name)
+    if error is not None and error.code() != PARTITION_EOF:
         raise KafkaException(error)
     return error is not None

@@ -23,7 +23,7 @@ from confluent_kafka import (
 
 from feast_repo.codec.decoding import MESSAGES_AT_ONCE, RawBatch
 from stream import availability
-from stream.kafka import METADATA_TIMEOUT_S, client_config
+from stream.kafka import ALL_BROKERS_DOWN, AUTO_OFFSET_RESET, METADATA_TIMEOUT_S, PARTITION_EOF, client_config
 from stream.start_checks import first_process
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, str | int | bool] = {
 
 # All else passes: librdkafka reconnects and asks again by itself.
 _FINAL = {
-    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001  (librdkafka's public names)
+    AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -208,7 +208,7 @@ class WorkerConsumer:
             error = message.error()
             if error is None:
                 good.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name for it)
+            elif error.code() == PARTITION_EOF:
                 arrived.end = message.offset()
             elif error.fatal() or error.code() in _FINAL:
                 arrived.failure = error
@@ -260,7 +260,7 @@ class WorkerConsumer:
 
     def _on_error(self, error: KafkaError) -> None:
         """Called while polling. librdkafka connects again by itself, so this is only told."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (librdkafka's public name)
+        if error.code() == ALL_BROKERS_DOWN:
             availability.kafka.is_away(self, error.str(), "waiting")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from feast_repo.errors import ExitCode, UnavailableError
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from feast_repo.settings import StreamSettings
 
 METADATA_TIMEOUT_S = 5.0
+CHECKED_ON = {"confluent-kafka": "2.16.1"}
+# librdkafka's public names, which begin with an underscore.
+ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
+AUTO_OFFSET_RESET = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+PARTITION_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001
 
 
 class KafkaUnavailableError(UnavailableError):

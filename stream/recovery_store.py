@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = "part-*.sqlite3*"  # with SQLite's own files beside them
+CHECKED_ON = {"bytewax": "0.21.1"}
+"""Its recovery tables, which are no public format."""
 PART_COUNT = 1
 """Bytewax writes an epoch's state of all workers; it is small, and one file is complete or not there."""
 

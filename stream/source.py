@@ -24,6 +24,7 @@ from feast_repo.stores.progress import ProgressRecord
 from stream import availability, metrics
 from stream.archive_tail import ArchiveTail
 from stream.consumer import WorkerConsumer
+from stream.kafka import AUTO_OFFSET_RESET
 from stream.lock import bytewax_arguments
 from stream.stopping import fail, refuse, stop_requested
 from stream.topic_watch import TopicWatch
@@ -176,7 +177,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def _why_it_ends(self, error: KafkaError) -> str:
         """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""
         remedy = "mend that, then start again"
-        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+        if error.code() in {AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             remedy = (
                 "Kafka has deleted it (retention): raise the topic's retention, and go on with another DATA_ROOT and a "
                 "new recovery directory"

@@ -75,6 +75,8 @@ LOCAL = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
 }
+CHECKED_ON = {"pyspark": "4.3.0"}
+"""Its listing of folders, which has no public name."""
 FILE_IS_GONE = ("FileNotFound", "FILE_NOT_EXIST", "PATH_NOT_FOUND")
 """What the text of an error says; its type depends on the step that found out."""
 

@@ -14,6 +14,7 @@ from feast.data_source import PushMode
 from feast.errors import PushSourceNotFoundException
 
 from feast_repo.declare.views import SERVED
+from feast_repo.stores.internals import views_of
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.source_columns import is_ours, stored_columns
 from feast_repo.stores.offline.source_reader import source_folder
@@ -54,7 +55,7 @@ class Pusher:
         self._push_source = push_source
         try:
             # Feast's own resolution: a push here and a push through Feast must reach the same views.
-            views = store._fvs_for_push_source_or_raise(push_source, allow_cache=False)  # noqa: SLF001
+            views = views_of(store, push_source)
         except PushSourceNotFoundException as error:
             message = f"no feature view has push source {push_source!r}: declare one, then run `feast apply`"
             raise LookupError(message) from error

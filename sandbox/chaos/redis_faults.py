@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from redis import Redis
 
 from feast_repo import features
+from feast_repo.stores.internals import online_store
 from sandbox.chaos.runs import PATIENCE_S, DrillError
 from sandbox.chaos.scene import FILLED, LOST
 from sandbox.checks import online_equals_offline
@@ -94,7 +95,7 @@ def redis_is_torn_down(scene: Scene) -> str:
     """`feast teardown` deletes all rows, and none of the stream's marks."""
     store = _opened()
     told, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))
-    online = store._get_provider().online_store  # noqa: SLF001  (what the command does, without the registry's part)
+    online = online_store(store)  # what the command does, without the registry's part
     online.teardown(store.config, store.list_feature_views(), store.list_entities())
     scene.runs.wait_to_say(LOST, more_than=told)
     scene.runs.wait_to_say(FILLED, more_than=filled)

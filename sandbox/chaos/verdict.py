@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from feast_repo.stores.offline.tables import dead_letters_folder, event_columns, events_folder
 from sandbox.checks import newest_rows, online_rows, rows_of
 from sandbox.oracle import compare
-from stream.kafka import client_config, topic_partitions
+from stream.kafka import PARTITION_EOF, client_config, topic_partitions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def produced(settings: StreamSettings) -> pl.DataFrame:
             if error is None:
                 at = message.timestamp()[1]
                 rows.append((message.partition(), message.offset(), at, message.value() or b""))
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (librdkafka's public name)
+            elif error.code() == PARTITION_EOF:
                 open_partitions.discard(message.partition())
             else:
                 raise KafkaException(error)

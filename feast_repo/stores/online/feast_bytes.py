@@ -11,6 +11,7 @@ from feast.infra.provider import get_provider
 from redis.connection import Connection
 
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.stores.internals import answer_with, write_with
 from feast_repo.stores.online.format import UnsupportedFormatError
 from feast_repo.stores.online.store import Recorder
 
@@ -36,8 +37,8 @@ SAMPLES: dict[str, list[Any]] = {
 def feast_commands(config: RepoConfig, view: FeatureView, rows: pl.DataFrame) -> bytes:
     """The write commands of `FeatureStore.push`, as they go over the wire; no server is needed."""
     recorder, provider, online_store = Recorder(), get_provider(config), RedisOnlineStore()
-    online_store._client = recorder  # noqa: SLF001  (where Feast asks for its client)
-    provider._online_store = online_store  # noqa: SLF001  (where Feast asks for its store)
+    answer_with(online_store, recorder)
+    write_with(provider, online_store)
     provider.ingest_df(view, rows.to_pandas())
     return b"".join(Connection().pack_commands(recorder.commands()))
 

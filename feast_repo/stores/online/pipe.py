@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError, RedisError, TimeoutError as RedisTimeoutError
 
+from feast_repo.stores.internals import socket_of
 from feast_repo.stores.online.errors import reply_error
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ def exchange(connection: Any, payloads: Iterable[tuple[bytes, int]]) -> list[Any
 
 def _read(connection: Any, reader: hiredis.Reader, count: int) -> list[Any]:
     replies: list[Any] = []
+    socket = socket_of(connection)
     try:
         while len(replies) < count:
             reply = reader.gets()
             if reply is False:  # more bytes are needed
-                if not (data := connection._sock.recv(CHUNK_BYTES)):  # noqa: SLF001  (see the module)
+                if not (data := socket.recv(CHUNK_BYTES)):
                     message = "the server closed the connection"
                     raise RedisConnectionError(message)
                 reader.feed(data)

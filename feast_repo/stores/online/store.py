@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from feast_repo.settings import StoreSettings
 from feast_repo.stores import registry
+from feast_repo.stores.internals import answer_with, parse_connection_string
 from feast_repo.stores.online.errors import ClusterNodeError
 from feast_repo.stores.online.features import settle
 from feast_repo.stores.online.format import decode_time
@@ -113,7 +114,7 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
         """The server's URL, and further options of redis-py."""
         if "connection_string" not in self.model_fields_set:
             return StoreSettings().redis_url, {}
-        (node, *_), options = RedisOnlineStore._parse_connection_string(self.connection_string)  # noqa: SLF001  (Feast's form)
+        (node, *_), options = parse_connection_string(RedisOnlineStore, self.connection_string)
         scheme = "rediss" if options.pop("ssl", False) else "redis"
         secrets = {name: str(options.pop(name)) for name in ("username", "password") if name in options}
         return f"{scheme}://{node['host']}:{node.get('port', 6379)}/{options.pop('db', 0)}", secrets | options
@@ -207,7 +208,7 @@ class RedisUrlOnlineStore(RedisOnlineStore):
             super().online_write_batch(config, table, data, progress)
             return
         feast, recorder = RedisOnlineStore(), Recorder()
-        feast._client = recorder  # noqa: SLF001  (where Feast asks for its client)
+        answer_with(feast, recorder)
         feast.online_write_batch(config, table, data, progress)
         _write_newer(self._get_client(online), dict(recorder.rows))  # an entity's later rows are newer
 

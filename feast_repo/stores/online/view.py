@@ -11,6 +11,7 @@ import polars as pl
 from feast import FeatureView
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from feast_repo.stores.internals import redis_client
 from feast_repo.stores.online.feast_bytes import compare_with_feast
 from feast_repo.stores.online.features import settle
 from feast_repo.stores.online.format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feast import FeatureStore
-    from redis import Redis
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,7 @@ class OnlineView:
         self._project, self.name = store.project, view.name
         self._features = [field.name for field in view.features]
         # The store's own connection pool.
-        provider = store._get_provider()  # noqa: SLF001
-        self.redis: Redis = provider.online_store._get_client(store.config.online_store)  # noqa: SLF001
+        self.redis = redis_client(store)
         self._connections = WriteConnections(self.redis, writer)
         self._guarded_by_server = False
 

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from redis.exceptions import NoPermissionError, ResponseError
 
 from feast_repo.errors import FeatureStoreError
+from feast_repo.stores.internals import socket_of
 from feast_repo.stores.online.pipe import exchange
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class WriteConnections:
                 self._given_up.pop()
 
     def _place_of(self, connection: Any) -> _Place:
-        socket = connection._sock  # noqa: SLF001  (it changes when the connection is made anew)
+        socket = socket_of(connection)
         known = self._places.get(connection)
         if known is not None and known[0] is socket:
             return known[1]
