@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,15 +13,15 @@ import pytest
 from batch.training.labels import LABEL, TIME
 from simulation.profiles import make_profiles
 from simulation.training_rows import training_rows
+from tests.commands import main_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 COMMANDS = {
     "history": ("batch.backfill", "--partitions", "2", "--from"),
-    "profiles": ("batch.quality.__main__", "profiles", "--input"),
-    "mended": ("batch.quality.__main__", "replay"),
+    "profiles": ("batch.quality", "profiles", "--input"),
+    "mended": ("batch.quality", "replay"),
     "training": ("serving.train", "--training-set"),
     "letters": ("stream.dead_letters", "replay"),
 }
@@ -44,7 +43,7 @@ GARBAGE = {
 def refused(capsys: pytest.CaptureFixture[str], module: str, *arguments: str) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
-        import_module(module).main(arguments)
+        main_of(module)(arguments)
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
@@ -80,8 +79,7 @@ def test_profiles_with_a_fixed_offset(tmp_path: Path, capsys: pytest.CaptureFixt
     rows, now = make_profiles(40, 2), datetime.now(UTC).replace(microsecond=0)
     times = pa.array([now] * len(rows), pa.timestamp("us", "+05:30"))
     path = with_time(rows, times, tmp_path / "profiles.parquet")
-    quality: Callable[..., int] = import_module("batch.quality").main
-    assert quality(["profiles", "--input", str(path)]) == 0
+    assert main_of("batch.quality")(["profiles", "--input", str(path)]) == 0
     beyond = pa.array([2**62] * len(rows), pa.timestamp("us", "+05:30"))
     said = refused(capsys, *COMMANDS["profiles"], str(with_time(rows, beyond, path)))
     assert "'event_timestamp' has a time that is not within the years 1 to 9999" in said

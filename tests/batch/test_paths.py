@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from stream.archive_tail import ArchiveTail
 from stream.log_table import LogTable
 from stream.recovery_store import RecoveryStore
 from tests.batch.archives import NOW_MS, clicks, stream
+from tests.commands import main_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def command(module: str, *arguments: str | Path, status: int = 0) -> str:
         capsys.readouterr()
         try:
-            found = import_module(module).main([str(argument) for argument in arguments])
+            found: object = main_of(module)([str(argument) for argument in arguments])
         except SystemExit as stopped:
             found = stopped.code
         told = capsys.readouterr()
