@@ -14,7 +14,7 @@ from sandbox.processes import RequestError, SandboxError
 from sandbox.redis_server import redis_answers
 from sandbox.registry import apply_registry, registry_answers
 from sandbox.stack import Sandbox
-from sandbox.state import Part, State, forget, load, save, settings_root, without_password
+from sandbox.state import StackPart, State, forget, load, save, settings_root, without_password
 from sandbox.topics import (
     broker_answers,
     check_retention,
@@ -76,7 +76,7 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
             }
             apply_registry(environment)
             own = registry_url == sandbox.registry_url
-            registry = Part("registry", "sqlite" if own else "yours", registry_url, "Feast's registry")
+            registry = StackPart("registry", "sqlite" if own else "yours", registry_url, "Feast's registry")
             state = State((parts["kafka"], parts["redis"], registry), environment)
             save(root, state)
         except BaseException:  # an interrupt too must not leave half a sandbox
@@ -86,7 +86,7 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
     return state
 
 
-def down(root: Path) -> list[Part]:
+def down(root: Path) -> list[StackPart]:
     """End the processes that `up` started and that still run; returns their parts. Harmless when nothing is up."""
     if not (root / "sandbox").is_dir():
         return []
@@ -132,7 +132,7 @@ def notes(root: Path, settings: SandboxSettings, state: State) -> list[str]:
     ]
 
 
-def _present(settings: SandboxSettings) -> dict[str, Part]:
+def _present(settings: SandboxSettings) -> dict[str, StackPart]:
     """The parts that are not to be started: named by the environment, or up already."""
     known = load(settings.data_root)
     present = {}
@@ -142,7 +142,7 @@ def _present(settings: SandboxSettings) -> dict[str, Part]:
         if ours is not None and (ours.process is None or named not in {None, "", ours.url}):
             ours = None  # not a process of ours, or the user wants another server now
         if named and (ours is None or named != ours.url):
-            part = Part(role, "yours", named, f"yours, from {variable}")
+            part = StackPart(role, "yours", named, f"yours, from {variable}")
             if not _answers(settings, part):
                 message = f"nothing answers at {without_password(named)}; start it, or unset {variable}"
                 raise SandboxError(message)
@@ -155,7 +155,7 @@ def _present(settings: SandboxSettings) -> dict[str, Part]:
     return present
 
 
-def _answers(settings: SandboxSettings, part: Part) -> bool:
+def _answers(settings: SandboxSettings, part: StackPart) -> bool:
     match part.role:
         case "kafka":
             return broker_answers(_config(settings, part), timeout_s=5)
@@ -165,12 +165,12 @@ def _answers(settings: SandboxSettings, part: Part) -> bool:
             return registry_answers(part.url)
 
 
-def _config(settings: SandboxSettings, kafka: Part) -> ClientConfig:
+def _config(settings: SandboxSettings, kafka: StackPart) -> ClientConfig:
     """Client properties: for the user's own broker with what KAFKA_PROPERTIES_FILE adds."""
     return {**(client_config(settings) if kafka.kind == "yours" else {}), "bootstrap.servers": kafka.url}
 
 
-def _ensure_topic(settings: SandboxSettings, kafka: Part, partitions: int | None) -> None:
+def _ensure_topic(settings: SandboxSettings, kafka: StackPart, partitions: int | None) -> None:
     """Create the topic if it is not there; one that is there must have the partitions that were asked for."""
     topic = settings.kafka_topic
     config = _config(settings, kafka)
@@ -183,7 +183,7 @@ def _ensure_topic(settings: SandboxSettings, kafka: Part, partitions: int | None
         create_topic(config, topic, partitions or apache_kafka.DEFAULT_PARTITIONS)
 
 
-def _processes(root: Path) -> list[Part]:
+def _processes(root: Path) -> list[StackPart]:
     """The parts whose processes we started and that still run."""
     state = load(root)
     parts = state.parts if state is not None else ()

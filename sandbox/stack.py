@@ -17,7 +17,7 @@ from sandbox.embedded_kafka import EmbeddedKafka
 from sandbox.kafka_jars import apache_available
 from sandbox.processes import Guard, free_port
 from sandbox.redis_server import RedisServer
-from sandbox.state import Part
+from sandbox.state import StackPart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,10 +121,10 @@ class Sandbox:
         self._guard.release()
         self._guard.close()
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[StackPart]:
         """The servers that were started here."""
         return [
-            Part(
+            StackPart(
                 role=server.role,
                 kind=server.kind,
                 url=server.url,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
+class StackPart:
     """One part of a sandbox: where it answers, and the process if we started one."""
 
     role: str  # kafka, redis
@@ -49,10 +49,10 @@ class Part:
 class State:
     """A sandbox that is up, or was when its state was written."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[StackPart, ...]
     environment: dict[str, str]
 
-    def part(self, role: str) -> Part | None:
+    def part(self, role: str) -> StackPart | None:
         """The part with this role."""
         return next((part for part in self.parts if part.role == role), None)
 
@@ -66,7 +66,7 @@ def load(data_root: Path) -> State | None:
     """The state, None if no sandbox was started here (or what is there is no state of ours)."""
     try:
         found = json.loads(state_file(data_root).read_text())
-        return State(tuple(Part(**part) for part in found["parts"]), dict(found["environment"]))
+        return State(tuple(StackPart(**part) for part in found["parts"]), dict(found["environment"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

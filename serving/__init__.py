@@ -1,7 +1,17 @@
-"""Purchase predictions from online features: reader, model, HTTP service, command."""
+"""Predictions from online features: reader, model, HTTP service, commands.
+
+In: rows in Redis, and a training set. Out: features with age and status, predictions.
+Guarantee: a model sees the values that it was trained on; a row that is too old is never served as fresh.
+"""
 
 from __future__ import annotations
+
+import os
 
 from feast_repo.signals import end_commands_in_one_line
 
 end_commands_in_one_line()
+
+# Frames are small, as in `stream`.
+# Polars reads this when it is first used.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")

@@ -51,7 +51,7 @@ def open_service(command: Command, settings: ServingSettings) -> Service:
         command.error(str(error))
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn's, whose event loop takes signals for itself: it tells what bounds the time until the process ends."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def server_of(app: App) -> Server:
+def server_of(app: App) -> HttpServer:
     """The HTTP server around the application."""
     config = uvicorn.Config(
         app,
@@ -76,7 +76,7 @@ def server_of(app: App) -> Server:
         timeout_graceful_shutdown=SHUTDOWN_S,
         ws="none",
     )
-    return Server(config)
+    return HttpServer(config)
 
 
 def _allow_connections() -> None:

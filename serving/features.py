@@ -45,7 +45,7 @@ def _categories(column: pl.Series) -> tuple[str, ...]:
     return tuple(counts[column.name])
 
 
-class Encoder:
+class FeatureEncoder:
     """Makes matrices. A category that training did not see is -1, null is NaN."""
 
     def __init__(self, features: Sequence[InputFeature]) -> None:

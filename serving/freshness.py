@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from serving.schema import ServedView
 
 
-class Judge:
+class Freshness:
     """Judges the rows of one view."""
 
     def __init__(self, view: ServedView) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from feast_repo.errors import RefusedError
-from serving.features import Encoder, InputFeature
+from serving.features import FeatureEncoder, InputFeature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Model:
     """A model that predicts. Threads may share it."""
 
     def __init__(self, card: ModelCard, onnx: bytes) -> None:
-        self.card, self.encoder = card, Encoder(card.features)
+        self.card, self.encoder = card, FeatureEncoder(card.features)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # a row takes microseconds: threads cost more
         try:

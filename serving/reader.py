@@ -22,7 +22,7 @@ from feast_repo.stores.online.pipe import ask
 from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig, connect
 from feast_repo.stores.progress import ProgressRecord
 from serving.errors import OnlineStoreError
-from serving.freshness import Judge
+from serving.freshness import Freshness
 from serving.messages import UserFeatures
 from serving.redis_connection import RedisConnection
 from serving.redis_rows import RedisRows
@@ -148,7 +148,7 @@ class FeastReader:
         closed_end, now_ms = min(ends, default=None), time.time() * 1000
         rows = [UserFeatures(user, {}) for user in users]
         for view in schema.views:
-            judge, columns = Judge(view), [values[f"{view.name}__{name}"] for name in view.types]
+            judge, columns = Freshness(view), [values[f"{view.name}__{name}"] for name in view.types]
             times = response.proto.results[names.index(f"{view.name}__{next(iter(view.types))}")].event_timestamps
             for number, row in enumerate(rows):
                 # Feast tells 1970 for an entity that it has nothing of.

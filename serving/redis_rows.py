@@ -26,7 +26,7 @@ from feast_repo.stores.online.format import (
     decode_time,
     value_tag,
 )
-from serving.freshness import Judge
+from serving.freshness import Freshness
 from serving.messages import UserFeatures
 
 if TYPE_CHECKING:
@@ -113,12 +113,12 @@ class RedisRows:
         self._head = head[:-4]  # the id's length as 32 bits
         self._length = struct.Struct("<I").pack
         fields: list[bytes] = []
-        self._views: list[tuple[str, Judge, int, int, list[Decode]]] = []
+        self._views: list[tuple[str, Freshness, int, int, list[Decode]]] = []
         for view in schema.views:
             start = len(fields)
             fields += [_mmh3(f"{view.name}:{name}") for name in view.types]
             decoders = [_decoder(feast_type) for feast_type in view.types.values()]
-            self._views.append((view.name, Judge(view), start, len(fields), decoders))
+            self._views.append((view.name, Freshness(view), start, len(fields), decoders))
             fields.append(f"_ts:{view.name}".encode())
         self._command = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
         self._fields = b"".join(map(argument, fields))

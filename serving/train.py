@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from batch.report_files import write_report
-from batch.training.labels import LABEL, TIME
+from batch.training.labels import LABEL
 from feast_repo.commands import Command, integer
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import offline_columns
+from feast_repo.declare.views import EVENT_TIME, offline_columns
 from feast_repo.stores.offline.foreign import read_foreign
 from serving.model import ModelError, ModelFolder
 from serving.settings import ServingSettings
@@ -56,7 +56,7 @@ def _served_before(models: ModelFolder, columns: Sequence[str]) -> tuple[Model |
 
 def _training_rows(settings: ServingSettings, source: Path) -> pl.DataFrame:
     """The training set, with the columns and types that `batch.training_set` gives it; it may be of another maker."""
-    columns = {LABEL: pl.Boolean(), TIME: UTC_MICROSECONDS}
+    columns = {LABEL: pl.Boolean(), EVENT_TIME: UTC_MICROSECONDS}
     for view in settings.views:
         columns |= {name: dtype for name, dtype in offline_columns(view).items() if name in view.features}
     rows = read_foreign(source, columns)

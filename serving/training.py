@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from batch.training.labels import HORIZON, LABEL, TIME
+from batch.training.labels import HORIZON, LABEL
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.errors import RefusedError
-from serving.features import Encoder, input_features
+from serving.features import FeatureEncoder, input_features
 from serving.model import INPUT, Model, ModelCard
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ def split_by_time(rows: pl.DataFrame) -> Split:
     Raises:
         TrainingError: too few rows, or only one label, on one side.
     """
-    rows = rows.sort(TIME)
+    rows = rows.sort(EVENT_TIME)
     if len(rows) < LEAST_ROWS:
         message = f"{len(rows)} rows are too few to train from: let the stream run longer"
         raise TrainingError(message)
-    first = rows[TIME][int(len(rows) * (1 - HOLDOUT))]
-    split = Split(rows.filter(pl.col(TIME) < first - HORIZON), rows.filter(pl.col(TIME) >= first))
+    first = rows[EVENT_TIME][int(len(rows) * (1 - HOLDOUT))]
+    split = Split(rows.filter(pl.col(EVENT_TIME) < first - HORIZON), rows.filter(pl.col(EVENT_TIME) >= first))
     for name, part in (("to train from", split.train), ("held out", split.holdout)):
         if part[LABEL].n_unique() < 2:  # noqa: PLR2004  (both labels)
             message = (
@@ -96,7 +97,7 @@ def train(
         message = f"none of the {len(split.train)} rows to train from has a value of any feature"
         raise TrainingError(message)
     read = {(one.view, one.name) for one in features}
-    encoder = Encoder(features)
+    encoder = FeatureEncoder(features)
     matrix = encoder.trained(split.train)
     # scikit-learn refuses a column without any value, as of a feature that is new; a constant one teaches as little.
     matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
@@ -119,11 +120,11 @@ def train(
         ),
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training_rows=len(split.train),
-        training_start=split.train[TIME][0].isoformat(),
-        training_end=split.train[TIME][-1].isoformat(),
+        training_start=split.train[EVENT_TIME][0].isoformat(),
+        training_end=split.train[EVENT_TIME][-1].isoformat(),
         holdout_rows=len(split.holdout),
-        holdout_start=split.holdout[TIME][0].isoformat(),
-        holdout_end=split.holdout[TIME][-1].isoformat(),
+        holdout_start=split.holdout[EVENT_TIME][0].isoformat(),
+        holdout_end=split.holdout[EVENT_TIME][-1].isoformat(),
         data_hash=data_hash,
         seed=seed,
         metrics=metrics(truth, classifier.predict_proba(held)[:, 1]),

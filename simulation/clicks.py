@@ -19,7 +19,7 @@ import polars as pl
 
 from feast_repo.errors import RefusedError
 from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS, make_profiles
-from simulation.records import FIRST_FLAW, FLAWS, Encoder, heartbeats
+from simulation.records import FIRST_FLAW, FLAWS, EventEncoder, heartbeats
 from simulation.sessions import USUAL, browse
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
     Memory: a block, the sessions that go on at once, and a few integers for each record that is under way.
     """
     profiles = make_profiles(simulation.traffic.users, simulation.traffic.seed)
-    encoder = Encoder(simulation.run, profiles["user_id"])
+    encoder = EventEncoder(simulation.run, profiles["user_id"])
     traffic = simulation.traffic
     steps = browse(profiles, steps_per_second=1000 / simulation.interval_ms, seed=traffic.seed, drift=traffic.drift)
     under_way = pl.DataFrame()

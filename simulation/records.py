@@ -31,7 +31,7 @@ malformed record, whose fields are null.
 """
 
 
-class Encoder:
+class EventEncoder:
     """Numbers to records. The strings that repeat are made once."""
 
     def __init__(self, run: str, user_ids: pl.Series) -> None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from batch.training.labels import LABEL, TIME
+from batch.training.labels import LABEL
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import EVENT_TIME
 
 UNTOLD_BELOW = 25
 """Age of those whose age is not known."""
@@ -18,11 +19,14 @@ def training_rows(rows: int = 4_000, seed: int = 1) -> pl.DataFrame:
     """Rows in which those who look at much buy more."""
     chance = np.random.default_rng(seed)
     start = datetime(2026, 1, 1, tzinfo=UTC)
+    [start + timedelta(seconds=10 * number) for number in range(rows)]
     views = chance.integers(0, 30, rows)
     return pl.DataFrame(
         {
             "user_id": [f"user_{number:06d}" for number in chance.integers(1, 500, rows)],
-            TIME: pl.Series([start + timedelta(seconds=10 * number) for number in range(rows)], dtype=UTC_MICROSECONDS),
+            EVENT_TIME: pl.Series(
+                [start + timedelta(seconds=10 * number) for number in range(rows)], dtype=UTC_MICROSECONDS
+            ),
             LABEL: chance.random(rows) < (views + 2) / 40,
             "click_count": chance.integers(0, 30, rows),
             "view_count": views,

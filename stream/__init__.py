@@ -1,4 +1,8 @@
-"""Clicks to features: decoding, the window engine, the Kafka source, the sinks and the dataflow."""
+"""The dataflow: events from Kafka to features in Redis and Parquet.
+
+In: messages of a topic, partition by partition. Out: rows of closed windows, the archive, late records, dead letters.
+Guarantee: exactly-once in the stores, through crashes and restarts; what is stored is a pure function of the log.
+"""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from feast_repo.stores.progress import Progress, ProgressRecord
     from stream.epoch import Epoch, Outcome
-    from stream.sinks import Features, Logs, Online
+    from stream.sinks import FeatureFiles, Logs, Online
     from stream.windows import ClosedWindow
 
 
 class Commit:
     """Commits epochs of one part of the stores, and knows what is committed."""
 
-    def __init__(self, record: ProgressRecord, logs: Logs, features: Features, online: Online) -> None:
+    def __init__(self, record: ProgressRecord, logs: Logs, features: FeatureFiles, online: Online) -> None:
         self._record = record
         self._logs = logs
         self._features = features

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
+from feast_repo.declare.panes import AFTER, PANE, WINDOW
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from feast_repo.declare.views import WindowedView
 
 Index = TypeVar("Index", int, pl.Expr)
-
-PANE, AFTER, WINDOW = "#pane", "#after", "#window"
-"""Columns with indices: of a pane (its start divided by the slide), of the window after which a row counts, of a window
-(its end divided by the slide). No event field or feature has such a name."""
 
 FLUSH_ROWS = 65_536
 """Rows that wait before they are aggregated: one large group-by costs far less than many small ones."""

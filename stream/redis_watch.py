@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis.exceptions import NoPermissionError, ResponseError
 
-from feast_repo.declare.views import offline_columns
+from feast_repo.declare.views import EVENT_TIME, offline_columns
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import features_folder
@@ -37,7 +37,6 @@ WITNESSES = 100
 times of 100."""
 FILES = 20
 """Files that the first ones are taken from."""
-TIME = "event_timestamp"
 EMPTIED = "Redis was emptied"
 
 
@@ -90,7 +89,7 @@ class RedisWatch:
         self._token = token
         pushed = rows.select(self._witnesses.columns)
         both = pl.concat([_some(self._witnesses, WITNESSES // 2), _some(pushed, WITNESSES // 2)])
-        self._witnesses = both.sort(TIME).unique(self._view.entity.join_key, keep="last")
+        self._witnesses = both.sort(EVENT_TIME).unique(self._view.entity.join_key, keep="last")
 
     def confirm(self, progress: Sequence[Progress]) -> None:
         """Leave in Redis how far its rows go, before the progress record says so.
@@ -186,7 +185,7 @@ def new_token() -> bytes:
 
 def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
     """Some rows of the last two days: Redis had acknowledged them before they were written."""
-    columns = [view.entity.join_key, TIME]
+    columns = [view.entity.join_key, EVENT_TIME]
 
     def read() -> list[pl.DataFrame]:
         folders = day_folders(features_folder(data_root, view.name))[-2:]
@@ -199,7 +198,7 @@ def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
 
 def _none(view: WindowedView) -> pl.DataFrame:
     columns = offline_columns(view)
-    return pl.DataFrame(schema={name: columns[name] for name in (view.entity.join_key, TIME)})
+    return pl.DataFrame(schema={name: columns[name] for name in (view.entity.join_key, EVENT_TIME)})
 
 
 def _some(rows: pl.DataFrame, count: int) -> pl.DataFrame:

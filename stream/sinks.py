@@ -88,7 +88,7 @@ class Logs:
         self._thread.close()
 
 
-class Features:
+class FeatureFiles:
     """The files of closed windows. A file is named after its window, so a replay overwrites the same features."""
 
     def __init__(self, pusher: Pusher) -> None:

@@ -37,7 +37,7 @@ from stream.redis_watch import RedisWatch
 from stream.refill import Refill
 from stream.routing import partition_of
 from stream.run_report import RunReport
-from stream.sinks import Features, Logs, Online
+from stream.sinks import FeatureFiles, Logs, Online
 from stream.start_checks import look_at_redis
 from stream.steps import parts
 from stream.stopping import refuse
@@ -155,7 +155,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
             watch, stored = RedisWatch(pusher.redis, pusher.online[0], pusher.project, view, name), record.load()
             hold_for_redis(lambda: watch.begin(record, stored, root))
         self._logs = Logs(root, view)
-        self._features = Features(pusher)
+        self._features = FeatureFiles(pusher)
         self._online = Online(pusher, watch, emptied, refill)
         self._commit = Commit(record, self._logs, self._features, self._online)
         self._epoch = Epoch(view.panes_per_window)

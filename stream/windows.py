@@ -26,8 +26,9 @@ import polars as pl
 
 from feast_repo.declare.arrival import MOST_AHEAD_MS
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.panes import AFTER, PANE
 from feast_repo.errors import RefusedError
-from stream.panes import AFTER, PANE, Panes
+from stream.panes import Panes
 from stream.seen_ids import HASHING, SeenIds, ids_of
 
 if TYPE_CHECKING:

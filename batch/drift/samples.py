@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.recompute.archive import days_of, files_of
-from batch.recompute.stored import CREATED, TIME, effective, stored_rows
-from feast_repo.declare.views import WindowedView, offline_columns
+from batch.recompute.stored import effective, stored_rows
+from feast_repo.declare.views import CREATED, EVENT_TIME, WindowedView, offline_columns
 from feast_repo.features import purchase_prediction
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import (
@@ -76,7 +76,7 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
     # Windows that end on multiples of their length do not overlap.
     rows = effective(view, stored_rows(data_root, view, first, last - 1, every=view.panes_per_window))
     active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
-    chosen = rows.filter(active).sort(pl.struct(key, TIME).hash(), TIME).unique(key, keep="first")
+    chosen = rows.filter(active).sort(pl.struct(key, EVENT_TIME).hash(), EVENT_TIME).unique(key, keep="first")
     return chosen.sort(key).select(features)
 
 
@@ -104,8 +104,8 @@ def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
         if not files:
             return pl.DataFrame(schema=columns)
         rows = scan(files, columns)
-        held = rows.filter(pl.col(TIME) < period.end, pl.col(TIME) >= period.end - view.ttl)
-        return held.sort(TIME, CREATED).unique(view.entity.join_key, keep="last").collect()
+        held = rows.filter(pl.col(EVENT_TIME) < period.end, pl.col(EVENT_TIME) >= period.end - view.ttl)
+        return held.sort(EVENT_TIME, CREATED).unique(view.entity.join_key, keep="last").collect()
 
     return despite_compaction(read).sort(view.entity.join_key)
 

@@ -58,7 +58,7 @@ LOG_ORDER, FEATURE_ORDER = ("partition", "offset"), ("event_timestamp", "created
 
 
 @dataclass
-class Summary:
+class CompactionSummary:
     """Files of a table before and after, over all days."""
 
     before: int = 0
@@ -75,7 +75,7 @@ class _TableFiles:
     is_settled: Callable[[Path], bool]
 
 
-def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, Summary]:
+def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, CompactionSummary]:
     """Merge what can be merged, by table. To call it again changes nothing.
 
     Raises:
@@ -100,7 +100,7 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
             ),
         ]
         days = [(table, day) for table in tables for day in day_folders(table.folder)]
-        done = {table.name: Summary() for table in tables}
+        done = {table.name: CompactionSummary() for table in tables}
         with ProgressBar(console=console, transient=True) as bar:
             for table, day in bar.track(days, description="merging files"):
                 finish(day)

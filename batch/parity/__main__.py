@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from batch.parity.comparison import DEFAULT_EXAMPLES, Comparison
+from batch.parity.comparison import DEFAULT_EXAMPLES, ParityComparison
 from batch.parity.explanation import Truth
 from batch.parity.report import page
 from batch.parity.table import show
@@ -38,7 +38,7 @@ MOST_USERS = 1_000_000_000
 MOST_EXAMPLES = 100_000
 
 
-def compare(recomputation: Recomputation, settings: StreamSettings, comparison: Comparison) -> Comparison:
+def compare(recomputation: Recomputation, settings: StreamSettings, comparison: ParityComparison) -> ParityComparison:
     """Compare all stored rows of the recomputation's scope.
 
     Raises:
@@ -67,7 +67,10 @@ def _compare_online(options: argparse.Namespace, command: Command, settings: Str
 
 
 def as_report(
-    options: argparse.Namespace, recomputation: Recomputation, comparison: Comparison, online: OnlineComparison | None
+    options: argparse.Namespace,
+    recomputation: Recomputation,
+    comparison: ParityComparison,
+    online: OnlineComparison | None,
 ) -> dict[str, Any]:
     """All that was found, as JSON has it."""
     rows = (
@@ -116,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sample is not None and not options.online:
         command.error("--sample says how many users --online compares: add --online")
     settings = command.settings(StreamSettings)
-    comparison = Comparison(settings.view, options.mode or "as-seen", options.examples)
+    comparison = ParityComparison(settings.view, options.mode or "as-seen", options.examples)
     with command.telling(settings.data_root):
         scope = scope_of(settings, options.start, options.end)
         if scope.reach.is_empty():

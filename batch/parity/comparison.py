@@ -10,8 +10,8 @@ import polars as pl
 from batch.parity.explanation import BOTH, ROW, UNDECLARED, Truth, explained
 from batch.recompute.archive import LATE, PARTITION
 from batch.recompute.rows import STORED, in_two_partitions
-from batch.recompute.stored import CREATED, TIME, bits, effective
-from feast_repo.declare.views import offline_columns
+from batch.recompute.stored import bits, effective
+from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 
 if TYPE_CHECKING:
     from batch.recompute.archive import Mode
@@ -37,7 +37,7 @@ class FeatureCount:
 
 
 @dataclass
-class Comparison:
+class ParityComparison:
     """Sums over all windows. Rows are explained where the difference is exactly what late events make.
 
     `not_compared`: rows that a backfill made of events that this mode has not: from history, or late in all windows.
@@ -86,11 +86,11 @@ class Comparison:
 
     def _as_seen(self, rows: pl.DataFrame, stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The stream's own rows; where it has none of a whole window and partition, what was backfilled for it."""
-        keys = [self.view.entity.join_key, TIME]
+        keys = [self.view.entity.join_key, EVENT_TIME]
         own = stored.filter(pl.col("writer") == "stream").with_columns(pl.lit(value=True).alias(OWN))
-        streamed = rows.join(own.select(keys), on=keys, how="semi").select(PARTITION, TIME).unique()
+        streamed = rows.join(own.select(keys), on=keys, how="semi").select(PARTITION, EVENT_TIME).unique()
         rows = rows.join(
-            streamed.with_columns(pl.lit(value=True).alias(WHOLE)), on=[PARTITION, TIME], how="left"
+            streamed.with_columns(pl.lit(value=True).alias(WHOLE)), on=[PARTITION, EVENT_TIME], how="left"
         ).with_columns(pl.col(WHOLE).fill_null(value=False))
         filled = effective(self.view, stored.filter(pl.col("writer") == "backfill"))
         # A complete backfill also has users of whom nothing was in time; complete parity compares these.
@@ -99,7 +99,7 @@ class Comparison:
         return rows, pl.concat([own, filled.with_columns(pl.lit(value=False).alias(OWN))])
 
     def _paired(self, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-        keys = [self.view.entity.join_key, TIME]
+        keys = [self.view.entity.join_key, EVENT_TIME]
         values = [CREATED, *self.view.features]
 
         alike = any(side.select(keys).is_duplicated().any() for side in (rows, stored))
@@ -129,7 +129,7 @@ class Comparison:
             without = pl.col(STORED + name).is_null() & pl.col(name).is_not_null()
             undeclared = pl.lit(value=False)
             if paired.select((compared & without).any()).item():
-                undeclared = compared & without & pl.col(STORED + name).is_null().all().over(PARTITION, TIME)
+                undeclared = compared & without & pl.col(STORED + name).is_null().all().over(PARTITION, EVENT_TIME)
             paired = paired.with_columns(
                 (compared & ~undeclared).alias(f"#compared:{name}"),
                 undeclared.alias(UNDECLARED + name),
@@ -147,7 +147,7 @@ class Comparison:
         true_by_chance = is_late & ~pl.col("#explained") & ~pl.col("#different")
         if paired.select(true_by_chance.any()).item():
             chance = paired.filter(true_by_chance)
-            keys = [self.view.entity.join_key, TIME]
+            keys = [self.view.entity.join_key, EVENT_TIME]
             seen = truth.rows("as-seen").join(chance, on=keys, how="semi").select(*keys, *self._columns)
             as_seen = chance.drop(self._columns).join(seen, on=keys, how="left").select(paired.columns)
             paired = self._judged(pl.concat([paired.filter(~true_by_chance), as_seen]))
@@ -196,10 +196,10 @@ class Comparison:
     def _note(self, wrong: pl.DataFrame, columns: list[str]) -> None:
         """Keep the first wrong rows, those first that nothing explains."""
         key = self.view.entity.join_key
-        rows = wrong.sort("#explained", TIME, key).head(self.most_examples)
+        rows = wrong.sort("#explained", EVENT_TIME, key).head(self.most_examples)
         for row in rows.iter_rows(named=True):
             example = {
-                "user": row[key], "window_end": row[TIME].isoformat(), "writer": row["writer"],
+                "user": row[key], "window_end": row[EVENT_TIME].isoformat(), "writer": row["writer"],
                 "explained": row["#explained"],
             }  # fmt: skip
             if not row[BOTH]:
@@ -221,7 +221,7 @@ class Comparison:
             for feature in self.view.features
             for name in (feature, STORED + feature)
         ]
-        sums = paired.group_by(TIME).agg(
+        sums = paired.group_by(EVENT_TIME).agg(
             pl.len().cast(pl.Int64).alias("#rows"), wrong.sum().cast(pl.Int64).alias("#wrong"), *features
         )
         self.series.append(sums)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.recompute.rows import STORED
-from batch.recompute.stored import CREATED, TIME, bits
-from feast_repo.declare.views import offline_columns
+from batch.recompute.stored import bits
+from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def explained(view: WindowedView, mode: Mode, wrong: pl.DataFrame, truth: Truth)
 
     `wrong`: paired rows with ROW, BOTH, the writer and values of the stored row, and UNDECLARED columns.
     """
-    keys = [view.entity.join_key, TIME]
+    keys = [view.entity.join_key, EVENT_TIME]
     found = [pl.Series(ROW, [], wrong.schema[ROW])]
     both, written_by = wrong.filter(BOTH), pl.col("writer")
     streamed, backfilled, healed = (both.filter(written_by == name) for name in ("stream", "backfill", "heal"))
@@ -76,7 +76,7 @@ def explained(view: WindowedView, mode: Mode, wrong: pl.DataFrame, truth: Truth)
 
 def _equal(view: WindowedView, stored: pl.DataFrame, expected: pl.DataFrame, also: tuple[str, ...] = ()) -> pl.Series:
     """The ROW numbers of stored rows whose features, and other columns, are the expected ones."""
-    keys, types = [view.entity.join_key, TIME], offline_columns(view)
+    keys, types = [view.entity.join_key, EVENT_TIME], offline_columns(view)
     names = [*view.features, *also]
     expected = expected.select(*keys, *(pl.col(name).alias(EXPECTED + name) for name in names))
     same = [bits(STORED + name, types[name]).eq_missing(bits(EXPECTED + name, types[name])) for name in names]

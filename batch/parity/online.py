@@ -16,9 +16,9 @@ from rich.console import Console
 
 from batch.maintenance.restore_online import newest_by_day
 from batch.recompute.rows import STORED
-from batch.recompute.stored import TIME, bits, effective, stored_rows
+from batch.recompute.stored import bits, effective, stored_rows
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import WindowedView, offline_columns
+from feast_repo.declare.views import EVENT_TIME, WindowedView, offline_columns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,28 +75,32 @@ def compare_online(
         redis.RedisError: Redis is away.
     """
     key = view.entity.join_key
-    columns = {name: dtype for name, dtype in offline_columns(view).items() if name in {key, TIME, *view.features}}
+    columns = {
+        name: dtype for name, dtype in offline_columns(view).items() if name in {key, EVENT_TIME, *view.features}
+    }
     newest = [rows.select(columns.keys()) for _, _, rows in newest_by_day(data_root, view)]
     offline = pl.concat([pl.DataFrame(schema=columns), *newest])
     if sample is not None:
         offline = offline.sort(pl.col(key).hash(), key).head(sample)
     online = _online_rows(store, view, offline[key].to_list(), columns)
     held = online.rename({name: STORED + name for name in columns if name != key})
-    paired = offline.join(held, on=key, how="left").with_columns(_floored(view, TIME), _floored(view, STORED + TIME))
+    paired = offline.join(held, on=key, how="left").with_columns(
+        _floored(view, EVENT_TIME), _floored(view, STORED + EVENT_TIME)
+    )
     return _counted(view, _caught_up(data_root, view, paired), most_examples)
 
 
 def _caught_up(data_root: Path, view: WindowedView | BatchView, paired: pl.DataFrame) -> pl.DataFrame:
     """The same, with the offline row of the served time where that is newer and turns up."""
-    key, served = view.entity.join_key, STORED + TIME
-    is_ahead = pl.col(served) > pl.col(TIME)
+    key, served = view.entity.join_key, STORED + EVENT_TIME
+    is_ahead = pl.col(served) > pl.col(EVENT_TIME)
     if not paired.select(is_ahead.any()).item():
         return paired
     deadline = time.monotonic() + PATIENCE_S
     with Console(stderr=True).status("waiting for the stream to store what it has pushed"):
         while not (ahead := paired.filter(is_ahead)).is_empty():
-            found = _stored_at(data_root, view, ahead.select(key, pl.col(served).alias(TIME)))
-            caught_up = ahead.drop(TIME, *view.features).join(found, on=key).select(paired.columns)
+            found = _stored_at(data_root, view, ahead.select(key, pl.col(served).alias(EVENT_TIME)))
+            caught_up = ahead.drop(EVENT_TIME, *view.features).join(found, on=key).select(paired.columns)
             paired = pl.concat([paired.join(caught_up, on=key, how="anti"), caught_up])
             if len(caught_up) == len(ahead) or time.monotonic() > deadline:
                 break
@@ -107,7 +111,7 @@ def _caught_up(data_root: Path, view: WindowedView | BatchView, paired: pl.DataF
 def _stored_at(data_root: Path, view: WindowedView | BatchView, wanted: pl.DataFrame) -> pl.DataFrame:
     """The stored rows of users and times that there are."""
     if isinstance(view, WindowedView):
-        windows = (wanted[TIME].dt.epoch("ms") // view.slide_ms).to_list()
+        windows = (wanted[EVENT_TIME].dt.epoch("ms") // view.slide_ms).to_list()
         rows = effective(view, stored_rows(data_root, view, min(windows), max(windows)))
     else:
         rows = pl.concat([rows for _, _, rows in newest_by_day(data_root, view)])
@@ -124,7 +128,7 @@ def _floored(view: WindowedView | BatchView, column: str) -> pl.Expr:
 
 def _counted(view: WindowedView | BatchView, paired: pl.DataFrame, most_examples: int) -> OnlineComparison:
     types = offline_columns(view)
-    stored, served = pl.col(TIME), pl.col(STORED + TIME)
+    stored, served = pl.col(EVENT_TIME), pl.col(STORED + EVENT_TIME)
     differences = {name: bits(STORED + name, types[name]).ne_missing(bits(name, types[name])) for name in view.features}
     same_window = paired.filter(served == stored)
     unequal = same_window.filter(pl.any_horizontal(pl.lit(value=False), *differences.values()))
@@ -146,8 +150,8 @@ def _counted(view: WindowedView | BatchView, paired: pl.DataFrame, most_examples
     key = view.entity.join_key
     for what, rows in (("missing online", missing), ("older online", behind), ("newer online", ahead)):
         for row in rows.sort(key).head(most_examples).iter_rows(named=True):
-            online = None if row[STORED + TIME] is None else row[STORED + TIME].isoformat()
-            result.examples.append(_example(row, key, what, online, row[TIME].isoformat()))
+            online = None if row[STORED + EVENT_TIME] is None else row[STORED + EVENT_TIME].isoformat()
+            result.examples.append(_example(row, key, what, online, row[EVENT_TIME].isoformat()))
     for row in unequal.sort(key).head(most_examples).iter_rows(named=True):
         for name in view.features:
             if row[name] != row[STORED + name]:
@@ -158,8 +162,12 @@ def _counted(view: WindowedView | BatchView, paired: pl.DataFrame, most_examples
 
 def _example(row: dict[str, Any], key: str, feature: str, online: Any, offline: Any) -> dict[str, Any]:
     return {
-        "user": row[key], "window_end": row[TIME].isoformat(), "feature": feature, "online": online, "offline": offline
-    }  # fmt: skip
+        "user": row[key],
+        "window_end": row[EVENT_TIME].isoformat(),
+        "feature": feature,
+        "online": online,
+        "offline": offline,
+    }
 
 
 def _online_rows(
@@ -175,7 +183,7 @@ def _online_rows(
         values: dict[str, list[Any]] = response.to_dict()
         names = list(response.proto.metadata.feature_names.val)
         times = response.proto.results[names.index(next(iter(view.features)))].event_timestamps
-        rows = {key: some, TIME: [time.ToMicroseconds() for time in times]}
+        rows = {key: some, EVENT_TIME: [time.ToMicroseconds() for time in times]}
         frame = pl.DataFrame({**rows, **{name: values[name] for name in view.features}}, schema=columns)
-        parts.append(frame.filter(pl.col(TIME).dt.epoch("us") > 0))
+        parts.append(frame.filter(pl.col(EVENT_TIME).dt.epoch("us") > 0))
     return pl.concat(parts)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batch.recompute.rows import STORED
-from batch.recompute.stored import TIME
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batch.parity.comparison import Comparison
+    from batch.parity.comparison import ParityComparison
 
 TEMPLATE = Path(__file__).with_name("report.html")
 WIDTH, HEIGHT, MOST_POINTS = 420, 70, 140
 COLUMNS = ["compared", "equal", "different", "explained", "undeclared", "only_in_stream", "only_in_batch"]
 
 
-def page(comparison: Comparison, report: dict[str, Any]) -> str:
+def page(comparison: ParityComparison, report: dict[str, Any]) -> str:
     """The report as one HTML document."""
     return render(
         TEMPLATE,
@@ -56,16 +56,16 @@ class Plot:
     lines: dict[str, str] = field(default_factory=dict)
 
 
-def _plots(comparison: Comparison) -> Iterator[Plot]:
+def _plots(comparison: ParityComparison) -> Iterator[Plot]:
     """Wrong rows by window end; and each feature's mean, stored and recomputed."""
     if not comparison.series:
         return
-    series = pl.concat(comparison.series).group_by(TIME).sum().sort(TIME)
+    series = pl.concat(comparison.series).group_by(EVENT_TIME).sum().sort(EVENT_TIME)
     step = -(-len(series) // MOST_POINTS)
     points = series.group_by(pl.int_range(pl.len()) // step, maintain_order=True).agg(
-        pl.col(TIME).first(), pl.exclude(TIME).sum()
+        pl.col(EVENT_TIME).first(), pl.exclude(EVENT_TIME).sum()
     )
-    times = points[TIME].to_list()
+    times = points[EVENT_TIME].to_list()
     span = f"{times[0]:%Y-%m-%d %H:%M} to {times[-1]:%Y-%m-%d %H:%M} UTC"
     wrong = points["#wrong"].to_list()
     yield Plot(f"rows that differ, {span}; at most {max(wrong):,}", bars=_bars(wrong))

@@ -33,9 +33,10 @@ from batch.quality.report import broken_in_words, finding_rows, page
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, click_suite, volume_suite
 from batch.quality.validation import Batch, QualityError, validate
 from batch.recompute.recomputation import scope_of
-from batch.recompute.stored import TIME, stored_rows
+from batch.recompute.stored import stored_rows
 from batch.report_files import write_report
 from feast_repo.commands import Command, instant, integer, number
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) 
         frame, rows, hours = spark_frames(view, root, *bounds, start, reach)
     else:
         stored = stored_rows(root, view, *bounds, reach=reach)
-        held = row_frame(view, stored.filter(pl.col(TIME) >= start))
+        held = row_frame(view, stored.filter(pl.col(EVENT_TIME) >= start))
         frame, rows, hours = held.to_pandas(), len(held), hours_of(view, stored)
     if not rows:
         message = f"{view.name} has no rows from {start.isoformat()} to before {end.isoformat()}"

@@ -14,6 +14,7 @@ import polars as pl
 from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality.validation import ROW, QualityError
 from feast_repo.declare.algebra import POLARS_TYPES
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.stores.offline.foreign import ForeignFileError, read_foreign
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feast_repo.declare.views import BatchView
-
-TIME = "event_timestamp"
 
 
 class Candidate(Protocol):
@@ -60,7 +59,7 @@ class MemoryCandidate:
                 raw = pl.read_csv(path, infer_schema=False, glob=False)
                 raw = raw.with_columns(pl.all().replace("", None))  # quoted or not, nothing is nothing
             else:
-                raw = read_foreign(path, (*needed, TIME))
+                raw = read_foreign(path, (*needed, EVENT_TIME))
             check_columns(path, view, raw.columns)
             numbers = [name for name in needed if raw.schema[name].is_float()]
             text = raw.with_columns(pl.col(numbers).fill_nan(None)).select(pl.col(needed).cast(pl.String))
@@ -69,7 +68,7 @@ class MemoryCandidate:
             raise QualityError(message) from error
         except ForeignFileError as error:
             raise QualityError(str(error)) from error
-        self.time = one_time(path, raw[TIME].unique().to_list()) if TIME in raw.columns else None
+        self.time = one_time(path, raw[EVENT_TIME].unique().to_list()) if EVENT_TIME in raw.columns else None
         self._text = text.with_row_index(ROW).cast({ROW: pl.Int64})
 
     @property
@@ -143,7 +142,7 @@ def one_time(path: Path, values: Iterable[Any]) -> datetime | None:
             return None
         (time,) = times
     except (TypeError, ValueError) as error:
-        message = f"{path}: {TIME} must be the same ISO 8601 time in all rows"
+        message = f"{path}: {EVENT_TIME} must be the same ISO 8601 time in all rows"
         raise QualityError(message) from error
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 

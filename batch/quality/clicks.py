@@ -12,7 +12,7 @@ import polars as pl
 
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO, VERSION
 from batch.quality.validation import ROW
-from batch.recompute.stored import CREATED, TIME
+from feast_repo.declare.views import CREATED, EVENT_TIME
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,11 +24,11 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
     """Stored rows with ROW, OFF_GRID and VERSION; a feature is empty in windows from before it was declared."""
-    time_us = pl.col(TIME).dt.epoch("us")
+    time_us = pl.col(EVENT_TIME).dt.epoch("us")
     # The stream writes a window once; what backfill and heal write later are versions of it.
     version = pl.when(pl.col("writer") == "stream").then(0).otherwise(pl.col(CREATED).dt.epoch("us"))
     known = [
-        pl.when(pl.col(name).is_null().all().over(TIME)).then(feature.empty).otherwise(pl.col(name)).alias(name)
+        pl.when(pl.col(name).is_null().all().over(EVENT_TIME)).then(feature.empty).otherwise(pl.col(name)).alias(name)
         for name, feature in view.features.items()
         if feature.empty is not None
     ]
@@ -43,9 +43,9 @@ def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
 
 def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
     """How many `rows` hold, and of how many `windows`, in each `hour` (UTC)."""
-    row = pl.struct(view.entity.join_key, TIME)
-    counts = {"rows": row.n_unique(), "windows": pl.col(TIME).n_unique()}
-    return stored.group_by(pl.col(TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
+    row = pl.struct(view.entity.join_key, EVENT_TIME)
+    counts = {"rows": row.n_unique(), "windows": pl.col(EVENT_TIME).n_unique()}
+    return stored.group_by(pl.col(EVENT_TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
 
 
 def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:

@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's 
 from batch.quality.rules import OFF_GRID, VERSION
 from batch.quality.validation import ROW
 from batch.recompute.spark_engine import FILE_IS_GONE, SQL_TYPES, local_url, sql_schema
-from batch.recompute.stored import CREATED, TIME, stored_files
-from feast_repo.declare.views import offline_columns
+from batch.recompute.stored import stored_files
+from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 from feast_repo.stores.offline.parquet import despite_compaction
 
 if TYPE_CHECKING:
@@ -40,21 +40,23 @@ def _frames(
     columns = offline_columns(view)
     files = [local_url(file) for file in stored_files(data_root, view, first, last, reach=reach)]
     if not files:
-        return None, 0, pl.DataFrame(schema={"hour": columns[TIME], "rows": pl.Int64, "windows": pl.Int64})
-    end_ms, end_us = F.unix_millis(TIME), F.unix_micros(TIME)
+        return None, 0, pl.DataFrame(schema={"hour": columns[EVENT_TIME], "rows": pl.Int64, "windows": pl.Int64})
+    end_ms, end_us = F.unix_millis(EVENT_TIME), F.unix_micros(EVENT_TIME)
     every = spark.read.schema(sql_schema(columns)).option("recursiveFileLookup", "true").parquet(*files)
     floats = [name for name, dtype in columns.items() if dtype.is_float()]  # pandas knows no NaN beside what is missing
     numbers = {name: F.when(~F.isnan(name), F.col(name)) for name in floats}
     stored = every.withColumns(numbers).filter(end_ms.between(first * view.slide_ms, last * view.slide_ms))
-    hours = stored.groupBy(F.date_trunc("hour", TIME).alias("hour")).agg(
-        F.count_distinct(view.entity.join_key, TIME).alias("rows"), F.count_distinct(TIME).alias("windows")
+    hours = stored.groupBy(F.date_trunc("hour", EVENT_TIME).alias("hour")).agg(
+        F.count_distinct(view.entity.join_key, EVENT_TIME).alias("rows"), F.count_distinct(EVENT_TIME).alias("windows")
     )
     optional = {name: feature.empty for name, feature in view.features.items() if feature.empty is not None}
-    declared = stored.groupBy(F.col(TIME).alias("#of")).agg(*(F.count(name).alias(f"#{name}") for name in optional))
+    declared = stored.groupBy(F.col(EVENT_TIME).alias("#of")).agg(
+        *(F.count(name).alias(f"#{name}") for name in optional)
+    )
     version = F.when(F.col("writer") == "stream", 0).otherwise(F.unix_micros(CREATED))
     rows = (
-        stored.filter(F.col(TIME) >= F.lit(start))
-        .join(F.broadcast(declared), F.col(TIME).eqNullSafe(F.col("`#of`")))
+        stored.filter(F.col(EVENT_TIME) >= F.lit(start))
+        .join(F.broadcast(declared), F.col(EVENT_TIME).eqNullSafe(F.col("`#of`")))
         .withColumns(
             {
                 name: F.when(F.col(f"`#{name}`") == 0, F.lit(empty).cast(SQL_TYPES[columns[name]])).otherwise(
@@ -69,5 +71,5 @@ def _frames(
         .select(ROW, *(name for name in columns if name != CREATED), OFF_GRID, VERSION)
         .persist()
     )
-    counted = pl.DataFrame(hours.toArrow()).with_columns(pl.col("hour").cast(columns[TIME]))
+    counted = pl.DataFrame(hours.toArrow()).with_columns(pl.col("hour").cast(columns[EVENT_TIME]))
     return rows, rows.count(), counted

@@ -12,9 +12,8 @@ from batch.quality.publication import publish_profiles
 from batch.quality.quarantine import RULES, VIEW, keep
 from batch.quality.rules import LEAST_SHARE_OF_PUBLISHED, profile_suite, profile_table_suite
 from batch.quality.validation import ROW, Batch, Finding, validate
-from batch.recompute.stored import CREATED, TIME
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import offline_columns
+from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 from feast_repo.features import user_click_features
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import day_folder, scan
@@ -117,7 +116,7 @@ def newest_time(root: Path) -> datetime | None:
     last = next(filter(None, by_day), [])
     if not last:
         return None
-    time = scan(last).select(pl.col(TIME).max()).collect().item()
+    time = scan(last).select(pl.col(EVENT_TIME).max()).collect().item()
     return time if isinstance(time, datetime) else None
 
 
@@ -128,5 +127,5 @@ def published(root: Path, time: datetime | None) -> pl.DataFrame:
     if not files:
         return pl.DataFrame(schema=columns)
     rows = scan(files, columns)
-    held = rows.filter(pl.col(TIME) == pl.lit(time).cast(UTC_MICROSECONDS)).collect()
+    held = rows.filter(pl.col(EVENT_TIME) == pl.lit(time).cast(UTC_MICROSECONDS)).collect()
     return held.sort(CREATED, KEY).unique(KEY, keep="last", maintain_order=True)

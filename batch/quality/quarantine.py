@@ -13,8 +13,8 @@ import polars as pl
 
 from batch.quality.validation import QualityError
 from batch.recompute.archive import days_of, files_of
-from batch.recompute.stored import TIME
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import user_profile_features
 from feast_repo.stores.offline.parquet import day_folder, publish, scan
 
@@ -45,7 +45,7 @@ def keep(root: Path, time: datetime, rows: pl.DataFrame) -> Path:
     """
     digest = hashlib.blake2b(rows.write_csv().encode(), digest_size=4).hexdigest()
     path = day_folder(_folder(root), f"{time:%Y-%m-%d}") / f"{time:%Y%m%dT%H%M%S%fZ}-{digest}.parquet"
-    publish(path, rows.with_columns(pl.lit(time).cast(UTC_MICROSECONDS).alias(TIME)))
+    publish(path, rows.with_columns(pl.lit(time).cast(UTC_MICROSECONDS).alias(EVENT_TIME)))
     return path
 
 
@@ -61,7 +61,7 @@ def export(root: Path, file: Path, published: pl.DataFrame, *, time: datetime, r
     """
     key = VIEW.entity.join_key
     held = _read(root)
-    of_time = held.filter(pl.col(TIME) == time)
+    of_time = held.filter(pl.col(EVENT_TIME) == time)
     if rule is not None:
         of_time = of_time.filter(pl.col(RULES).str.split(",").list.contains(rule))
     rows = of_time.join(published, on=key, how="anti", maintain_order="left")
@@ -77,7 +77,7 @@ def export(root: Path, file: Path, published: pl.DataFrame, *, time: datetime, r
             rows.write_csv(output, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
         else:
             rows.write_parquet(output)
-    others = sorted(set(held[TIME].to_list()) - {time})
+    others = sorted(set(held[EVENT_TIME].to_list()) - {time})
     return Exported(time, len(rows), len(of_time) - len(rows), others)
 
 
@@ -88,7 +88,7 @@ def newest_time(root: Path) -> datetime:
         QualityError: none are.
         OSError: a file can't be read.
     """
-    time: datetime | None = _read(root)[TIME].max()  # type: ignore[assignment]  # a column of times
+    time: datetime | None = _read(root)[EVENT_TIME].max()  # type: ignore[assignment]  # a column of times
     if time is None:
         message = f"{_folder(root)} holds no rows: no profile broke a rule"
         raise QualityError(message)
@@ -101,6 +101,6 @@ def _folder(root: Path) -> Path:
 
 def _read(root: Path) -> pl.DataFrame:
     names = [VIEW.entity.join_key, *VIEW.features]
-    columns = pl.Schema({**dict.fromkeys([*names, RULES], pl.String()), TIME: UTC_MICROSECONDS})
+    columns = pl.Schema({**dict.fromkeys([*names, RULES], pl.String()), EVENT_TIME: UTC_MICROSECONDS})
     rows = scan(files_of(_folder(root), days_of(_folder(root))), columns)
     return rows.unique(maintain_order=True).collect()  # a run that was repeated kept the same rows again

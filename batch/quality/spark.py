@@ -19,10 +19,11 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's own documentation has it)
 
-from batch.quality.candidate import TIME, check_columns, columns_of, kind_of, one_time
+from batch.quality.candidate import check_columns, columns_of, kind_of, one_time
 from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality.validation import ROW, QualityError
 from batch.recompute.spark_engine import local_url
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.stores.offline.files import data_files
 from feast_repo.stores.offline.parquet import scan
 
@@ -66,7 +67,9 @@ class SparkCandidate:
                 F.when(~F.isnan(name), F.col(name)) if name in numbers else F.col(name) for name in columns_of(view)
             )
             texts = [value.cast("string").alias(name) for name, value in zip(columns_of(view), given, strict=True)]
-            times = raw.select(F.col(TIME).cast("string")).distinct().limit(2) if TIME in raw.columns else None
+            times = (
+                raw.select(F.col(EVENT_TIME).cast("string")).distinct().limit(2) if EVENT_TIME in raw.columns else None
+            )
             self.time = None if times is None else one_time(path, [value for (value,) in times.collect()])
             numbered = raw.select(F.monotonically_increasing_id().alias(ROW), *texts)
             # A CSV file is read by one task, since it can't be cut at a line break within quotes.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import polars as pl
 
 from feast_repo.declare.events import Timestamp
+from feast_repo.declare.panes import PANE, WINDOW
 from feast_repo.errors import RefusedError
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.tables import day
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["as-seen", "complete"]
 
 PARTITION = "partition"
-PANE, AFTER, WINDOW, LATE = "#pane", "#after", "#window", "#late"
-"""Columns with indices: of a pane (its start divided by the slide), of the last window that had closed when a record
-came, of a window (its end divided by the slide). LATE: the stream counted something of this row otherwise, or not at
-all. No event field or feature has such a name."""
+LATE = "#late"
+"""The stream counted something of this row otherwise, or not at all."""
 REACH = {PARTITION: pl.Int32(), "next_offset": pl.Int64(), "last": pl.Int64()}
 """How far each partition may be recomputed: records before this offset, windows up to this index."""
 CLOSINGS = {PARTITION: pl.Int32(), WINDOW: pl.Int64(), "created_ms": pl.Int64()}

@@ -49,7 +49,7 @@ MOST_PARTITIONS = 100_000
 
 
 @dataclass
-class Summary:
+class BackfillSummary:
     """What a backfill did."""
 
     engine: str
@@ -70,7 +70,7 @@ class Summary:
     seconds: float = 0.0
 
 
-def backfill(recomputation: Recomputation, filling: Filling, summary: Summary) -> None:
+def backfill(recomputation: Recomputation, filling: Filling, summary: BackfillSummary) -> None:
     """Add the rows that are lacking; with history, also those of windows that the stream saw in part.
 
     Raises:
@@ -83,7 +83,7 @@ def backfill(recomputation: Recomputation, filling: Filling, summary: Summary) -
     summary.completed = filling.completed
 
 
-def heal(recomputation: Recomputation, data_root: Path, summary: Summary, online: OnlineView | None) -> None:
+def heal(recomputation: Recomputation, data_root: Path, summary: BackfillSummary, online: OnlineView | None) -> None:
     """Correct the rows that differ from the truth, offline chunk by chunk, then online.
 
     Raises:
@@ -99,7 +99,7 @@ def heal(recomputation: Recomputation, data_root: Path, summary: Summary, online
         summary.healed_online = healing.heal_online(online)
 
 
-def _count(summary: Summary, recomputation: Recomputation, rows: pl.DataFrame, windows: int) -> None:
+def _count(summary: BackfillSummary, recomputation: Recomputation, rows: pl.DataFrame, windows: int) -> None:
     summary.rows += len(rows)
     summary.windows += windows
     users = in_two_partitions(recomputation.scope.view, rows)
@@ -121,7 +121,7 @@ def _open_online(command: Command, name: str, settings: StreamSettings) -> Onlin
     return online
 
 
-def _run(options: argparse.Namespace, command: Command, settings: StreamSettings, summary: Summary) -> int:
+def _run(options: argparse.Namespace, command: Command, settings: StreamSettings, summary: BackfillSummary) -> int:
     view, root = settings.view, settings.data_root
     scope = scope_of(settings, options.start, options.end)
     online = _open_online(command, view.name, settings) if options.heal else None
@@ -169,7 +169,7 @@ def _complete_online(command: Command, settings: StreamSettings) -> int | None:
 
 
 def _with_history(
-    options: argparse.Namespace, scope: Scope, folder: Path, rejects: Path, summary: Summary
+    options: argparse.Namespace, scope: Scope, folder: Path, rejects: Path, summary: BackfillSummary
 ) -> tuple[Scope, datetime]:
     partitions = options.partitions or max(scope.reach["partition"].to_list(), default=-1) + 1
     if not partitions:
@@ -186,7 +186,7 @@ def _with_history(
     return replace(scope, reach=reach, last=min(last, scope.last or last), history=folder), end
 
 
-def _table(summary: Summary) -> Table:
+def _table(summary: BackfillSummary) -> Table:
     table = Table(title=f"backfill with {summary.engine}, {summary.mode}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.source is not None and mode != "complete":
         command.error("--from brings events that no stream has seen: use --mode complete, or leave --mode out")
     settings = command.settings(StreamSettings)
-    summary, start = Summary(options.engine, mode), time.monotonic()
+    summary, start = BackfillSummary(options.engine, mode), time.monotonic()
     with command.telling(settings.data_root):
         status = _run(options, command, settings, summary)
     if status:

@@ -9,7 +9,8 @@ import polars as pl
 
 from batch.recompute.reaches import Reaches
 from batch.recompute.rows import STORED, add_rows, beside_stored, lacking, overruling
-from batch.recompute.stored import CREATED, TIME, stored_rows
+from batch.recompute.stored import stored_rows
+from feast_repo.declare.views import CREATED, EVENT_TIME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ class Filling:
         is_healed = pl.col(STORED + "writer").eq_missing(pl.lit("heal"))
         if not by_truth and not (healed := added.filter(is_healed)).is_empty():
             complete = self._recomputation.rows(chunk, "complete")
-            complete = complete.join(healed, on=[view.entity.join_key, TIME], how="semi")
+            complete = complete.join(healed, on=[view.entity.join_key, EVENT_TIME], how="semi")
             added = pl.concat([added.filter(~is_healed), lacking(view, beside_stored(view, complete, stored))])
             by_truth = True
         completed = added.filter(pl.col(STORED + CREATED).is_not_null())

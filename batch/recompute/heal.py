@@ -8,8 +8,8 @@ import polars as pl
 
 from batch.recompute.reaches import Reaches
 from batch.recompute.rows import LATER, STORED, add_rows, beside_stored, differing, in_two_partitions
-from batch.recompute.stored import CREATED, TIME, effective, stored_rows
-from feast_repo.declare.views import SERVED
+from batch.recompute.stored import effective, stored_rows
+from feast_repo.declare.views import CREATED, EVENT_TIME, SERVED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,13 +64,13 @@ class Healing:
 
     def _remember(self, stored: pl.DataFrame) -> None:
         """Keep each user's newest window, if it is a healed one, with the number of its corrections."""
-        view, keys = self._view, [self._view.entity.join_key, TIME]
+        view, keys = self._view, [self._view.entity.join_key, EVENT_TIME]
         versions = (
             stored.filter(pl.col("writer") == WRITER).group_by(keys).agg(pl.col(CREATED).n_unique().alias(VERSION))
         )
         rows = effective(view, stored).join(versions, on=keys, how="left")
         known = rows if self._newest is None else pl.concat([self._newest, rows])
-        self._newest = known.sort(TIME).unique(view.entity.join_key, keep="last", maintain_order=True)
+        self._newest = known.sort(EVENT_TIME).unique(view.entity.join_key, keep="last", maintain_order=True)
 
     def heal_online(self, online: OnlineView) -> int:
         """Write the healed rows that are their users' newest, each compared and written in one step.
@@ -86,4 +86,4 @@ class Healing:
         healed = self._newest.filter(pl.col(VERSION).is_not_null() & (pl.col("writer") == WRITER))
         online.settle()
         later = pl.duration(microseconds=pl.col(VERSION))
-        return online.write_beside(healed.with_columns(pl.col(TIME) + later).drop(VERSION))
+        return online.write_beside(healed.with_columns(pl.col(EVENT_TIME) + later).drop(VERSION))

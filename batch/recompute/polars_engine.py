@@ -8,20 +8,18 @@ import numpy as np
 import polars as pl
 
 from batch.recompute.archive import (
-    AFTER,
     CLOSINGS,
     DAYS,
     LATE,
     MISMATCHES,
     MOST_MISMATCHES,
-    PANE,
     PARTITION,
-    WINDOW,
     Timeline,
     days_of,
     files_of,
 )
 from feast_repo.declare.arrival import archived_arrival_ms
+from feast_repo.declare.panes import AFTER, PANE, WINDOW
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import event_columns
 

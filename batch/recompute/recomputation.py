@@ -10,17 +10,10 @@ import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as ProgressBar, TextColumn, TimeRemainingColumn
 
-from batch.recompute.archive import (
-    LATE,
-    PARTITION,
-    WINDOW,
-    ArchiveError,
-    Chunk,
-    Scope,
-    reach_of,
-)
+from batch.recompute.archive import LATE, PARTITION, ArchiveError, Chunk, Scope, reach_of
 from batch.recompute.polars_engine import PolarsEngine
 from feast_repo.commands import instant
+from feast_repo.declare.panes import WINDOW
 from feast_repo.stores.offline.tables import day, events_folder, from_milliseconds, progress_folder
 from feast_repo.stores.progress import ProgressRecord
 

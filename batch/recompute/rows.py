@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.recompute.archive import LATE, PARTITION
-from batch.recompute.stored import CREATED, TIME, bits, effective
-from feast_repo.declare.views import SERVED, offline_columns
+from batch.recompute.stored import bits, effective
+from feast_repo.declare.views import CREATED, EVENT_TIME, SERVED, offline_columns
 from feast_repo.stores.offline.parquet import day_folder, publish, scan
 from feast_repo.stores.offline.tables import features_folder, windows_file
 
@@ -25,7 +25,7 @@ LATER = pl.duration(microseconds=1)
 
 def beside_stored(view: WindowedView, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
     """Recomputed rows, each with the stored row that holds for its user and window under names with STORED before."""
-    keys = [view.entity.join_key, TIME]
+    keys = [view.entity.join_key, EVENT_TIME]
     held = effective(view, stored).rename({name: STORED + name for name in stored.columns if name not in keys})
     return rows.join(held, on=keys, how="left", maintain_order="left")
 
@@ -61,7 +61,7 @@ def is_different(view: WindowedView) -> pl.Expr:
 
 def overruling(view: WindowedView, beside: pl.DataFrame, reaches_back_to: datetime) -> pl.DataFrame:
     """The rows of windows that begin before a time, where the stream could not see all events and counted less."""
-    reaches_back = pl.col(TIME) - view.window < pl.lit(reaches_back_to)
+    reaches_back = pl.col(EVENT_TIME) - view.window < pl.lit(reaches_back_to)
     partial = beside.filter(reaches_back & pl.col(LATE) & pl.col(STORED + CREATED).is_not_null() & is_different(view))
     return partial.with_columns(
         pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER).alias(CREATED), _served_with_stored()
@@ -84,14 +84,14 @@ def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFram
     columns = pl.Schema(offline_columns(view))
     folder = features_folder(data_root, view.name)
     rows = rows.with_columns(writer=pl.lit(writer)).select(columns.keys()).cast(columns)
-    for (date,), added in rows.group_by(pl.col(TIME).dt.date(), maintain_order=True):
-        ends = added.select(pl.col(TIME).min().alias("first"), pl.col(TIME).max().alias("last")).row(0)
+    for (date,), added in rows.group_by(pl.col(EVENT_TIME).dt.date(), maintain_order=True):
+        ends = added.select(pl.col(EVENT_TIME).min().alias("first"), pl.col(EVENT_TIME).max().alias("last")).row(0)
         name = windows_file(writer, *(round(end.timestamp() * 1000) for end in ends))
         path = day_folder(folder, str(date)) / name
         table = added
         if path.exists():
             table = pl.concat([scan(path, columns).collect(), added]).unique()
-        publish(path, table.sort(view.entity.join_key, TIME, CREATED))
+        publish(path, table.sort(view.entity.join_key, EVENT_TIME, CREATED))
     return len(rows)
 
 

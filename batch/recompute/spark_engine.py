@@ -18,21 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batch.recompute.archive import (
-    AFTER,
-    CLOSINGS,
-    DAYS,
-    LATE,
-    MISMATCHES,
-    MOST_MISMATCHES,
-    PANE,
-    PARTITION,
-    WINDOW,
-    ArchiveError,
-    Timeline,
-)
+from batch.recompute.archive import CLOSINGS, DAYS, LATE, MISMATCHES, MOST_MISMATCHES, PARTITION, ArchiveError, Timeline
 from feast_repo.declare.algebra import COMPARISONS, POLARS_TYPES, Count, Max, Min
 from feast_repo.declare.arrival import MOST_AHEAD_MS
+from feast_repo.declare.panes import AFTER, PANE, WINDOW
 from feast_repo.stores.offline.parquet import despite_compaction
 from feast_repo.stores.offline.tables import event_columns
 

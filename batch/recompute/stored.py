@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.recompute.archive import PARTITION, days_of, files_of
-from feast_repo.declare.views import offline_columns
+from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import day, features_folder
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 STREAM_FILE = re.compile(r"stream-p(?P<partition>\d+)-(?P<end>\w+)\.parquet")
-TIME, CREATED = "event_timestamp", "created_timestamp"
 
 
 def stored_rows(
@@ -41,7 +40,7 @@ def stored_rows(
         if not files:
             return pl.DataFrame(schema=columns)
         rows = scan(files, columns)
-        end_ms = pl.col(TIME).dt.epoch("ms")
+        end_ms = pl.col(EVENT_TIME).dt.epoch("ms")
         if every > 1:
             rows = rows.filter(end_ms % (every * view.slide_ms) == 0)
         return rows.filter(end_ms.is_between(first * view.slide_ms, last * view.slide_ms)).collect()
@@ -71,7 +70,7 @@ def _is_wanted(file: Path, view: WindowedView, reaches: dict[int, int] | None, e
 
 def effective(view: WindowedView, rows: pl.DataFrame) -> pl.DataFrame:
     """The row that holds for each user and window: the one created last."""
-    return rows.sort(CREATED).unique((view.entity.join_key, TIME), keep="last", maintain_order=True)
+    return rows.sort(CREATED).unique((view.entity.join_key, EVENT_TIME), keep="last", maintain_order=True)
 
 
 def bits(column: str, dtype: pl.DataType) -> pl.Expr:

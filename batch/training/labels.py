@@ -19,6 +19,7 @@ import polars as pl
 from batch.recompute.archive import PARTITION, Scope, days_of, files_of
 from feast_repo.declare.algebra import field
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import event_columns, events_folder
 
@@ -33,7 +34,6 @@ LABEL = "purchased"
 IS_PURCHASE = field("event_type") == "purchase"
 HORIZON = timedelta(hours=1)
 SPACING = timedelta(minutes=1)
-TIME = "event_timestamp"
 
 
 def labelled_pairs(
@@ -75,18 +75,18 @@ def _labelled_pairs(
     )
     known = time + HORIZON <= pl.min_horizontal("#seen", "#reach")
     pairs = log.join(seen, on=PARTITION).join(reach, how="cross").filter(known)
-    pairs = pairs.group_by(key, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(TIME))
+    pairs = pairs.group_by(key, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(EVENT_TIME))
     if start is not None:
-        pairs = pairs.filter(pl.col(TIME) >= start)
+        pairs = pairs.filter(pl.col(EVENT_TIME) >= start)
     if end is not None:
-        pairs = pairs.filter(pl.col(TIME) < end)
+        pairs = pairs.filter(pl.col(EVENT_TIME) < end)
     bought = log.filter(IS_PURCHASE.polars()).select(key, time.alias("#bought")).unique()
-    pair_rows, purchases = pl.collect_all([pairs.select(key, TIME), bought], engine="streaming")
+    pair_rows, purchases = pl.collect_all([pairs.select(key, EVENT_TIME), bought], engine="streaming")
     return (
-        pair_rows.sort(TIME, key)
+        pair_rows.sort(EVENT_TIME, key)
         .join_asof(
             purchases.sort("#bought"),
-            left_on=TIME,
+            left_on=EVENT_TIME,
             right_on="#bought",
             by=key,
             strategy="forward",
@@ -94,7 +94,7 @@ def _labelled_pairs(
             allow_exact_matches=False,
             check_sortedness=False,
         )
-        .select(key, TIME, pl.col("#bought").is_not_null().alias(LABEL))
+        .select(key, EVENT_TIME, pl.col("#bought").is_not_null().alias(LABEL))
     )
 
 

@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
-from batch.training.labels import LABEL, TIME, labelled_pairs
+from batch.training.labels import LABEL, labelled_pairs
 from feast_repo.commands import Command, as_it_is, instant
 from feast_repo.declare.algebra import POLARS_TYPES
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import purchase_prediction
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
@@ -41,23 +42,23 @@ if TYPE_CHECKING:
 
     from feast_repo.declare.views import BatchView, FeatureServiceDeclaration, WindowedView
 
-Features: TypeAlias = Literal["as served", "as created", "with all corrections"]
+FeatureTime: TypeAlias = Literal["as served", "as created", "with all corrections"]
 MANY = 0.01
 """A share of pairs that is worth a warning."""
-SERVED: Features = "as served"
-CREATED: Features = "as created"
-CORRECTED: Features = "with all corrections"
+AS_SERVED: FeatureTime = "as served"
+AS_CREATED: FeatureTime = "as created"
+CORRECTED: FeatureTime = "with all corrections"
 
 
 @dataclass
-class Summary:
+class TrainingSetSummary:
     """What a training set holds. Of the pairs `without` a view's row, so many have one that `arrived_later`."""
 
     rows: int = 0
     purchased: int = 0
     first: str | None = None
     last: str | None = None
-    features: Features = "as served"
+    features: FeatureTime = "as served"
     healed: bool = False
     without: dict[str, int] = field(default_factory=dict)
     arrived_later: dict[str, int] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Summary:
 class TrainingSet:
     """Features for pairs, joined day by day, so that memory is bounded by a day's pairs and the result."""
 
-    def __init__(self, store: FeatureStore, service: FeatureServiceDeclaration, summary: Summary) -> None:
+    def __init__(self, store: FeatureStore, service: FeatureServiceDeclaration, summary: TrainingSetSummary) -> None:
         self._store, self._views, self._summary = store, service.views, summary
         self._service = store.get_feature_service(service.name)
         self.columns = {name: dtype for view in service.views for name, dtype in _types(view).items()}
@@ -92,11 +93,11 @@ class TrainingSet:
         defaults = {name: value for view in self._views for name, value in view.defaults.items() if value is not None}
         return joined.with_columns(pl.col(name).fill_null(value) for name, value in defaults.items())
 
-    def _joined(self, pairs: pl.DataFrame, features: Features) -> pl.DataFrame:
+    def _joined(self, pairs: pl.DataFrame, features: FeatureTime) -> pl.DataFrame:
         from feast_repo.stores.offline.store import ignoring_served  # noqa: PLC0415  (Feast takes seconds to import)
 
         keys = [name for name in pairs.columns if name != LABEL]
-        with ignoring_served() if features == CREATED else nullcontext():
+        with ignoring_served() if features == AS_CREATED else nullcontext():
             job = self._store.get_historical_features(
                 entity_df=pairs.select(keys).to_pandas(),
                 features=self._service,
@@ -125,10 +126,10 @@ def _has_no_row(view: WindowedView | BatchView) -> pl.Expr:
 
 
 def build(
-    store: FeatureStore, pairs: pl.DataFrame, features: Features, console: Console
-) -> tuple[pl.DataFrame, Summary]:
+    store: FeatureStore, pairs: pl.DataFrame, features: FeatureTime, console: Console
+) -> tuple[pl.DataFrame, TrainingSetSummary]:
     """Join features to pairs (see `labels.py`): join key, event_timestamp, LABEL, features of all views."""
-    summary = Summary(
+    summary = TrainingSetSummary(
         rows=len(pairs), purchased=int(pairs[LABEL].sum()), features=features, healed=features == CORRECTED
     )
     training_set = TrainingSet(store, purchase_prediction, summary)
@@ -136,20 +137,20 @@ def build(
         pairs.head(0).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in training_set.columns.items())
     ]
     if len(pairs):
-        first, last = pairs[TIME][0], pairs[TIME][-1]
+        first, last = pairs[EVENT_TIME][0], pairs[EVENT_TIME][-1]
         summary.first, summary.last = first.isoformat(), last.isoformat()
-    days = pairs.with_columns(pl.col(TIME).dt.date().alias("#day")).partition_by("#day", include_key=False)
+    days = pairs.with_columns(pl.col(EVENT_TIME).dt.date().alias("#day")).partition_by("#day", include_key=False)
     columns = SpinnerColumn(), *ProgressBar.get_default_columns(), TimeElapsedColumn()
     with ProgressBar(*columns, console=console, transient=True) as bar:  # a day of many small files takes a while
         task = bar.add_task("joining", total=len(pairs))
         for day in days:
-            bar.update(task, description=f"joining {len(day):,} pairs of {day[TIME][0]:%Y-%m-%d}")
+            bar.update(task, description=f"joining {len(day):,} pairs of {day[EVENT_TIME][0]:%Y-%m-%d}")
             parts.append(training_set.join(day))
             bar.advance(task, len(day))
     return pl.concat(parts), summary
 
 
-def _show(summary: Summary, path: Path) -> None:
+def _show(summary: TrainingSetSummary, path: Path) -> None:
     table = Table(title="training set", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--end", type=instant, help="times before this, ISO 8601 UTC")
     mode = command.add_mutually_exclusive_group()
     mode.add_argument(
-        "--as-created", action="store_const", dest="features", const=CREATED, default=SERVED,
+        "--as-created", action="store_const", dest="features", const=AS_CREATED, default=AS_SERVED,
         help="as a stream without delay would have served them: for a history that was streamed at once",
     )  # fmt: skip
     mode.add_argument(

@@ -240,11 +240,14 @@ class FeatureServiceDeclaration:
             owner |= dict.fromkeys(view.value_types, f"a feature of view {view.name!r}")
 
 
+EVENT_TIME, CREATED = "event_timestamp", "created_timestamp"
+"""From when a row holds (of a window: its end), and when it could first have been known."""
+
 SERVED = "served_timestamp"
 """When Redis had acknowledged the row, by the wall clock: a fact of the run, null for rows that no stream has pushed.
 After a replay it may be too late, never too early."""
 
-ROW_COLUMNS = ("event_timestamp", "created_timestamp", SERVED, "writer")
+ROW_COLUMNS = (EVENT_TIME, CREATED, SERVED, "writer")
 """The columns of a stored row beside join key and features."""
 
 
@@ -252,8 +255,8 @@ def offline_columns(view: WindowedView | BatchView) -> dict[str, pl.DataType]:
     """Columns of the view's rows in the offline store, in stored order."""
     return {
         view.entity.join_key: POLARS_TYPES["String"],
-        "event_timestamp": UTC_MICROSECONDS,
-        "created_timestamp": UTC_MICROSECONDS,
+        EVENT_TIME: UTC_MICROSECONDS,
+        CREATED: UTC_MICROSECONDS,
         SERVED: UTC_MICROSECONDS,
         "writer": POLARS_TYPES["String"],
         **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},

@@ -13,7 +13,7 @@ import polars as pl
 from feast.data_source import PushMode
 from feast.errors import PushSourceNotFoundException
 
-from feast_repo.declare.views import SERVED
+from feast_repo.declare.views import EVENT_TIME, SERVED
 from feast_repo.stores.internals import views_of
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.source_columns import is_ours, stored_columns
@@ -21,7 +21,7 @@ from feast_repo.stores.offline.source_reader import source_folder
 from feast_repo.stores.offline.store import PartitionedParquetOfflineStoreConfig
 from feast_repo.stores.offline.tables import day, window_file
 from feast_repo.stores.online.format import UnsupportedFormatError
-from feast_repo.stores.online.view import TIME, OnlineView, newest_rows
+from feast_repo.stores.online.view import OnlineView, newest_rows
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -91,13 +91,13 @@ class Pusher:
         """
         if rows.is_empty():
             return 0
-        if without := rows[TIME].null_count():
-            message = f"{without} of {len(rows)} rows for {self._push_source!r} have no {TIME}"
+        if without := rows[EVENT_TIME].null_count():
+            message = f"{without} of {len(rows)} rows for {self._push_source!r} have no {EVENT_TIME}"
             raise ValueError(message)
         if self.redis is not None:
             return sum(view.write_forward(rows) for view in self.online)
         newest = newest_rows(rows, sorted({key for view in self._views for key in view.join_keys}))
-        self._store.push(self._push_source, newest.sort(TIME).to_pandas(), to=PushMode.ONLINE)
+        self._store.push(self._push_source, newest.sort(EVENT_TIME).to_pandas(), to=PushMode.ONLINE)
         return len(newest)
 
     def push_offline(

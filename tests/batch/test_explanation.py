@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from batch.parity.comparison import Comparison
+from batch.parity.comparison import ParityComparison
 from batch.parity.explanation import Truth
 from batch.recompute.backfill import main as backfill
 from batch.recompute.polars_engine import PolarsEngine
@@ -48,8 +48,8 @@ class Land:
     truth: Truth
     stored: pl.DataFrame
 
-    def judge(self, mode: Mode, stored: pl.DataFrame) -> Comparison:
-        comparison = Comparison(view, mode)
+    def judge(self, mode: Mode, stored: pl.DataFrame) -> ParityComparison:
+        comparison = ParityComparison(view, mode)
         comparison.add(self.truth, stored)
         return comparison
 
@@ -181,7 +181,7 @@ def test_a_row_of_the_stream_that_is_missing_is_not_excused_by_a_late_event(land
 
 
 def test_a_healed_row_of_which_no_reach_is_on_record_must_be_the_truth(land: Land) -> None:
-    comparison = Comparison(view, "complete", most_examples=1_000)
+    comparison = ParityComparison(view, "complete", most_examples=1_000)
     comparison.add(Truth(land.recomputation, land.chunk, pl.DataFrame(schema=COLUMNS)), land.stored)
     wrong = {(one["user"], one["writer"]) for one in comparison.examples if not one["explained"]}
     assert wrong >= {(user, "heal") for user in LATE_TWICE}

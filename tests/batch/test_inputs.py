@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.training.labels import LABEL, TIME
+from batch.training.labels import LABEL
+from feast_repo.declare.views import EVENT_TIME
 from simulation.profiles import make_profiles
 from simulation.training_rows import training_rows
 from tests.commands import main_of
@@ -70,8 +71,8 @@ def test_a_folder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def with_time(rows: pl.DataFrame, time: pa.Array, path: Path) -> Path:
     """A Parquet file as another library writes it."""
-    others = rows.drop(TIME, strict=False).to_arrow(compat_level=pl.CompatLevel.oldest())
-    pq.write_table(others.append_column(TIME, time), path)
+    others = rows.drop(EVENT_TIME, strict=False).to_arrow(compat_level=pl.CompatLevel.oldest())
+    pq.write_table(others.append_column(EVENT_TIME, time), path)
     return path
 
 
@@ -88,10 +89,12 @@ def test_profiles_with_a_fixed_offset(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_training_set_of_another_maker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = training_rows(300)
     path = tmp_path / "training.parquet"
-    of_offset = rows[TIME].to_arrow().cast(pa.timestamp("us", "+05:30"))
+    of_offset = rows[EVENT_TIME].to_arrow().cast(pa.timestamp("us", "+05:30"))
     said = refused(capsys, *COMMANDS["training"], str(with_time(rows.drop("age"), of_offset, path)))
     assert "lacks age" in said
-    said = refused(capsys, *COMMANDS["training"], str(with_time(rows, rows[TIME].cast(pl.String).to_arrow(), path)))
+    said = refused(
+        capsys, *COMMANDS["training"], str(with_time(rows, rows[EVENT_TIME].cast(pl.String).to_arrow(), path))
+    )
     assert "event_timestamp is String, not Datetime" in said
     odd = rows.with_columns(pl.col(LABEL).cast(pl.Int64), pl.col("age").cast(pl.Float64))
     said = refused(capsys, *COMMANDS["training"], str(with_time(odd, of_offset, path)))

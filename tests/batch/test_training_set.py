@@ -19,6 +19,7 @@ from batch.recompute.backfill import main as backfill
 from batch.training.labels import HORIZON, LABEL, SPACING, labelled_pairs
 from batch.training.training_set import main as training_set
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import from_milliseconds, progress_folder
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 HOURS, PARTITIONS, USERS = 5, 3, 40
 LONG_BEFORE = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC) - timedelta(days=30)
-TIME = "event_timestamp"
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def served(online: Mapping[str, list[tuple[int, dict[str, Any]]]], user: str, at
     """The features that a read gives at a time."""
     at_ms = round(at.timestamp() * 1000)
     rows = [row for time_ms, row in online.get(user, []) if time_ms <= at_ms]
-    if not rows or at - rows[-1][TIME] > view.ttl:
+    if not rows or at - rows[-1][EVENT_TIME] > view.ttl:
         return view.defaults
     return {name: rows[-1][name] for name in view.features}
 
@@ -92,7 +92,7 @@ def test_a_pair_has_what_a_read_at_its_time_gave(
     stream(root, view, delayed)
     rows, summary = built(capsys)
     online = {user: rows for log in delayed.values() for user, rows in replayed(log).items()}
-    expected = [served(online, user, time) for user, time in rows.select("user_id", TIME).iter_rows()]
+    expected = [served(online, user, time) for user, time in rows.select("user_id", EVENT_TIME).iter_rows()]
     assert rows.select(view.features.keys()).to_dicts() == expected
     with_row = sum(one != view.defaults for one in expected)
     assert with_row > 300 if delay_minutes < 60 else with_row == 0
@@ -132,7 +132,7 @@ def test_labels_are_of_the_hour_after(root: Path) -> None:
             if time + horizon <= min(last[user], reach)
         ]
     frame = pl.DataFrame(sorted(expected), schema=["ms", "user_id", LABEL], orient="row")
-    assert_frame_equal(pairs, frame.select("user_id", from_milliseconds("ms").alias(TIME), LABEL))
+    assert_frame_equal(pairs, frame.select("user_id", from_milliseconds("ms").alias(EVENT_TIME), LABEL))
     assert 0.05 < frame[LABEL].mean() < 0.95  # type: ignore[operator]
 
 
@@ -149,7 +149,7 @@ def labels_of(root: Path, log: Mapping[int, Sequence[Record]], **span: datetime)
         shutil.rmtree(root / name, ignore_errors=True)
     stream(root, view, log)
     pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load(), **span)
-    minute = (pl.col(TIME).dt.epoch("ms") - NOW_MS) / 60_000
+    minute = (pl.col(EVENT_TIME).dt.epoch("ms") - NOW_MS) / 60_000
     return pairs.select("user_id", minute, LABEL).rows()
 
 
@@ -189,7 +189,7 @@ def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPat
     pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load())
     assert "reading events, labelling pairs" in seen
     assert "opening the feature store" in seen
-    for (day,), part in pairs.group_by(pl.col(TIME).dt.strftime("%Y-%m-%d")):
+    for (day,), part in pairs.group_by(pl.col(EVENT_TIME).dt.strftime("%Y-%m-%d")):
         assert f"joining {len(part):,} pairs of {day}" in seen
 
 
@@ -197,9 +197,10 @@ def test_a_range_is_a_part_of_the_whole(root: Path) -> None:
     stream(root, view, logs())
     progress = ProgressRecord(progress_folder(root)).load()
     pairs = labelled_pairs(root, view, progress)
-    start, end = pairs[TIME][0] + timedelta(minutes=63, seconds=30), pairs[TIME][-1] - timedelta(minutes=25)
+    start, end = pairs[EVENT_TIME][0] + timedelta(minutes=63, seconds=30), pairs[EVENT_TIME][-1] - timedelta(minutes=25)
     assert_frame_equal(
-        labelled_pairs(root, view, progress, start, end), pairs.filter(pl.col(TIME) >= start, pl.col(TIME) < end)
+        labelled_pairs(root, view, progress, start, end),
+        pairs.filter(pl.col(EVENT_TIME) >= start, pl.col(EVENT_TIME) < end),
     )
 
 
@@ -221,9 +222,11 @@ def test_no_feature_looks_into_the_future(root: Path, tmp_path: Path, capsys: py
     publish_profiles(make_profiles(USERS, 1), LONG_BEFORE, root)
     after, _ = built(capsys)
     cut = pl.lit(cut_ms * 1000).cast(UTC_MICROSECONDS)
-    assert_frame_equal(before.filter(pl.col(TIME) <= cut).drop(LABEL), after.filter(pl.col(TIME) <= cut).drop(LABEL))
-    assert before.filter(pl.col(TIME) <= cut).height > 100
-    later = [frame.filter(pl.col(TIME) > cut)["revenue_cents"].to_list() for frame in (before, after)]
+    assert_frame_equal(
+        before.filter(pl.col(EVENT_TIME) <= cut).drop(LABEL), after.filter(pl.col(EVENT_TIME) <= cut).drop(LABEL)
+    )
+    assert before.filter(pl.col(EVENT_TIME) <= cut).height > 100
+    later = [frame.filter(pl.col(EVENT_TIME) > cut)["revenue_cents"].to_list() for frame in (before, after)]
     assert later[0] != later[1]
 
 

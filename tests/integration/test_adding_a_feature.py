@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pytest
 
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.stores.offline.tables import events_folder, features_folder
@@ -31,6 +32,7 @@ print(json.dumps({"type": {f.name: str(f.dtype) for f in view.features}["dearest
 """
 
 
+@pytest.mark.timeout(900)  # a feature's whole life
 def test_one_line_reaches_schema_redis_and_parquet(  # noqa: PLR0915  (one run through a feature's life)
     stack: Stack, tmp_path: Path
 ) -> None:

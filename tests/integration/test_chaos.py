@@ -39,6 +39,7 @@ def kept_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")
 
 
+@pytest.mark.timeout(900)  # nine faults, one after the other, on a machine that may be busy
 @pytest.mark.usefixtures("kept_environment")
 def test_nothing_is_lost_twice_wrong_or_behind(tmp_path: Path) -> None:
     print(f"seed {SEED}; repeat with: python -m sandbox.chaos --faults {len(KINDS)} --seeds {SEED}")  # noqa: T201  (a failure shows it)

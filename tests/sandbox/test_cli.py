@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 
 from sandbox import redis_server
 from sandbox.processes import LOOPBACK, Process, started_at, wait_until
-from sandbox.state import Part, state_file
+from sandbox.state import StackPart, state_file
 from sandbox.topics import partition_count
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def test_a_state_of_the_past_ends_nobody(project: Project) -> None:
     """The pids of a sandbox that a reboot ended belong to others now."""
     file = state_file(project.data_root)
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = Part("redis", "valkey", "redis://127.0.0.1:1/0", "", pid=os.getpid(), started="an earlier boot:1")
+    part = StackPart("redis", "valkey", "redis://127.0.0.1:1/0", "", pid=os.getpid(), started="an earlier boot:1")
     file.write_text(json.dumps({"parts": [asdict(part)], "environment": {"KAFKA_TOPIC": "clickstream"}}))
     status = project.run("status", "--json")
     assert status.returncode == 1

@@ -8,9 +8,20 @@ from hypothesis import given, strategies as st
 
 import feast_repo.settings
 from feast_repo.settings import StoreSettings
-from sandbox.state import Part, State, forget, load, quoted, save, settings_root, shown, state_file, without_password
+from sandbox.state import (
+    StackPart,
+    State,
+    forget,
+    load,
+    quoted,
+    save,
+    settings_root,
+    shown,
+    state_file,
+    without_password,
+)
 
-PART = Part("redis", "valkey", "redis://127.0.0.1:1/0", "a server", pid=1, started="x:1", log="/log")
+PART = StackPart("redis", "valkey", "redis://127.0.0.1:1/0", "a server", pid=1, started="x:1", log="/log")
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +81,7 @@ def test_a_password_is_never_shown() -> None:
 
 
 def test_a_part_of_the_users_own_has_no_process() -> None:
-    assert Part("kafka", "yours", "host:9092", "theirs").process is None
+    assert StackPart("kafka", "yours", "host:9092", "theirs").process is None
     process = PART.process
     assert process is not None
     assert not process.alive  # pid 1 did not start at "x:1"

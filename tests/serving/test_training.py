@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from batch.training.labels import HORIZON, LABEL, TIME
+from batch.training.labels import HORIZON, LABEL
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import purchase_prediction
-from serving.features import Encoder, input_features, misfit
+from serving.features import FeatureEncoder, input_features, misfit
 from serving.messages import UserFeatures, ViewRead
 from serving.model import Model, ModelError, ModelFolder
 from serving.schema import ServedSchema, ServedView
@@ -54,7 +55,7 @@ values = {
     )
 )
 def test_training_and_serving_make_the_same_matrix(rows: list[dict[str, Any]]) -> None:
-    encoder = Encoder(input_features(VIEWS, ROWS))
+    encoder = FeatureEncoder(input_features(VIEWS, ROWS))
     schema = {name: ROWS.schema[name] for view in VIEWS for name in view.features}
     served, trained = encoder.served(map(as_served, rows)), encoder.trained(pl.DataFrame(rows, schema))
     assert served.dtype == trained.dtype == np.float32
@@ -62,7 +63,7 @@ def test_training_and_serving_make_the_same_matrix(rows: list[dict[str, Any]]) -
 
 
 def test_known_matrix() -> None:
-    encoder = Encoder(input_features(VIEWS, ROWS))
+    encoder = FeatureEncoder(input_features(VIEWS, ROWS))
     row = ROWS.row(0, named=True) | {"country": "XX", "age": None, "subscription_tier": None, "view_count": 3}
     (numbers,) = encoder.served([as_served(row)]).tolist()
     named = dict(zip((one.name for one in encoder.features), numbers, strict=True))
@@ -77,10 +78,10 @@ class TestSplit:
     def test_is_by_time_and_leaves_out_what_knows_of_the_holdout(self) -> None:
         rows = training_rows(4_000)
         split = split_by_time(rows.sample(fraction=1, shuffle=True, seed=1))
-        first = split.holdout[TIME][0]
+        first = split.holdout[EVENT_TIME][0]
         assert len(split.holdout) == 800
-        assert split.train[TIME].max() < first - HORIZON
-        left_out = rows.filter(pl.col(TIME).is_between(first - HORIZON, first, closed="left"))
+        assert split.train[EVENT_TIME].max() < first - HORIZON
+        left_out = rows.filter(pl.col(EVENT_TIME).is_between(first - HORIZON, first, closed="left"))
         assert len(split.train) + len(left_out) + 800 == 4_000
 
     @pytest.mark.parametrize(

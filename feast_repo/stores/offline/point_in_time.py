@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TIME, CREATED, STORED, ASKED, RANK, KNOWN = "#time", "#created", "#stored", "#asked", "#rank", "#known"
+_TIME, _CREATED, _STORED, _ASKED, _RANK, _KNOWN = "#time", "#created", "#stored", "#asked", "#rank", "#known"
 NONE = -1
 """Stands for no row."""
 
@@ -35,8 +35,8 @@ class Rows:
 
     def frame(self) -> pl.DataFrame:
         """As columns; a row without time or with a null in its key is nobody's."""
-        created = {} if self.created is None else {CREATED: self.created}
-        return pl.DataFrame({**self.keys, TIME: self.times, **created})
+        created = {} if self.created is None else {_CREATED: self.created}
+        return pl.DataFrame({**self.keys, _TIME: self.times, **created})
 
 
 def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool = False) -> NDArray[np.int64]:
@@ -46,27 +46,27 @@ def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool
     the asked time count, so what was corrected later is not seen.
     """
     keys = list(stored.keys)
-    rows = stored.frame().with_row_index(STORED).drop_nulls([*keys, TIME])
+    rows = stored.frame().with_row_index(_STORED).drop_nulls([*keys, _TIME])
     if stored.created is not None:
-        rows = rows.sort(TIME, CREATED, maintain_order=True)
+        rows = rows.sort(_TIME, _CREATED, maintain_order=True)
     else:
-        rows = rows.sort(TIME, maintain_order=True)
-    known = TIME
+        rows = rows.sort(_TIME, maintain_order=True)
+    known = _TIME
     if as_known and stored.created is not None:
-        rows, known = _as_known(rows, keys), KNOWN
-    questions = asked.frame().with_row_index(ASKED).drop_nulls([*keys, TIME]).sort(TIME)
+        rows, known = _as_known(rows, keys), _KNOWN
+    questions = asked.frame().with_row_index(_ASKED).drop_nulls([*keys, _TIME]).sort(_TIME)
     found = questions.join_asof(
-        rows.select(*keys, known, STORED),
-        left_on=TIME,
+        rows.select(*keys, known, _STORED),
+        left_on=_TIME,
         right_on=known,
         by=keys or None,
         coalesce=False,
         check_sortedness=False,
-    ).drop_nulls(STORED)
-    which, row = found[ASKED].to_numpy(), found[STORED].to_numpy().astype(np.int64)
+    ).drop_nulls(_STORED)
+    which, row = found[_ASKED].to_numpy(), found[_STORED].to_numpy().astype(np.int64)
     if ttl is not None:
         # No stored time is after its question, so as unsigned numbers even differences beyond 63 bits are right.
-        ages = found[TIME].to_numpy().view(np.uint64) - stored.times.gather(row).to_numpy().view(np.uint64)
+        ages = found[_TIME].to_numpy().view(np.uint64) - stored.times.gather(row).to_numpy().view(np.uint64)
         alive = ages <= min(ttl, 2**64 - 1)
         which, row = which[alive], row[alive]
     out = np.full(len(asked.times), NONE, np.int64)
@@ -76,20 +76,22 @@ def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool
 
 def _as_known(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Rows by the time from which they are known; of those known by then, each stands for the newest of its key."""
-    rows = rows.drop_nulls(CREATED).with_row_index(RANK).with_columns(pl.max_horizontal(TIME, CREATED).alias(KNOWN))
-    rows = rows.sort(KNOWN, RANK)
-    if rows[RANK].is_sorted():
+    rows = (
+        rows.drop_nulls(_CREATED).with_row_index(_RANK).with_columns(pl.max_horizontal(_TIME, _CREATED).alias(_KNOWN))
+    )
+    rows = rows.sort(_KNOWN, _RANK)
+    if rows[_RANK].is_sorted():
         return rows
-    newest = pl.col(RANK).cum_max()
-    ranked = rows.select(RANK, STORED)
-    rows = rows.drop(STORED).with_columns(newest.over(keys) if keys else newest)
-    return rows.join(ranked, on=RANK, how="left", maintain_order="left")
+    newest = pl.col(_RANK).cum_max()
+    ranked = rows.select(_RANK, _STORED)
+    rows = rows.drop(_STORED).with_columns(newest.over(keys) if keys else newest)
+    return rows.join(ranked, on=_RANK, how="left", maintain_order="left")
 
 
 def newest(stored: Rows) -> NDArray[np.int64]:
     """The numbers of each key's newest row, ascending; rows with nulls in their key are a key of their own."""
-    rows = stored.frame().with_row_index(STORED).drop_nulls(TIME)
-    by = [TIME] if stored.created is None else [TIME, CREATED]
+    rows = stored.frame().with_row_index(_STORED).drop_nulls(_TIME)
+    by = [_TIME] if stored.created is None else [_TIME, _CREATED]
     rows = rows.sort(by, maintain_order=True)
     last = rows.unique(list(stored.keys), keep="last") if stored.keys else rows.tail(1)
-    return last[STORED].sort().to_numpy().astype(np.int64)
+    return last[_STORED].sort().to_numpy().astype(np.int64)

@@ -11,6 +11,7 @@ import polars as pl
 from feast import FeatureView
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from feast_repo.declare.views import EVENT_TIME
 from feast_repo.stores.internals import redis_client
 from feast_repo.stores.online.feast_bytes import compare_with_feast
 from feast_repo.stores.online.features import settle
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TIME = "event_timestamp"
 SENTINEL_TIME = Timestamp(seconds=1).SerializeToString()
 
 
@@ -82,7 +82,7 @@ class OnlineView:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
         """
         keys, rows = self._keyed(rows)
-        offered = rows[TIME].dt.epoch("ns").to_list()
+        offered = rows[EVENT_TIME].dt.epoch("ns").to_list()
 
         def swaps(numbers: list[int], stored: list[bytes | None]) -> Iterator[tuple[bytes, int]]:
             return self._format.swap_commands([keys[number] for number in numbers], stored, rows[numbers], SWAP_SHA)
@@ -108,7 +108,7 @@ class OnlineView:
         keys, rows = self._keyed(rows)
         expected = self._format.stored_values(rows)
         unit = 1 if resolution is None else resolution // timedelta(microseconds=1) * 1000
-        versions = (rows[TIME].dt.epoch("ns") // unit).to_list()
+        versions = (rows[EVENT_TIME].dt.epoch("ns") // unit).to_list()
 
         def read(numbers: list[int]) -> list[list[bytes | None]]:
             return ask(self.redis, self._format.read_row_commands([keys[number] for number in numbers]))
@@ -162,14 +162,14 @@ class OnlineView:
 
 def newest_rows(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Each entity's newest row; of rows with one time the first, as in Feast."""
-    by_time = rows.sort(TIME, descending=True, maintain_order=True)
+    by_time = rows.sort(EVENT_TIME, descending=True, maintain_order=True)
     return by_time.unique(keys, keep="first", maintain_order=True)
 
 
 def _newer(rows: pl.DataFrame, stored: list[bytes | None]) -> list[bool]:
     """Which rows are newer than the stored times, or the first of their entity."""
     known = {data: decode_time(data) for data in set(stored) if data is not None}
-    offered = rows[TIME].dt.epoch("ns").to_list()
+    offered = rows[EVENT_TIME].dt.epoch("ns").to_list()
     return [data is None or time > known[data] for data, time in zip(stored, offered, strict=True)]
 
 
@@ -192,8 +192,8 @@ def _row_format(store: FeatureStore, view: FeatureView) -> RowFormat:
         message = f"view {view.name!r} has features of type {', '.join(unknown)}"
         raise UnsupportedFormatError(message)
     source = view.batch_source
-    if type(view) is not FeatureView or source.timestamp_field != TIME or source.field_mapping:
-        message = f"view {view.name!r} is no plain feature view with event time {TIME!r} and unmapped columns"
+    if type(view) is not FeatureView or source.timestamp_field != EVENT_TIME or source.field_mapping:
+        message = f"view {view.name!r} is no plain feature view with event time {EVENT_TIME!r} and unmapped columns"
         raise UnsupportedFormatError(message)
     if [str(field.dtype) for field in view.entity_columns] != ["String"]:
         message = f"view {view.name!r} has join keys {view.join_keys}, not one of type String"
