@@ -27,7 +27,7 @@ FIND_PYTHON = set -e; python=; \
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full chaos check bench-quick bench bench-full up down clean lock
 
-help: ## show this list
+help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## install the locked dependencies and this project into .venv
@@ -36,15 +36,15 @@ setup: $(READY) ## install the locked dependencies and this project into .venv
 demo: $(READY) ## run the main job on a sandbox and verify every result
 	@$(BIN)/python -m sandbox.demo
 
-test: $(READY) ## run all tests on the real parts, with fixed seeds
+test: $(READY) ## run all tests against the real parts, with fixed seeds
 	@$(BIN)/python -m pytest
 
-test-full: $(READY) ## the same with new seeds, 10,000 simulated histories of crashes and the long drill: hours
+test-full: $(READY) ## run all tests with new seeds, 10,000 simulated crash histories and the long fault drill: hours
 	@$(BIN)/python -m pytest --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
 	@$(BIN)/python -m tests.crash --seeds 10000 --to benchmarks/results
 	@$(MAKE) chaos
 
-chaos: $(READY) ## break the real parts 50 times, three times over, and count what was lost
+chaos: $(READY) ## run the fault drill: 50 faults on each of three seeds, and count what was lost
 	@$(BIN)/python -m sandbox.chaos --faults 50 --seeds 1,2,3 --to benchmarks/results
 
 check: $(READY) ## check format, lint and types
@@ -52,13 +52,13 @@ check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy --explicit-package-bases .
 
-bench-quick: $(READY) ## see in a few minutes that all benchmarks work; keeps no results
+bench-quick: $(READY) ## check in a few minutes that all benchmarks work; keeps no results
 	@$(BIN)/python -m benchmarks --size quick
 
-bench: $(READY) ## measure the budgets: half an hour on a quiet machine
+bench: $(READY) ## measure everything that has a budget: half an hour on a quiet machine
 	@$(BIN)/python -m benchmarks
 
-bench-full: $(READY) ## the same with growth curves and all peers: hours
+bench-full: $(READY) ## run all benchmarks, with growth curves and all peers: hours
 	@$(BIN)/python -m benchmarks --size full
 
 up: $(READY) ## start the sandbox: Kafka, a Redis-compatible server and the registry
@@ -67,7 +67,7 @@ up: $(READY) ## start the sandbox: Kafka, a Redis-compatible server and the regi
 down: $(READY) ## stop the sandbox
 	@$(BIN)/python -m sandbox down
 
-clean: ## remove what can be made again (.venv, caches, build files); data/ and .env stay
+clean: ## remove generated files (.venv, caches, build files); data/ and .env stay
 	@if [ -e sandbox.env ]; then echo "error: a sandbox is running; stop it first: make down" >&2; exit 2; fi
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
