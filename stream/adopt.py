@@ -1,7 +1,7 @@
-"""An intended move: the data goes on with another cluster, a renamed topic, another registry, or as a copy of its own.
+"""An intended move: existing data continues on another cluster, topic or registry, or as a copy with its own identity.
 
-What can be compared is compared first: the newest records that DATA_ROOT has of each partition with those that the
-topic holds at the same offsets. A tool that copies records without their offsets fails here.
+The newest records of each partition in DATA_ROOT are first compared with the records that the topic holds at the same
+offsets. Records that were copied without their offsets fail this check.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
     from stream.recovery_store import RecoveryStore
 
 RECORDS = 1_000
-"""How many of a partition's newest records are compared."""
+"""How many of each partition's newest records are compared."""
 PATIENCE_S = 30.0
-"""How long Kafka may give nothing."""
+"""How long to wait while Kafka returns nothing."""
 
 
 def adopt(settings: StreamSettings, store: RecoveryStore) -> list[str]:
-    """Let DATA_ROOT and recovery state go on with the topic as it is now; returns what was done, a line each.
+    """Continue DATA_ROOT and the recovery state on the topic as it is now; returns one line per step that was done.
 
     Raises:
-        OriginError: the topic doesn't hold the records that are stored; nothing was changed.
+        OriginError: the topic doesn't hold the stored records; nothing was changed.
         KafkaUnavailableError: no broker answers, or the topic does not exist.
-        RecoveryError: what the recovery state is for can't be read.
+        RecoveryError: the description of the recovery state can't be read.
         OSError: DATA_ROOT or the directory can't be read or written.
     """
     now = Topic(settings).identity()
@@ -121,7 +121,7 @@ def _known(data_root: Path) -> Identity | None:
 
 
 def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, Progress]) -> int:
-    """Compare what is stored with what the topic holds; returns how many records were the same."""
+    """Compare the stored records with the topic's; returns how many were equal."""
     if gone := sorted(partition for partition in progress if partition >= now.partitions):
         message = (
             f"{settings.data_root} holds records of partition {gone[0]}, and topic {now.topic!r} has {now.partitions} "
@@ -160,7 +160,7 @@ def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: P
     first = max(low, progress.next_offset - RECORDS)
     stored = _stored(settings, progress, first)
     found = _found(settings, _read(consumer, progress, TopicPartition(part.topic, part.partition, first)))
-    # Transactions and compaction leave gaps, so what both have is compared, and what is stored has to be there.
+    # Transactions and compaction leave gaps in the offsets, so the check is that each stored record is in the topic.
     differing = stored.join(found, on=stored.columns, how="anti", nulls_equal=True)
     if not differing.is_empty():
         first = differing["offset"].to_list()[0]
@@ -170,7 +170,7 @@ def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: P
 
 
 def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.DataFrame:
-    """A partition's stored messages from an offset on: offset, kafka_timestamp (ms), and what tells them apart."""
+    """A partition's stored messages from an offset on: offset, kafka_timestamp (ms), and the columns to compare."""
     events = settings.view.events
 
     def read(folder: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -202,7 +202,7 @@ def _told_apart(settings: StreamSettings, accepted: pl.DataFrame, letters: pl.Da
 
 
 def _read(consumer: Consumer, progress: Progress, start: TopicPartition) -> RawBatch:
-    """The partition's messages from an offset up to the one that the stored data goes on at."""
+    """The partition's messages from `start` up to the next offset of the stored data."""
     batch = RawBatch(progress.partition, [], [], [], [])
     if start.offset >= progress.next_offset:
         return batch
@@ -224,7 +224,7 @@ def _read(consumer: Consumer, progress: Progress, start: TopicPartition) -> RawB
 
 
 def _is_end(message: Message) -> bool:
-    """Whether it is the partition's end instead of a message.
+    """Whether this marks the partition's end rather than carrying a message.
 
     Raises:
         KafkaException: it is an error.

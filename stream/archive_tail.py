@@ -1,7 +1,7 @@
-"""The end of one partition's archived log: what windows that are still open need of it.
+"""The end of one partition's archived log: the records that open windows still need.
 
-Files lie by the day of their Kafka time, so only days that can matter are read, and of them only rows that do: memory
-is bounded by what open windows hold, and time by the days that they span.
+Files are partitioned by the day of their Kafka time, so only relevant days are read, and only the relevant rows of
+those. Memory is bounded by what open windows hold, and time by the days that they span.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ArchiveTail:
-    """The archived records of one partition that its progress record speaks of, from the end.
+    """The archived records of one partition that its progress record covers, from the end.
 
     tail = ArchiveTail(data_root, view, progress)
     """
@@ -51,7 +51,7 @@ class ArchiveTail:
         return WindowEngine.rebuild(view, tail, watermark_ms + view.lateness_ms, latest_ms)
 
     def first_needed(self) -> int:
-        """The offset from which on a log without recovery state leads to the rows that are stored and will be.
+        """The first offset to read without recovery state so that stored and future rows come out the same.
 
         Raises:
             SnapshotError: the archive lacks records.
@@ -63,31 +63,31 @@ class ArchiveTail:
         return min([first, *map(int, self._records()["offset"])])
 
     def _records(self, *columns: str) -> pl.DataFrame:
-        """The records that open windows or their expiry rows can need: offset, and these columns with times in ms."""
+        """The records that open windows or their expiry rows may need: offset and these columns, with times in ms."""
         view, time = self._view, self._view.events.by_name[self._view.events.time]
         start_ms = tail_start_ms(view, self._progress.watermark_ms or 0)
-        # An event is at most so far ahead of its Kafka time.
+        # The furthest that an event may be ahead of its Kafka time.
         ahead_ms = time.max_ahead_ms if isinstance(time, Timestamp) else 0
         days = [name for name in self._days() if name >= day(max(0, start_ms - ahead_ms))]
         event_ms = pl.col(view.events.time).dt.epoch("ms")
 
         def read() -> pl.DataFrame:
             rows = self._scan(days).filter(event_ms >= start_ms).select("offset", *columns)
-            # A compaction that was ended half-way leaves copies.
+            # An interrupted compaction leaves copies.
             return rows.collect(engine="streaming").unique("offset")
 
         rows = despite_compaction(read)
         return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", view.events.time} & {*columns})
 
     def _latest(self) -> tuple[int, int]:
-        """The latest arrival, ms, and the first offset that has it.
+        """The latest arrival (ms) and the first offset that has it.
 
         Raises:
             SnapshotError: there is no record.
         """
         found: tuple[int, int] | None = None
         for name in reversed(self._days()):
-            if found is not None and day(found[0]) > name:  # nobody arrived later than the Kafka time
+            if found is not None and day(found[0]) > name:  # no arrival is later than its Kafka time
                 return found
             of_day = despite_compaction(lambda: self._latest_of(name))  # noqa: B023  (called before the next round)
             if of_day is not None and (found is None or (of_day[0], -of_day[1]) > (found[0], -found[1])):
@@ -114,7 +114,7 @@ class ArchiveTail:
         return [folder.name.removeprefix("dt=") for folder in day_folders(self._folder)]
 
     def _scan(self, days: list[str]) -> pl.LazyFrame:
-        """The partition's records of some days, as far as the progress record goes."""
+        """The partition's records of some days, up to the progress record's offset."""
         files = [file for name in days for file in data_files(day_folder(self._folder, name))]
         rows = scan(files, event_columns(self._view.events))
         return rows.filter(pl.col("offset") < self._progress.next_offset, partition=self._progress.partition)

@@ -1,4 +1,4 @@
-"""Waiting for a part that is away: a log line when it goes and when it is back, a metric meanwhile; nothing dropped."""
+"""Waiting for a part that is away: one log line when it goes, one when it is back, a metric meanwhile; no data loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Availability:
-    """Whether one part is there, as several threads see it: away while any of them misses it."""
+    """Whether one part is available, as seen by several threads: it is away while any of them can't reach it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class Availability:
         metrics.away.labels(name).set(0)
 
     def is_away(self, who: object, reason: object, doing: str) -> None:
-        """Someone misses it."""
+        """Record that `who` can't reach it."""
         with self._lock:
             if not self._missed_by:
                 logger.warning("%s is away (%s), %s until it is back", self.name, reason, doing)
@@ -46,15 +46,15 @@ class Availability:
 
     @property
     def away(self) -> bool:
-        """Whether anyone misses it."""
+        """Whether any thread can't reach it."""
         return bool(self._missed_by)
 
     def is_back(self, who: object) -> None:
-        """Someone doesn't miss it any more."""
+        """Record that `who` can reach it again."""
         self._found({who})
 
     def is_back_for_all(self) -> None:
-        """Someone has heard from it; what may have been under way when it was last missed is no proof."""
+        """Record a sign of life for all; an answer that may have been in flight at the last failure doesn't count."""
         if self._missed_by and time.monotonic() - self._missed_s > UNDER_WAY_S:
             self._found(set(self._missed_by))
 
@@ -68,14 +68,14 @@ class Availability:
 
 
 class Emptied:
-    """Whether Redis lacks what was stored, told once for each change; several threads may look."""
+    """Whether Redis lacks stored rows, logged once per change; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._emptied = False
 
     def look(self, *, filled: bool, loss: str | None) -> None:
-        """Take note of whether the mark is there, and of what was lost since the last look."""
+        """Record whether Redis is marked as filled, and what it has lost since the last call."""
         with self._lock:
             if loss is not None:
                 metrics.losses.inc()
@@ -96,15 +96,15 @@ kafka, redis, disk = (Availability(name) for name in ("Kafka", "Redis", "the dis
 
 
 def hold_for_redis(operation: Callable[[], object]) -> None:
-    """Do something with Redis, as often as it takes; this holds the epoch, and with it the source.
+    """Retry an operation on Redis until it succeeds; meanwhile the epoch and the source are held back.
 
-    Ends the run if it was asked to stop meanwhile, or if waiting won't help; the epoch is then not committed.
+    Ends the run, with the epoch uncommitted, if a stop is requested meanwhile or if waiting can't help.
     """
     _hold(redis, operation, RedisError, _hopeless)
 
 
 def hold_for_disk(operation: Callable[[], object]) -> None:
-    """Do something below DATA_ROOT, as often as it takes; on a full disk the run ends (exit 1, epoch uncommitted)."""
+    """Retry an operation below DATA_ROOT until it succeeds; a full disk ends the run (exit 1, epoch uncommitted)."""
     _hold(disk, operation, OSError, _no_room)
 
 

@@ -1,4 +1,4 @@
-"""Work that goes on beside the dataflow: in order, a bounded amount of it, and nothing more once some of it failed."""
+"""Work in a thread beside the dataflow: in order, with bounded room, and stopped by the first failure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class Background:
-    """One thread that does what it is given, one after the other.
+    """One thread that runs operations one after the other.
 
         background = Background("redis", room=2)
-        background.do(operation)     # waits while two others are under way
-        background.finish()          # all is done when it returns
+        background.do(operation)     # waits while two others are pending
+        background.finish()          # returns when all are done
 
-    After an operation failed, no later one is begun, so what was done is always a beginning of what was asked for; and
-    from then on every call raises the error. For one calling thread.
+    After a failure no later operation starts, so the completed ones are always a prefix of those requested, and every
+    later call raises the error. For one calling thread.
     """
 
     def __init__(self, name: str, room: int) -> None:
@@ -28,20 +28,20 @@ class Background:
         self._error: BaseException | None = None
 
     def do(self, operation: Callable[[], object]) -> None:
-        """Have it done after what came before."""
+        """Run it after all earlier operations."""
         while len(self._under_way) >= self._room:
             self._wait()
         self._tell()
         self._under_way.append(self._thread.submit(self._run, operation))
 
     def finish(self) -> None:
-        """Wait until all is done."""
+        """Wait until all operations are done."""
         while self._under_way:
             self._wait()
         self._tell()
 
     def close(self) -> None:
-        """End the thread, after what it was given."""
+        """End the thread after the operations that it was given."""
         self._thread.shutdown()
 
     def _wait(self) -> None:

@@ -1,15 +1,15 @@
-"""The order in which an epoch becomes durable: the one place that says it.
+"""The order in which an epoch becomes durable, defined here and nowhere else.
 
-    logs, Redis, features      each feature file after Redis has its rows, since it tells when they were served
-    what a restore missed      needs the features durable: what is not, a restore can't read
-    confirmation               Redis says up to where it has all rows; one that goes back says less than the record
-    progress record            the commit point: everything that it speaks of is stored
+    logs, Redis, features      each feature file after Redis has its rows, because it records when they were served
+    what a restore missed      after the features are durable, because a restore reads only durable files
+    confirmation               Redis states up to where it has all rows; a rolled-back Redis states less than the record
+    progress record            the commit point: everything that it covers is stored
     announcement               never ahead of the record
     Bytewax commits            the epoch's offsets and window state, after `commit` returned
 
-A crash before the progress record leaves rows that a replay writes again, the same ones: log rows that are durable are
-skipped, a feature file is overwritten with the same features, and Redis keeps the newer row. A crash after it leaves
-windows that a replay skips, since the record says that they are stored.
+After a crash before the progress record, a replay writes identical rows again: durable log rows are skipped, a feature
+file is overwritten with the same features, and Redis keeps the newer row. After a crash behind it, a replay skips the
+windows, because the record says that they are stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Commit:
-    """Commits epochs of one part of the stores, and knows what is committed."""
+    """Commits the epochs of one part of the stores, and tracks what is committed."""
 
     def __init__(self, record: ProgressRecord, logs: Logs, features: FeatureFiles, online: Online) -> None:
         self._record = record
@@ -41,8 +41,8 @@ class Commit:
     def new_windows(self, outcome: Outcome) -> list[ClosedWindow]:
         """The outcome's windows that are not committed yet.
 
-        The others were pushed online before they were committed, and their files may have been compacted since, so
-        they are never written again.
+        Committed windows are never written again: they were pushed online before their commit, and their files may
+        have been compacted since.
         """
         stored = self._stored.get(outcome.progress.partition)
         if stored is None or stored.last_closed_end_ms is None:
@@ -50,10 +50,10 @@ class Commit:
         return [window for window in outcome.windows if window.end_ms > stored.last_closed_end_ms]
 
     def commit(self, epoch: Epoch) -> list[Progress]:
-        """Make an epoch durable; returns the positions that moved forward."""
+        """Make an epoch durable; returns the progress of the partitions that moved forward."""
         advanced = self._advanced(epoch)
         self._logs.finish()
-        self._online.finish()  # only now are all feature files asked for
+        self._online.finish()  # only after this have all feature files been requested
         self._features.finish()
         self._online.push_what_a_restore_missed(epoch.windows)
         self._online.confirm(advanced)

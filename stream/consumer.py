@@ -1,7 +1,7 @@
-"""One consumer for all Kafka partitions of a worker: one connection a broker, one fetch for many partitions.
+"""One consumer for all Kafka partitions of a worker: one connection per broker, one fetch for many partitions.
 
-It is asked for one partition at a time, which is how Bytewax reads. What a poll brings for others waits for them, as
-parts of messages: few at a time are taken apart and let go, so that they stay in the processor's cache.
+Bytewax asks for one partition at a time. Messages that a poll returns for other partitions are buffered as their parts.
+Messages are taken apart and released a few at a time, which keeps them in the processor's cache.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MESSAGES_PER_POLL = 50_000
-"""Of all partitions together: the more, the larger the batches of each, and a batch has a cost of its own."""
+"""Of all partitions together. More means larger batches per partition, and each batch has a fixed cost."""
 
 DEFAULTS: dict[str, str | int | bool] = {
     "fetch.wait.max.ms": 100,
-    "fetch.queue.backoff.ms": 10,  # how long a full partition keeps the fetches waiting that also ask for others
-    "queued.max.messages.kbytes": 16_384,  # per partition: what is read ahead must fit for a hundred of them
+    "fetch.queue.backoff.ms": 10,  # how long a full partition delays fetches that also ask for others
+    "queued.max.messages.kbytes": 16_384,  # per partition: the read-ahead of a hundred of them must fit in memory
     "fetch.message.max.bytes": 1_048_576,
-    "log_level": 0,  # what is wrong is told once, by `error_cb` and by the messages' errors
+    "log_level": 0,  # errors are reported once, by `error_cb` and by the messages' errors
 }
 
-# All else passes: librdkafka reconnects and asks again by itself.
+# All other errors are transient: librdkafka reconnects and retries by itself.
 _FINAL = {
     AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,
@@ -51,16 +51,16 @@ _FINAL = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
 LEAVE_WITHIN_S = 1.0
-_left: list[Consumer] = []  # what is let go is closed by Python, however long that takes
+_left: list[Consumer] = []  # Python would close a released consumer, however long that takes
 _create_time_told = threading.Lock()
 
 
 @dataclass
 class Arrived:
-    """What has come of one partition.
+    """What has arrived of one partition.
 
-    `end` is the log's end, if it was reached (where `stream_stop_at_end` asks); it is behind the last offset, also
-    where transaction markers leave a gap. `failure` is why nothing comes after this batch any more.
+    `end` is the log's end if it was reached (with `stream_stop_at_end`); it lies after the last offset, even where
+    transaction markers leave a gap. `failure` is the reason that nothing follows this batch.
     """
 
     batch: RawBatch
@@ -71,7 +71,7 @@ class Arrived:
         return bool(self.batch.offsets) or self.end is not None or self.failure is not None
 
     def add(self, later: Arrived) -> None:
-        """Take in what came after it."""
+        """Append what arrived after it."""
         for ours, theirs in zip(self.batch.columns, later.batch.columns, strict=True):
             ours.extend(theirs)
         self.end = later.end if later.end is not None else self.end
@@ -83,10 +83,10 @@ class WorkerConsumer:
 
         consumer.start(partition, offset)
         arrived = consumer.take(partition)      # never waits
-        consumer.stop(partition)                # the last one closes it
+        consumer.stop(partition)                # stopping the last partition closes it
 
-    Guarantee: each partition's messages come in offset order, each once, and none after a failure. Each is from the
-    topic that `watch` knows. Less than 100,000 wait for being taken. An error that passes is told, and waited for.
+    Guarantee: each partition's messages come in offset order, each once, and none after a failure. All come from the
+    topic that `watch` knows. Fewer than 100,000 are buffered. A transient error is logged and waited out.
     """
 
     def __init__(self, settings: StreamSettings, watch: TopicWatch) -> None:
@@ -107,25 +107,25 @@ class WorkerConsumer:
         self._new: dict[int, int] = {}
         self._arrived: dict[int, Arrived] = {}
         self._unconfirmed: dict[int, Arrived] = {}
-        """What has come since the topic was last looked at: of a topic that was created anew it would be foreign."""
+        """Messages since the last check of the topic; if the topic was recreated, they are foreign."""
         self._ticket: int | None = None
         self.waiting = 0
-        """How many messages have arrived and were not taken."""
+        """How many messages have arrived but were not taken."""
         self._committed: dict[int, int] = {}
         self.idle = False
-        """Whether the last poll brought nothing for anyone."""
+        """Whether the last poll returned nothing for any partition."""
         self._tells_create_time = first_process()
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether something has come that can't be taken yet."""
+        """Whether messages have arrived that can't be taken yet."""
         return self._ticket is not None
 
     def bounds(self, partition: int) -> tuple[int, int]:
-        """A partition's first offset and the one after its last, as the broker says now.
+        """A partition's first offset and the one after its last, as the broker reports them now.
 
         Raises:
-            KafkaException: it does not answer, or does not know the partition.
+            KafkaException: the broker does not answer, or does not know the partition.
         """
         low, high = self._consumer.get_watermark_offsets(
             TopicPartition(self._topic, partition), timeout=METADATA_TIMEOUT_S
@@ -133,7 +133,7 @@ class WorkerConsumer:
         return low, high
 
     def behind(self, partition: int, offset: int) -> int:
-        """How many offsets lie between this one and the partition's end, as of the last fetch; asks nobody."""
+        """How many offsets lie between this one and the partition's end, as of the last fetch; sends no request."""
         high: int
         _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
         return max(0, high - offset)
@@ -144,9 +144,9 @@ class WorkerConsumer:
         self._new[partition] = offset
 
     def take(self, partition: int) -> Arrived:
-        """What has arrived of a partition and is confirmed."""
+        """A partition's confirmed messages since the last call."""
         self._hand_over()
-        # Not only when there is nothing: what is there is worked on while Kafka is asked about what comes next.
+        # Even with messages at hand: they are processed while Kafka is asked about the next ones.
         if self._ticket is None and self.waiting < MESSAGES_PER_POLL:
             self._poll()
             self._hand_over()
@@ -172,7 +172,7 @@ class WorkerConsumer:
             self._ticket = self._watch.ask()
 
     def _hand_over(self) -> None:
-        """Let what is confirmed be taken."""
+        """Release confirmed messages for taking."""
         if self._ticket is None or not self._watch.confirms(self._ticket):
             return
         for partition, arrived in self._unconfirmed.items():
@@ -181,7 +181,7 @@ class WorkerConsumer:
         self._unconfirmed, self._ticket = {}, None
 
     def _hand_out(self, partition: int, messages: list[Message]) -> None:
-        # An error that is not about one partition is one of each; what is left of a stopped one is no one's.
+        # An error without a partition concerns all of them; leftovers of a stopped partition are dropped.
         for taker in list(self._arrived) if partition < 0 else {partition} & self._arrived.keys():
             arrived = self._unconfirmed.setdefault(taker, _nothing(taker, self._arrived[taker].failure))
             if arrived.failure is None:
@@ -200,7 +200,7 @@ class WorkerConsumer:
 
     @staticmethod
     def _good(partition: int, messages: list[Message], arrived: Arrived) -> list[Message]:
-        """Those without an error, up to one that won't pass."""
+        """The messages without an error, up to the first permanent error."""
         if not any(map(Message.error, messages)):
             return messages
         good = []
@@ -229,7 +229,7 @@ class WorkerConsumer:
             )
 
     def commit(self, partition: int, offset: int) -> None:
-        """Let lag tools see how far a partition is stored."""
+        """Commit the group offset, so that lag tools see how far a partition is stored."""
         if availability.kafka.away or offset == self._committed.get(partition):
             return
         self._committed[partition] = offset
@@ -239,7 +239,7 @@ class WorkerConsumer:
             logger.debug("group offset not committed (for lag tools only): %s", error)
 
     def stop(self, partition: int) -> None:
-        """Read no more of a partition; the last one leaves the broker, which gets a second for that."""
+        """Stop reading a partition; after the last one the consumer leaves the broker, within a second."""
         for held in (self._arrived.pop(partition), self._unconfirmed.pop(partition, _nothing(partition))):
             self.waiting -= len(held.batch.offsets)
         if not self._arrived:
@@ -248,9 +248,9 @@ class WorkerConsumer:
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def _leave(self) -> None:
-        """Close the consumer, which sends what `commit` was told last, or leave it as it is.
+        """Close the consumer, which sends the last group offsets, or abandon it.
 
-        `Consumer.close` waits without a bound for a broker that does not answer, and nothing depends on it.
+        `Consumer.close` waits indefinitely for a broker that does not answer, and nothing depends on it.
         """
         _left.append(self._consumer)
         if not availability.kafka.away:
@@ -259,7 +259,7 @@ class WorkerConsumer:
             closing.join(LEAVE_WITHIN_S)
 
     def _on_error(self, error: KafkaError) -> None:
-        """Called while polling. librdkafka connects again by itself, so this is only told."""
+        """Called while polling. librdkafka reconnects by itself, so the error is only reported."""
         if error.code() == ALL_BROKERS_DOWN:
             availability.kafka.is_away(self, error.str(), "waiting")
 

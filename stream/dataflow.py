@@ -41,7 +41,7 @@ from stream.window_step import Windows
 
 
 def build(settings: StreamSettings) -> Dataflow:
-    """The dataflow for these settings, with its stores open; Kafka is opened when it runs."""
+    """The dataflow for these settings, with its stores open; it connects to Kafka when it runs."""
     view = settings.view
     decoder = Decoder(view.events)
 
@@ -57,12 +57,12 @@ def build(settings: StreamSettings) -> Dataflow:
 
 
 def ready() -> StreamSettings:
-    """The settings, with the data folder locked and the recovery state of `-r` ready; or refused with one line."""
+    """The settings, with the data folder locked and the recovery state of `-r` ready; refuses with one line if not."""
     try:
         settings = StreamSettings()
         process, recovery = bytewax_arguments(sys.argv)
         lock_run(settings.data_root, recovery)
-        stream = Topic(settings).identity()  # Kafka first, since it is refused at once where Redis is waited for
+        stream = Topic(settings).identity()  # before Redis: a missing Kafka is refused, a missing Redis waited for
         check(settings, stream, recovery)
         if recovery is not None:
             prepare(settings, stream, recovery)
@@ -79,6 +79,6 @@ def ready() -> StreamSettings:
 
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-faulthandler.register(signal.SIGUSR1)  # shows where each thread is
+faulthandler.register(signal.SIGUSR1)  # prints each thread's stack
 flow = build(ready())
 drain_on_signals()

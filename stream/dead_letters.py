@@ -1,12 +1,12 @@
-"""Messages that were not accepted: look at them, take them out to be mended, send them again.
+"""Dead letters: list them, export them for repair, replay them.
 
     python -m stream.dead_letters list --reason type:price_cents
     python -m stream.dead_letters export letters.jsonl
-    python -m stream.dead_letters replay letters.jsonl       # after the values in it were mended
+    python -m stream.dead_letters replay letters.jsonl       # after repairing the values in it
 
-A replay goes through the topic, like any event, with a header that says where the message came from. It sends nothing
-unless all of the file would be accepted. Sent twice, an event counts once as long as its windows are open
-(`deduplicate`); what comes too late for its windows is in the archive, and a backfill counts it.
+A replay goes through the topic like any event, with a header that names the original message. It sends nothing unless
+every letter in the file would be accepted. An event that is sent twice counts once as long as its windows are open
+(`deduplicate`); one that is too late for its windows is archived, and a backfill counts it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CAME_FROM = "replayed-from"
-"""Header of a replayed message: `topic[partition]@offset` of the one that was not accepted."""
+"""Header of a replayed message: `topic[partition]@offset` of the original dead letter."""
 
 SHOWN_BYTES = 60
 SHOWN_PROBLEMS = 5
 REASON_WIDTH = 28
-"""Of the column on a terminal: the longest reason of most declarations; a longer one goes on in a second line."""
+"""Of the column on a terminal: fits the longest reason of most declarations; longer ones wrap."""
 ORIGIN = re.compile(r".*\[(?P<partition>\d{1,9})\]@(?P<offset>\d{1,18})", re.DOTALL)
 FLUSH_TIMEOUT_S = 30.0
 
@@ -60,9 +60,9 @@ class LetterError(RefusedError, ValueError):
 
 @dataclass(frozen=True)
 class Letter:
-    """A mended message: what goes to the topic, and the message that it mends.
+    """A repaired message for the topic, and the original that it replaces.
 
-    `key` is the declared key field of the mended value, and None before it is known.
+    `key` is the declared key field of the repaired value, and None before it is known.
     """
 
     key: bytes | None
@@ -74,10 +74,10 @@ class Letter:
 
 
 def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
-    """The dead letters that the options select, in the columns of the table and `replayed_at` (null: not yet)."""
+    """The dead letters that the options select: the table's columns, and `replayed_at` (null: not yet)."""
     files = [file for folder in day_folders(dead_letters_folder(settings.data_root)) for file in data_files(folder)]
     rows = scan(files, DEAD_LETTER_COLUMNS)
-    rows = rows.unique(["partition", "offset"], maintain_order=True)  # a compaction ended half-way leaves copies
+    rows = rows.unique(["partition", "offset"], maintain_order=True)  # an interrupted compaction leaves copies
     rows = marked(rows, settings.data_root)
     if options.reason is not None:
         rows = rows.filter(reason=options.reason)
@@ -89,7 +89,7 @@ def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
 
 
 def by_reason(rows: pl.LazyFrame) -> pl.DataFrame:
-    """One row a reason, the most frequent first: count, how many of them were replayed, where, when, an example."""
+    """One row per reason, most frequent first: count, how many were replayed, partitions, times, an example."""
     return (
         rows.group_by("reason")
         .agg(
@@ -106,7 +106,7 @@ def by_reason(rows: pl.LazyFrame) -> pl.DataFrame:
 
 
 def as_line(topic: str, row: dict[str, Any]) -> str:
-    """A letter as one line of JSON; bytes that are no UTF-8 are in base64, under names that say so."""
+    """A letter as one line of JSON; bytes that are not UTF-8 are base64 under `..._base64` names."""
     line = {
         "came_from": f"{topic}[{row['partition']}]@{row['offset']}",
         "kafka_timestamp": row["kafka_timestamp"].isoformat(),
@@ -117,10 +117,10 @@ def as_line(topic: str, row: dict[str, Any]) -> str:
 
 
 def from_line(text: bytes) -> Letter:
-    """A mended line as a message without its key, which only follows from the value.
+    """A repaired line as a message without its key, which is derived from the value later.
 
     Raises:
-        LetterError: the line has no value or doesn't say which message it mends.
+        LetterError: the line has no value or doesn't name the original message.
     """
     try:
         line = strict_json.parse(text)
@@ -138,14 +138,14 @@ def from_line(text: bytes) -> Letter:
 
 
 def read(path: Path, settings: StreamSettings) -> list[Letter]:
-    """The letters of a file, each of which would be accepted now, with their keys. A line ends with a line feed.
+    """The letters of a file, all of which would be accepted now, with their keys. Lines end with a line feed.
 
     Raises:
-        LetterError: some would not be.
+        LetterError: some letters would not be accepted.
         OSError: the file can't be read.
     """
     found, problems, numbers = [], [], []
-    # Not `splitlines`, which would also cut at characters that JSON allows in a text.
+    # Not `splitlines`, which also splits at characters that JSON allows within a string.
     for number, text in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not text.strip():
             continue
@@ -213,7 +213,7 @@ def shown(data: bytes) -> str:
 
 
 def list_letters(settings: StreamSettings, options: Namespace) -> int:
-    """Print how many there are, by reason."""
+    """Print how many dead letters there are, by reason."""
     found = by_reason(letters(settings, options))
     if options.json:
         times = pl.col("first", "last").dt.to_string("iso:strict")
@@ -232,7 +232,7 @@ def list_letters(settings: StreamSettings, options: Namespace) -> int:
 
 
 def export(settings: StreamSettings, options: Namespace) -> int:
-    """Write them as lines of JSON."""
+    """Write the selected dead letters as lines of JSON."""
     count = 0
     with options.file.open("x", encoding="utf-8") as file:
         for row in letters(settings, options).sort("partition", "offset").collect().iter_rows(named=True):
@@ -243,7 +243,7 @@ def export(settings: StreamSettings, options: Namespace) -> int:
 
 
 def replay(settings: StreamSettings, options: Namespace) -> int:
-    """Send mended letters."""
+    """Send repaired letters."""
     mended = read(options.file, settings)
     delivered = send(settings, mended, Console(stderr=True))
     record(settings.data_root, [(letter.partition, letter.offset, letter.kafka_timestamp) for letter in delivered])
@@ -256,13 +256,13 @@ def replay(settings: StreamSettings, options: Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m stream.dead_letters", "Look at dead letters, export them, send mended ones again.")
+    command = Command("python -m stream.dead_letters", "List dead letters, export them, and replay repaired ones.")
     add = command.add_argument
-    add("action", choices=["list", "export", "replay"], help="replay sends FILE, whose values were mended")
+    add("action", choices=["list", "export", "replay"], help="replay sends FILE after its values were repaired")
     add("file", nargs="?", type=Path, metavar="FILE", help="lines of JSON: what export writes and replay reads")
-    add("--reason", help="list or export those with this reason only, such as type:price_cents")
-    add("--start", type=instant, help="... from this Kafka time on (ISO 8601, UTC)")
-    add("--end", type=instant, help="... before this Kafka time")
+    add("--reason", help="list or export only letters with this reason, such as type:price_cents")
+    add("--start", type=instant, help="list or export only letters from this Kafka time (ISO 8601, UTC) on")
+    add("--end", type=instant, help="list or export only letters before this Kafka time")
     add("--json", action="store_true", help="list: print a JSON array")
     options = command.parse_args(arguments)
     if (options.action == "list") is (options.file is not None):

@@ -1,4 +1,4 @@
-"""What one part of the stores has taken since the last commit."""
+"""What one part of the stores has received since the last commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one batch of a partition led to. `records` and `dead_letters` are in offset order."""
+    """The results of one batch of a partition. `records` and `dead_letters` are in offset order."""
 
     progress: Progress
     records: pl.DataFrame
@@ -30,7 +30,7 @@ class Outcome:
 
 @dataclass
 class Epoch:
-    """The outcomes since the last commit: how far each partition has come, and the new windows that closed.
+    """The outcomes since the last commit: each partition's progress, and the newly closed windows.
 
     `uncounted`: late records that missed all of their windows; `refused`: dead letters by reason.
     """
@@ -44,7 +44,7 @@ class Epoch:
     refused: Counter[str] = field(default_factory=Counter)
 
     def take(self, outcome: Outcome, late: pl.DataFrame, windows: list[ClosedWindow]) -> None:
-        """Add an outcome with its late records, and those of its windows that are not durable yet."""
+        """Add an outcome with its late records and its windows that are not durable yet."""
         self.reached[outcome.progress.partition] = outcome.progress
         self.windows += windows
         self.messages += len(outcome.records) + len(outcome.dead_letters)
@@ -56,5 +56,5 @@ class Epoch:
 
     @property
     def feature_rows(self) -> int:
-        """Rows of the windows."""
+        """Number of rows in the windows."""
         return sum(len(window.rows) for window in self.windows)

@@ -1,12 +1,12 @@
-"""Time for quiet partitions: heartbeats written into the log, so that windows close although nobody clicks.
+"""Heartbeats for quiet partitions, written into the log so that windows close even when nobody clicks.
 
     python -m stream.heartbeat
 
-A partition is quiet when nothing but our own heartbeats was appended to it for `--quiet-seconds`; an empty partition is
-quiet too, so that all partitions move. A heartbeat says that no event from before its time is still to come, so a
-larger `--delay-seconds` leaves more room for slow producers and closes windows later. While the brokers are away
-nobody can write: the time until they are back counts as busy. Two of these services side by side take each other's
-heartbeats for activity, so they take turns instead of doubling them.
+A partition is quiet when nothing but our own heartbeats was appended to it for `--quiet-seconds`. An empty partition is
+quiet too, so all partitions advance. A heartbeat states that no event from before its time is still to come, so a
+larger `--delay-seconds` gives slow producers more time and closes windows later. While the brokers are away nobody can
+write, so that time counts as busy. Two services side by side see each other's heartbeats as activity, so they take
+turns instead of doubling them.
 """
 
 from __future__ import annotations
@@ -44,41 +44,41 @@ if TYPE_CHECKING:
 log = logging.getLogger("stream.heartbeat")
 
 REQUEST_TIMEOUT_S = 5.0
-"""Of one request; a stop signal waits for it at most."""
+"""Of one request; a stop signal waits no longer than this."""
 LAST_RECORDS_TIMEOUT_S = 10.0
 
 
 @dataclass
 class Activity:
-    """When something that is not our own heartbeat was last appended to a partition (epoch ms; 0: never)."""
+    """When anything but our own heartbeats was last appended to a partition (epoch ms; 0: never)."""
 
     end: int
     busy_ms: int = 0
 
     def look(self, end: int, now_ms: int) -> None:
-        """Take note of where the partition ends now."""
+        """Record where the partition ends now."""
         if end != self.end:
             self.end, self.busy_ms = end, now_ms
 
     def wrote(self, offset: int) -> None:
-        """Take note of our own heartbeat; it hides nothing that others wrote before it."""
+        """Record our own heartbeat; it hides nothing that others wrote before it."""
         if offset == self.end:
             self.end += 1
 
 
 class HeartbeatService:
-    """Looks at all partitions of the topic, and writes heartbeats into the quiet ones.
+    """Checks all partitions of the topic and writes heartbeats into the quiet ones.
 
-    A heartbeat is lost if the broker doesn't take it in time: the next round writes a newer one.
+    A heartbeat that the broker doesn't accept in time is lost; the next round writes a newer one.
     """
 
     def __init__(self, settings: StreamSettings, *, quiet_ms: int, delay_ms: int) -> None:
-        """Connect lazily: nothing is asked before the first round."""
+        """Connect lazily: no request is sent before the first round."""
         self._topic = settings.kafka_topic
         self._quiet_ms = quiet_ms
         self._delay_ms = delay_ms
         self._activity: dict[int, Activity] = {}
-        silent = {"log_level": 0, "error_cb": lambda _error: None}  # rounds tell what is wrong, once
+        silent = {"log_level": 0, "error_cb": lambda _error: None}  # the rounds report errors, once
         self._admin = AdminClient({**client_config(settings), **silent})
         self._consumer = Consumer(
             {
@@ -103,7 +103,7 @@ class HeartbeatService:
         """Write a heartbeat of time `now_ms` - delay into each quiet partition; returns these partitions.
 
         Raises:
-            KafkaException: the brokers don't answer, don't know the topic, or don't take a heartbeat.
+            KafkaException: the brokers don't answer, don't know the topic, or don't accept a heartbeat.
             KafkaUnavailableError: the producer is stuck.
         """
         ends = self._ends()
@@ -116,13 +116,13 @@ class HeartbeatService:
         return quiet
 
     def call_busy(self, now_ms: int) -> None:
-        """Count every known partition as busy until now: while the brokers are away, quiet means nothing."""
+        """Count every known partition as busy until now, because quiet means nothing while the brokers are away."""
         for activity in self._activity.values():
             activity.busy_ms = now_ms
 
     def _ends(self) -> dict[int, int]:
         """The offset after the last record of each partition."""
-        # All topics, since brokers may create a topic that is asked for by name.
+        # List all topics: asking for one by name may create it.
         topic = self._admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics.get(self._topic)
         if topic is None or topic.error is not None:
             error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic is None else topic.error
@@ -134,7 +134,7 @@ class HeartbeatService:
         return {partition.partition: answer.result().offset for partition, answer in answers.items()}
 
     def _first_look(self, ends: dict[int, int], now_ms: int) -> dict[int, Activity]:
-        """Partitions that were not known before, judged by the Kafka timestamp of their last record."""
+        """The activity of new partitions, judged by the Kafka timestamp of their last record."""
         activity = {partition: Activity(end) for partition, end in ends.items()}
         open_questions = {partition for partition, end in ends.items() if end > 0}
         self._consumer.assign([TopicPartition(self._topic, p, ends[p] - 1) for p in sorted(open_questions)])
@@ -151,7 +151,7 @@ class HeartbeatService:
                     0 if is_heartbeat(message.value()) else timestamp_ms if known else now_ms
                 )
             else:
-                # The last offset holds no record to read (it expired, or it is a transaction's marker).
+                # The last offset holds no readable record (it expired, or it is a transaction marker).
                 activity[message.partition()].busy_ms = now_ms
             open_questions.discard(message.partition())
         self._consumer.unassign()
@@ -188,7 +188,7 @@ class Tally:
 
 
 def serve(service: HeartbeatService, stop: threading.Event, *, interval_s: float, once: bool) -> Tally:
-    """Do a round every `interval_s` until `stop` is set, or one only; says once that the brokers are away, or back."""
+    """Run a round every `interval_s` until `stop` is set, or only one; logs once when brokers go away or come back."""
     tally = Tally()
     while not stop.is_set():
         try:
@@ -221,12 +221,12 @@ def _reason(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m stream.heartbeat", "Write time into quiet partitions, until SIGTERM or Ctrl-C.")
+    command = Command("python -m stream.heartbeat", "Write heartbeats into quiet partitions until SIGTERM or Ctrl-C.")
     add = command.add_argument
-    add("--quiet-seconds", type=number(), default=10.0, help="without records for so long is quiet (%(default)s)")
-    add("--delay-seconds", type=number(), default=5.0, help="how far behind now a heartbeat's time is (%(default)s)")
-    add("--interval-seconds", type=number(above=0.0), default=5.0, help="time between two looks (%(default)s)")
-    add("--once", action="store_true", help="look once; exit 1 if the brokers don't answer")
+    add("--quiet-seconds", type=number(), default=10.0, help="a partition is quiet after this long (%(default)s)")
+    add("--delay-seconds", type=number(), default=5.0, help="how far a heartbeat's time lies behind now (%(default)s)")
+    add("--interval-seconds", type=number(above=0.0), default=5.0, help="time between two checks (%(default)s)")
+    add("--once", action="store_true", help="check once; exit 1 if the brokers don't answer")
     add("--json", action="store_true", help="print the result as one JSON object")
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)

@@ -1,4 +1,4 @@
-"""What all our Kafka clients share: their configuration and the topic's partitions."""
+"""What all Kafka clients share: configuration and the lookup of the topic's partitions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARTITION_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001
 
 
 class KafkaUnavailableError(UnavailableError):
-    """The broker does not answer, or the topic is not there; the message names the remedy."""
+    """The broker does not answer, or the topic does not exist; the message names the remedy."""
 
 
 class NoTopicError(KafkaUnavailableError):
-    """The topic is not there; waiting does not create it."""
+    """The topic does not exist; waiting does not create it."""
 
     exit_code = ExitCode.REFUSED
 
@@ -36,14 +36,14 @@ def client_config(settings: StreamSettings) -> dict[str, str | int | bool]:
     """Properties of every client: the brokers, and whatever `KAFKA_PROPERTIES_FILE` adds (it wins).
 
     Raises:
-        ValueError: a line of the properties file is no `key=value`, or librdkafka refuses a property.
+        ValueError: a line of the properties file is not `key=value`, or librdkafka rejects a property.
         OSError: the properties file can't be read.
     """
     config: dict[str, str | int | bool] = {"bootstrap.servers": settings.kafka_bootstrap_servers}
     if (file := settings.kafka_properties_file) is not None:
         config |= _properties(file)
         try:
-            AdminClient({**config, "log_level": 0})  # every client knows all properties
+            AdminClient({**config, "log_level": 0})  # every kind of client accepts all properties
         except (KafkaException, TypeError) as error:
             reason = error.args[0].str() if isinstance(error, KafkaException) else error
             message = f"{file}: {reason}; correct KAFKA_PROPERTIES_FILE"
@@ -63,7 +63,7 @@ def _properties(file: Path) -> dict[str, str]:
         if not text or text.startswith("#"):
             continue
         key, equals, value = text.partition("=")
-        if not equals:  # the line itself may hold a secret, so it is not shown
+        if not equals:  # the line may hold a secret, so it is not shown
             message = f"{file}, line {number}: expected key=value"
             raise ValueError(message)
         properties[key.strip()] = value.strip()
@@ -82,13 +82,13 @@ def topic_partitions(settings: StreamSettings) -> list[int]:
 
 
 def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, list[int]]:
-    """The cluster's id (None: it tells none), and the topic's partition ids, ascending.
+    """The cluster's id (None if it reports none), and the topic's partition ids, ascending.
 
     Raises:
         KafkaUnavailableError: no broker answers within 10 s (`NoTopicError`: the topic does not exist).
     """
     try:
-        # All topics, since brokers may create a topic that is asked for by name.
+        # List all topics: asking for one by name may create it.
         told = admin.list_topics(timeout=METADATA_TIMEOUT_S)
     except KafkaException as error:
         message = (

@@ -1,8 +1,8 @@
-"""One run at a time on a data folder and on a recovery directory.
+"""Locks that allow one run at a time per data folder and per recovery directory.
 
-Two runs would each believe to be the only one that appends to a log table. The lock is the operating system's, so it
-ends with the process, however it ends. Processes of one cluster (`-i/-a`) hold one lock each, by their number, and
-leave `TOKEN` in it, by which others know what belongs to a process that lives.
+Each run assumes that it is the only writer of its log tables. The operating system holds the lock, so it ends with the
+process, however that ends. Each process of a cluster (`-i/-a`) holds one lock under its number and writes `TOKEN` into
+it, so others can tell what belongs to a live process.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import TextIO
 from feast_repo.errors import RefusedError
 
 TOKEN = uuid.uuid4().hex
-"""Stands for this process, and for no other that ever was."""
+"""Identifies this process uniquely, across all processes ever."""
 
 _held: dict[Path, TextIO] = {}  # an open file keeps its lock
 
 
 class AlreadyRunningError(RefusedError):
-    """Another run holds the folder; the message names it."""
+    """Another run holds the folder that the message names."""
 
 
 def lock_run(data_root: Path, recovery: Path | None) -> None:
-    """Lock the data folder and the recovery directory until this process ends; again is no error.
+    """Lock the data folder and the recovery directory until this process ends; idempotent.
 
     Raises:
         AlreadyRunningError: another run holds one of them.
@@ -54,7 +54,7 @@ def lock_run(data_root: Path, recovery: Path | None) -> None:
 
 
 def live_tokens(data_root: Path) -> set[str]:
-    """The tokens of the processes that hold the data folder.
+    """The tokens of the live processes that hold the data folder.
 
     Raises:
         OSError: the folder can't be read.

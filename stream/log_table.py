@@ -1,9 +1,9 @@
-"""A table that is a log: appended in offset order, one file per day and epoch, never a row twice.
+"""A table that is a log: appended in offset order, one file per day and epoch, no row twice.
 
-Guarantee: the rows of one day and one partition are appended in offset order, and files appear whole and in the order
-in which they were taken, so what is there is always a prefix of what should be. After a restart, a table finds the
-highest offset that is durable for each day and partition and skips rows up to it; this holds with and without recovery
-state, and nothing is ever deleted.
+Guarantee: the rows of one day and partition are appended in offset order, and files appear atomically and in the order
+in which they were taken, so the stored rows are always a prefix of the complete ones. After a restart, a table finds
+the highest durable offset of each day and partition and skips rows up to it, with and without recovery state. Nothing
+is ever deleted.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ DAY = "#day"
 """Column with a row's day; no event field has such a name."""
 
 FAST = 1
-"""Compression level: half the work of the default for files larger by a thirtieth, which a compaction writes anew."""
+"""Compression level: half the default's work for files a thirtieth larger, which a compaction rewrites."""
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file to be: rows of one day by partition, each partition's in offset order."""
+    """A pending file: rows of one day by partition, each partition's in offset order."""
 
     folder: Path
     rows: dict[int, list[pl.DataFrame]]
 
     def write(self) -> None:
-        """Make the rows durable, in a file named after the first of them. It can be repeated.
+        """Make the rows durable in a file named after the first of them. Idempotent.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -55,7 +55,7 @@ class LogTable:
         table.append(partition=3, rows=rows)   # in offset order
         table.flush()                          # durable when it returns
 
-    Exactly one writer may append a partition at a time. A call that failed can be repeated: no row is taken twice.
+    Only one writer at a time may append to a partition. A failed call can be repeated: no row is taken twice.
     """
 
     def __init__(self, folder: Path, columns: dict[str, pl.DataType]) -> None:
@@ -66,9 +66,9 @@ class LogTable:
         self.waiting_rows = 0
 
     def append(self, partition: int, rows: pl.DataFrame) -> None:
-        """Take a partition's next rows: `offset`, and `kafka_timestamp` as Int64 ms, beside the table's columns.
+        """Take a partition's next rows: the table's columns with `offset`, and `kafka_timestamp` as Int64 ms.
 
-        Rows that are durable or taken already are skipped.
+        Rows that are already durable or taken are skipped.
 
         Raises:
             OSError: the disk can't be read.
@@ -100,28 +100,28 @@ class LogTable:
         self.waiting_rows += len(rows)
 
     def take_files(self) -> list[LogFile]:
-        """All rows that wait, as files that the caller has to write, in this order: one per day."""
+        """All pending rows as files, one per day, which the caller must write in this order."""
         files = [LogFile(day_folder(self._folder, name), self._waiting[name]) for name in sorted(self._waiting)]
         self._waiting, self.waiting_rows = {}, 0
         return files
 
     def flush(self) -> None:
-        """Write all rows that wait.
+        """Write all pending rows.
 
         Raises:
-            OSError: the disk is full or not writable; what was not written is lost for this table, not for the next.
+            OSError: the disk is full or not writable. This table has lost the unwritten rows; a new one takes them.
         """
         for file in self.take_files():
             file.write()
 
     def _taken_offsets(self, name: str) -> dict[int, int]:
-        """The highest offset of each partition on one day that is durable or waits; read from the files once."""
+        """The highest durable or pending offset of each partition on one day; read from the files once."""
         if name not in self._taken:
             folder = day_folder(self._folder, name)
             disk.settle(folder)
 
             def read() -> dict[int, int]:
-                # An older version's files may have other columns.
+                # Files of older versions may have other columns.
                 rows = scan(data_files(folder), {name: LOG_KEY[name] for name in ("partition", "offset")})
                 return dict(rows.group_by("partition").agg(pl.col("offset").max()).collect().iter_rows())
 

@@ -1,4 +1,4 @@
-"""What a run tells Prometheus, on 127.0.0.1 at `STREAM_METRICS_PORT` plus the process number, if that is set."""
+"""The run's Prometheus metrics, served on 127.0.0.1 at `STREAM_METRICS_PORT` plus the process number if it is set."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from stream.epoch import Epoch
 
 away = Gauge("stream_away", "1 while Redis, the disk or Kafka is away and the run waits for it", ["part"])
-emptied = Gauge("stream_redis_emptied", "1 while Redis lacks what was stored, and is refilled from Parquet")
-losses = Counter("stream_redis_losses", "Times that Redis was found to have lost what it had acknowledged")
-messages = Counter("stream_messages", "Messages whose outcome is durable")
-late = Counter("stream_late_records", "Records that missed windows, durable")
-dead_letters = Counter("stream_dead_letters", "Messages that were not accepted, durable")
-feature_rows = Counter("stream_feature_rows", "Feature rows that are durable")
+emptied = Gauge("stream_redis_emptied", "1 while Redis lacks stored rows and is refilled from Parquet")
+losses = Counter("stream_redis_losses", "Times that Redis was found to have lost acknowledged rows")
+messages = Counter("stream_messages", "Messages with a durable outcome")
+late = Counter("stream_late_records", "Durable records that missed windows")
+dead_letters = Counter("stream_dead_letters", "Durable dead letters: messages that were not accepted")
+feature_rows = Counter("stream_feature_rows", "Durable feature rows")
 watermark = Gauge("stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["partition"])
 
-lag = Gauge("stream_lag_messages", "Messages of the log that were not read yet", ["partition"])
+lag = Gauge("stream_lag_messages", "Messages of the log that are not yet read", ["partition"])
 
 
 def lag_in_all() -> float:
-    """The lag of all partitions of this process."""
+    """The total consumer lag of this process's partitions."""
     return sum(sample.value for metric in lag.collect() for sample in metric.samples)
 
 
 def count(epoch: Epoch, advanced: Iterable[Progress]) -> None:
-    """Add what an epoch has made durable, and how far each partition has come."""
+    """Add a durable epoch's counts, and set the watermarks of the partitions that advanced."""
     messages.inc(epoch.messages)
     late.inc(epoch.late)
     dead_letters.inc(epoch.refused.total())
@@ -42,7 +42,7 @@ def count(epoch: Epoch, advanced: Iterable[Progress]) -> None:
 
 
 def serve(settings: StreamSettings, process: int) -> None:
-    """Answer Prometheus from a thread, if a port is set.
+    """Serve Prometheus from a thread if a port is set.
 
     Raises:
         OSError: the port is taken.

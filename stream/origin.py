@@ -1,7 +1,7 @@
-"""What stored data came from, compared with what it is to go on with: the topic and the declaration.
+"""Compares the topic and declaration that stored data came from with those that it is to continue with.
 
-`identity.json` says it for DATA_ROOT, `about.json` for a recovery directory. Rows of two topics, of two numbers of
-partitions or of two meanings must not be mixed, so what differs is refused before anything is written.
+`identity.json` records them for DATA_ROOT, `about.json` for a recovery directory. Rows of different topics, partition
+counts or meanings must not be mixed, so a difference is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ APART = "use another DATA_ROOT and a new recovery directory"
 
 
 class OriginError(RefusedError, ValueError):
-    """Data and what it is to go on with don't belong together; the message names the remedy."""
+    """The stored data doesn't belong to this topic or declaration; the message names the remedy."""
 
 
 def check(settings: StreamSettings, now: StreamIdentity, recovery: Path | None) -> None:
-    """Compare what DATA_ROOT came from with the topic as it is now and with the declaration. Nothing is written.
+    """Compare DATA_ROOT's origin with the current topic and declaration. Nothing is written.
 
     Raises:
         OriginError: they differ.
@@ -42,7 +42,7 @@ def check(settings: StreamSettings, now: StreamIdentity, recovery: Path | None) 
 
 
 def check_topic(settings: StreamSettings, now: StreamIdentity, recovery: Path | None) -> None:
-    """Compare where DATA_ROOT's records came from with the topic as it is now; raises as `check` does."""
+    """Compare the origin of DATA_ROOT's records with the current topic; raises as `check` does."""
     if _holds_data(settings.data_root):
         known = _stream(settings, identity.load(settings.data_root), now)
         if problem := difference(known, now, settings.data_root, recovery):
@@ -50,7 +50,7 @@ def check_topic(settings: StreamSettings, now: StreamIdentity, recovery: Path | 
 
 
 def record(settings: StreamSettings, now: StreamIdentity) -> Identity:
-    """Put down what DATA_ROOT comes from; an id that was unknown may be known now.
+    """Record DATA_ROOT's origin; an id that was unknown may be known now.
 
     Raises:
         IdentityError: `identity.json` is damaged.
@@ -60,7 +60,7 @@ def record(settings: StreamSettings, now: StreamIdentity) -> Identity:
 
 
 def record_topic(settings: StreamSettings, now: StreamIdentity) -> Identity:
-    """Put down which topic DATA_ROOT goes on with; raises as `record` does."""
+    """Record the topic that DATA_ROOT continues on; raises as `record` does."""
     return _record(settings, now, None)
 
 
@@ -77,13 +77,13 @@ def _record(settings: StreamSettings, now: StreamIdentity, declaration: dict[str
 
 
 def meaning(settings: StreamSettings) -> dict[str, Any]:
-    """The view's meaning as JSON gives it back."""
+    """The view's meaning after a round trip through JSON."""
     told: dict[str, Any] = json.loads(json.dumps(settings.view.meaning))
     return told
 
 
 def difference(known: StreamIdentity, now: StreamIdentity, holder: Path, recovery: Path | None) -> str | None:
-    """Why the data in a folder can't go on with the topic as it is now, with the remedy; None if it can."""
+    """Why the data in a folder can't continue on the current topic, with the remedy; None if it can."""
     adopt = f"`python -m stream.recovery adopt {recovery or 'RECOVERY_DIRECTORY'}`"
     same_records = f"if it holds the same records at the same offsets, {adopt}"
     if known.topic != now.topic:
@@ -139,7 +139,7 @@ def _holds_data(data_root: Path) -> bool:
 
 
 def _stream(settings: StreamSettings, known: Identity | None, now: StreamIdentity) -> StreamIdentity:
-    """Where the stored data comes from. Of an older version's data only what its progress record says is known."""
+    """The stored data's origin. For data of older versions it is known only from the progress record."""
     if known is not None and (stream := known.streams.get(settings.view.events.name)) is not None:
         return stream
     record = ProgressRecord(progress_folder(settings.data_root)).load()

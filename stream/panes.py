@@ -1,8 +1,8 @@
 """Aggregates by pane and user: the state that windows are merged from.
 
-A pane lies in runs with one row per user each. As in a log-structured merge tree, a run is merged into the one before
-it once that is at most twice as large, so a row is merged O(log n) times, and only with rows of its own pane. Numbers
-are kept in the smallest integer type that holds all of their column, since most counts of ten minutes fit one byte.
+A pane is stored as runs with one row per user each. As in a log-structured merge tree, a run is merged into the one
+before it once that is at most twice as large, so a row is merged O(log n) times, and only with rows of its own pane.
+Each column uses the smallest integer type that holds all of its values: most ten-minute counts fit one byte.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 Index = TypeVar("Index", int, pl.Expr)
 
 FLUSH_ROWS = 65_536
-"""Rows that wait before they are aggregated: one large group-by costs far less than many small ones."""
+"""Rows to buffer before aggregating: one large group-by costs far less than many small ones."""
 
 STRING_BYTES, SHORT_STRING = 16, 12
-"""Polars keeps a string in 16 bytes, which point to its text unless that is short enough to lie in them."""
+"""Polars stores a string in 16 bytes, which hold the text itself if it is short and point to it otherwise."""
 
 MERGED_ROWS = 1_000_000
-"""How many rows may be merged at once when windows close, a row counted for each of its windows. A gap in event time
-closes all windows at once, and a pane is in most of them."""
+"""How many rows may be merged at once when windows close, each row counted once per window. A gap in event time closes
+all windows at once, and a pane is in most of them."""
 
 
 class Panes:
@@ -45,12 +45,12 @@ class Panes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the rows take, those that wait included."""
+        """Memory in bytes that the rows take, buffered ones included."""
         frames = [*(run for runs in self._runs.values() for run in runs), *self._waiting]
         return sum(_nbytes(column) for frame in frames for column in frame.iter_columns())
 
     def add(self, inputs: pl.DataFrame) -> None:
-        """Add counted records while no window closes: join key, PANE, AFTER, and the fields that aggregates read."""
+        """Add counted records while no window closes: join key, PANE, AFTER and the fields that aggregates read."""
         if inputs.is_empty():
             return
         self._waiting.append(inputs)
@@ -80,16 +80,16 @@ class Panes:
         return self._shrunk(_collected(self._merge(_together(run.lazy() for run in runs))))
 
     def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.LazyFrame:
-        """Rows of the same user, and of the same `by`, as one."""
+        """Merge rows with the same user and the same `by` into one."""
         exact = rows.with_columns(pl.col(*self._view.aggregates).cast(pl.Int64))
         return exact.group_by(*by, self._key).agg(self._view.merge_expressions())
 
     def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Add counted records while the windows with index in (closed, upto] close; give those that have rows.
+        """Add counted records while the windows with index in (closed, upto] close; yields those that have rows.
 
-        A row of pane p counts in the windows from the first that was open for it up to p + panes_per_window, and
-        appears with empty aggregates in the one after that. Merging those changes nothing for a user who has records
-        there, and is the expiry row of one who hasn't. Gaps without panes cost nothing.
+        A row of pane p counts in the windows from the first that was open for it up to p + panes_per_window. In the
+        next window it appears with empty aggregates. Merging those changes nothing for a user with records there, and
+        becomes the expiry row of a user without. Gaps without panes cost nothing.
         """
         self._flush()
         added = inputs.group_by(PANE, AFTER, self._key).agg(self._view.pane_expressions())
@@ -104,11 +104,11 @@ class Panes:
         self._keep(_collected(self._merge(live, PANE)))
 
     def _expiry(self, pane: Index) -> Index:
-        """The window in which a pane's rows are there with empty aggregates."""
+        """The window in which a pane's rows appear with empty aggregates."""
         return pane + self._view.panes_per_window + 1
 
     def _bounds(self, closed: int, upto: int) -> list[int]:
-        """Where to cut the windows in (closed, upto], so that not too many rows are merged at once."""
+        """Where to split the windows in (closed, upto] to limit the rows that are merged at once."""
         last = min(max(map(self._expiry, self._runs), default=closed), upto)
         rows = sum(len(run) for runs in self._runs.values() for run in runs)
         if rows * (last - closed) <= MERGED_ROWS:
@@ -116,8 +116,8 @@ class Panes:
         return sorted({*range(closed, last + 1), upto})
 
     def _spread(self, added: pl.DataFrame, closed: int, upto: int) -> pl.LazyFrame:
-        """Each row once for each of the windows in (closed, upto] that it appears in: WINDOW, join key, aggregates."""
-        # What was there before was added while no window after its pane's end had closed.
+        """Each row once per window in (closed, upto] that it appears in: WINDOW, join key, aggregates."""
+        # Existing rows were added while no window after their pane's end had closed.
         before = [
             run.lazy().select(pl.lit(pane, pl.Int64).alias(PANE), pl.lit(pane, pl.Int64).alias(AFTER), pl.all())
             for pane, runs in self._runs.items()
@@ -150,18 +150,18 @@ class Panes:
         )
 
     def load(self, data: bytes) -> None:
-        """Take over what `to_bytes` gave."""
-        # By name: the order of the features may have changed, which is no change of meaning.
+        """Load the state that `to_bytes` returned."""
+        # By name: a new order of the features doesn't change their meaning.
         self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, self._key, *self._view.aggregates))
 
 
 def _together(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:
-    """Rows of frames whose integers have different sizes."""
+    """Concatenate frames with integers of different sizes."""
     return pl.concat(list(frames), how="vertical_relaxed")
 
 
 def _nbytes(column: pl.Series) -> int:
-    """Bytes of memory that a column takes. Of strings, Polars' own figure leaves out the 16 bytes beside the text."""
+    """Memory in bytes that a column takes. For strings, Polars' own figure omits the 16 bytes beside the text."""
     if column.dtype != pl.String:
         return int(column.estimated_size())
     lengths = column.str.len_bytes()
@@ -169,5 +169,5 @@ def _nbytes(column: pl.Series) -> int:
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    """The rows, from the engine that does not copy all that it reads, and sorts twice as fast."""
+    """Collect with the streaming engine, which doesn't copy its whole input and sorts twice as fast."""
     return rows.collect(engine="streaming")

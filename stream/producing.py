@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from feast_repo.settings import StreamSettings
 
-PARTITIONER = "murmur2_random"  # what Java clients use: with two partitioners a user would live in two partitions
+PARTITIONER = "murmur2_random"  # as in Java clients: two partitioners would put one user into two partitions
 BY_KEY = -1
 FLUSH_TIMEOUT_S = 30.0
 STOPPED_FLUSH_TIMEOUT_S = 6.0
-"""Less than the time after which a process that was asked to stop is ended."""
+"""Less than the time after which a stopping process is killed."""
 FLUSH_LOOK_S = 0.2
 FULL_QUEUE_WAIT_S = 0.02
 
 
 def producer_config(settings: StreamSettings) -> dict[str, Any]:
-    """Properties of our producers: no loss and no duplicates on retries, and always the same partitioner.
+    """Properties of our producers: idempotent (no loss, no duplicates on retries), always with the same partitioner.
 
     Raises:
-        ValueError: a line of the properties file is no `key=value`.
+        ValueError: a line of the properties file is not `key=value`.
         OSError: the properties file can't be read.
     """
     return {
@@ -49,7 +49,7 @@ def producer_config(settings: StreamSettings) -> dict[str, Any]:
 
 
 class Sink(Protocol):
-    """Takes frames of `simulation.records.RECORD`; `failed` of them were not delivered: final once closed."""
+    """Takes frames of `simulation.records.RECORD`. `failed` counts undelivered records; it is final once closed."""
 
     failed: int
     last_error: str
@@ -59,15 +59,16 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Deliver what is still under way."""
+        """Deliver what is still in flight."""
         ...
 
 
 class TopicSink:
     """Produces to the topic: Kafka timestamp = `arrival_ms`, to `partition` if given, else by key.
 
-    At least once within a run, and in order per partition, as long as the broker answers within the producer's
-    `message.timeout.ms`; `failed` counts what was not delivered. Once `stop` is set, it gets 6 s to take the rest.
+    Guarantee: at-least-once within a run, and in order per partition, as long as the broker answers within the
+    producer's `message.timeout.ms`; `failed` counts undelivered records. Once `stop` is set, the broker gets 6 s to
+    take the rest.
     """
 
     def __init__(self, settings: StreamSettings, stop: threading.Event) -> None:
@@ -76,7 +77,7 @@ class TopicSink:
         self._topic = settings.kafka_topic
         self._stop = stop
         self._give_up = math.inf
-        # Reports for failures only: a call back into Python for each message would cost more than all the rest.
+        # Report failures only: a Python callback per message would cost more than everything else.
         self._producer = Producer(
             {
                 **producer_config(settings),
@@ -88,20 +89,20 @@ class TopicSink:
         )
 
     def send(self, records: pl.DataFrame) -> None:
-        """Hand records to the producer in order, waiting while its queue is full.
+        """Hand records to the producer in order; waits while its queue is full.
 
         Raises:
             KafkaException: the producer can't go on at all.
         """
         values = records["value"].to_list()
-        keys = records["key"].cast(pl.Binary).to_list()  # encoding text message by message would take longer
+        keys = records["key"].cast(pl.Binary).to_list()  # faster than encoding text message by message
         partitions = records["partition"].fill_null(BY_KEY).to_list()
         arrivals = records["arrival_ms"].to_list()
         sent = 0
         while sent < len(values) and time.monotonic() < self._deadline():
             left = iter(arrivals[sent:])
-            # The loop runs inside `map`: three times as fast as a `for` loop, and as `produce_batch`, which besides
-            # knows no timestamps. Positional arguments, because keywords cost as much as the call itself.
+            # The loop runs inside `map`: three times as fast as a `for` loop and as `produce_batch`, which also takes
+            # no timestamps. Arguments are positional because keywords cost as much as the call itself.
             calls = map(
                 self._producer.produce,
                 repeat(self._topic),
@@ -114,7 +115,7 @@ class TopicSink:
             )
             try:
                 deque(calls, maxlen=0)
-            except BufferError:  # the queue is full; the record that met it is taken again
+            except BufferError:  # the queue is full; the rejected record is sent again
                 sent = len(values) - length_hint(left) - 1
                 self._producer.poll(FULL_QUEUE_WAIT_S)
             else:
@@ -123,15 +124,15 @@ class TopicSink:
         self._producer.poll(0)
 
     def close(self) -> None:
-        """Wait until all is delivered or has failed; what is still under way after 30 s counts as failed."""
+        """Wait until all records are delivered or have failed; those still in flight after 30 s count as failed."""
         give_up = time.monotonic() + FLUSH_TIMEOUT_S
         while under_way := self._producer.flush(FLUSH_LOOK_S):
             if time.monotonic() > min(give_up, self._deadline()):
                 break
-        self.failed += under_way  # now, since flushing calls back, which counts failures
+        self.failed += under_way  # only now: callbacks during the flush also count failures
 
     def _deadline(self) -> float:
-        """Until when to wait for room in the queue, on the monotonic clock."""
+        """The monotonic time until which to wait for room in the queue."""
         if self._stop.is_set():
             self._give_up = min(self._give_up, time.monotonic() + STOPPED_FLUSH_TIMEOUT_S)
         return self._give_up
@@ -145,10 +146,10 @@ class TopicSink:
 
 
 class FileSink:
-    """Writes message values, one a line; values that are empty or hold a line break are left out."""
+    """Writes message values, one per line; values that are empty or contain a line break are skipped."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, replacing what is there.
+        """Open the file, replacing an existing one.
 
         Raises:
             OSError: it can't be written.
@@ -158,7 +159,7 @@ class FileSink:
         self._file = path.open("wb")
 
     def send(self, records: pl.DataFrame) -> None:
-        """Append the records' values, and let readers see them.
+        """Append the records' values and flush them to readers.
 
         Raises:
             OSError: the disk is full.

@@ -1,9 +1,9 @@
-"""A dataflow that makes recovery state anew, from the archive and the progress record.
+"""A dataflow that rebuilds recovery state from the archive and the progress record.
 
     python -m bytewax.run stream.rebuild -r NEW_STORE -s 3600 -b 0       # what `python -m stream.recovery rebuild` runs
 
-It has the steps of `stream/dataflow.py` under the same names, so Bytewax stores for it what a run would have stored
-that stopped where the progress record ends. It reads no Kafka and writes nothing but recovery state.
+It has the steps of `stream/dataflow.py` under the same names, so Bytewax stores what a run would have stored that
+stopped at the progress record. It does not read Kafka and writes only recovery state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stream.windows import SnapshotError
 
 
 class _Positions(FixedPartitionedSource[tuple[str, Progress], int]):
-    """One part a Kafka partition: gives its progress once, and is then at the next offset."""
+    """One part per Kafka partition: yields its progress once, and is then at the next offset."""
 
     def __init__(self, progress: dict[int, Progress]) -> None:
         self._progress = progress
@@ -55,7 +55,7 @@ class _Position(StatefulSourcePartition[tuple[str, Progress], int]):
 
 
 class _Windows(StatefulBatchLogic[Progress, None, bytes]):
-    """The state of one partition's engine, made when the partition's progress comes."""
+    """The state of one partition's engine, built when the partition's progress arrives."""
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
@@ -74,7 +74,7 @@ class _Windows(StatefulBatchLogic[Progress, None, bytes]):
 
 
 class _NoStores(FixedPartitionedSink[None, None]):
-    """The output's parts, which have no state of their own."""
+    """The output's parts, which are stateless."""
 
     def list_parts(self) -> list[str]:
         return parts()
@@ -86,7 +86,7 @@ class _NoStores(FixedPartitionedSink[None, None]):
 
 class _NoStore(StatefulSinkPartition[None, None]):
     def write_batch(self, values: list[None]) -> None:
-        """Nothing comes."""
+        """Nothing is ever written."""
 
     def snapshot(self) -> None:
         return None

@@ -1,11 +1,11 @@
-"""Recovery state, before a run uses it: made if there is none, checked if there is, rebuilt from the archive.
+"""Prepares recovery state for a run: created if missing, checked if present, rebuilt from the archive.
 
-    python -m bytewax.run stream.dataflow -r recovery -s 10 -b 0     # looks after its directory by itself
+    python -m bytewax.run stream.dataflow -r recovery -s 10 -b 0     # prepares its directory by itself
     python -m stream.recovery rebuild recovery                       # when a run refused to start on it
     python -m stream.recovery adopt recovery                         # when the topic moved, or DATA_ROOT is a copy
 
-A rebuild gives what the run would have saved: offsets from the progress record, windows from `events/`. So the features
-go on with the same values, and nothing that is stored is touched. The old state is kept in the directory.
+A rebuild produces what the run would have saved: offsets from the progress record, windows from `events/`. The features
+continue with the same values, and stored data is not touched. The old state is kept in the directory.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ STATE = f"{STATE_VERSION}-{HASHING}"
 
 
 def prepare(settings: StreamSettings, stream: StreamIdentity, directory: Path) -> None:
-    """Make recovery state ready for a run, or tell why it can't be used. Processes of one cluster take turns.
+    """Prepare recovery state for a run, or say why it can't be used. Processes of one cluster take turns.
 
-    Without state, the run begins where the progress record ends, or at the topic's beginning if there is none. If
+    Without state, the run starts where the progress record ends, or at the topic's beginning if there is no record. If
     features were added or removed, the state is rebuilt for the new declaration.
 
     Raises:
-        RecoveryError: the state can't be read, or not rebuilt; nothing was changed.
+        RecoveryError: the state can't be read or rebuilt; nothing was changed.
         OriginError: the state doesn't fit; nothing was changed.
         OSError: the directory can't be written.
     """
@@ -81,7 +81,7 @@ def prepare(settings: StreamSettings, stream: StreamIdentity, directory: Path) -
 
 
 def _changed_features(before: About, now: About, data_root: Path, directory: Path) -> str:
-    """The features that were added or removed since; empty if none were.
+    """The features that were added or removed since the state was written; empty if none were.
 
     Raises:
         OriginError: something else has changed.
@@ -99,7 +99,7 @@ def _changed_features(before: About, now: About, data_root: Path, directory: Pat
 
 
 def rebuild(store: RecoveryStore, now: About) -> Path | None:
-    """Make recovery state anew from the archive and the progress record; returns where the old state is kept.
+    """Rebuild recovery state from the archive and the progress record; returns where the old state is kept.
 
     Raises:
         RecoveryError: the archive doesn't fit the declaration; nothing was changed.
@@ -127,7 +127,7 @@ def _create(settings: StreamSettings, store: RecoveryStore, now: About) -> None:
 
 
 def about(settings: StreamSettings, stream: StreamIdentity) -> About:
-    """What recovery state of a run with these settings is for.
+    """The description of recovery state for a run with these settings.
 
     Raises:
         IdentityError: `identity.json` is damaged.
@@ -146,7 +146,7 @@ def about(settings: StreamSettings, stream: StreamIdentity) -> About:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Let one process of a cluster prepare the directory; the others then find it ready."""
+    """Let one process of a cluster prepare the directory at a time; the others then find it ready."""
     with (directory / ".prepare.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -154,14 +154,12 @@ def alone(directory: Path) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command(
-        "python -m stream.recovery", "Make recovery state anew, or let stored data go on with another topic."
-    )
+    command = Command("python -m stream.recovery", "Rebuild recovery state, or continue stored data on another topic.")
     actions = (
         "rebuild: from events/ and progress/ under DATA_ROOT; adopt: DATA_ROOT was copied, topic or registry moved"
     )
     command.add_argument("action", choices=["rebuild", "adopt"], help=actions)
-    command.add_argument("directory", type=Path, help="the recovery directory; what is in it is kept")
+    command.add_argument("directory", type=Path, help="the recovery directory; its old state is kept")
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
@@ -181,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rebuild(settings: StreamSettings, store: RecoveryStore) -> list[str]:
-    """Rebuild for the declaration as it is now, also if aggregates have changed their meaning."""
+    """Rebuild for the current declaration, even if aggregates have changed their meaning."""
     stream = Topic(settings).identity()
     check_topic(settings, stream, store.directory)
     kept = rebuild(store, about(settings, stream))

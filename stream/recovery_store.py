@@ -1,7 +1,7 @@
-"""A directory of Bytewax recovery state, and beside it what that state is for: `about.json`.
+"""A directory of Bytewax recovery state, with a description of it in `about.json`.
 
-Bytewax checks that its SQLite files are complete when it starts, and ends with a stack trace if not. Here it is looked
-at before, so that what is wrong can be told in one line with its remedy.
+Bytewax checks at its start that its SQLite files are complete, and ends with a stack trace if not. This module checks
+them first, so a problem is reported in one line with its remedy.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 FILES = "part-*.sqlite3*"  # with SQLite's own files beside them
 CHECKED_ON = {"bytewax": "0.21.1"}
-"""Its recovery tables, which are no public format."""
+"""The version whose recovery tables are read here; they are not a public format."""
 PART_COUNT = 1
-"""Bytewax writes an epoch's state of all workers; it is small, and one file is complete or not there."""
+"""One file for all workers: an epoch's state is small, and a single file is either complete or missing."""
 
 
 class RecoveryError(RefusedError):
-    """Recovery state can't be used as it is; the message says why and what to do."""
+    """The recovery state can't be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What recovery state is for: the window state's format, the topic, the declaration, and the DATA_ROOT's id.
+    """Describes recovery state: the window state's format, the topic, the declaration, and DATA_ROOT's id.
 
-    What an older version didn't put down is UNKNOWN.
+    Fields that an older version didn't record are UNKNOWN.
     """
 
     state: str
@@ -66,7 +66,7 @@ class RecoveryStore:
         return any(self.directory.glob(FILES))
 
     def about(self) -> About | None:
-        """What the state is for; None if nobody has said it.
+        """The description of the state; None if there is none.
 
         Raises:
             RecoveryError: it can't be read.
@@ -80,16 +80,16 @@ class RecoveryStore:
             raise RecoveryError(message) from error
 
     def describe(self, about: About) -> None:
-        """Say what the state is for."""
+        """Write the description of the state."""
         temporary = self._about.with_suffix(".tmp")
         temporary.write_text(json.dumps(asdict(about), indent=1))
         temporary.replace(self._about)
 
     def check(self) -> bool:
-        """Look whether the files can be read and are complete; returns whether a run has used them.
+        """Check that the files are readable and complete; returns whether a run has used them.
 
         Raises:
-            RecoveryError: they can't or they are not.
+            RecoveryError: they are not.
         """
         used, count, found = False, 0, set()
         for path in sorted(self.directory.glob("part-*.sqlite3")):
@@ -110,16 +110,16 @@ class RecoveryStore:
         return used
 
     def new(self) -> RecoveryStore:
-        """An empty store below this one, to be filled and then installed."""
+        """An empty store below this one, to fill and then install."""
         directory = self.directory / f".new-{uuid.uuid4().hex}"
         directory.mkdir()
         init_db_dir(directory, PART_COUNT)  # type: ignore[no-untyped-call]
         return RecoveryStore(directory)
 
     def install(self, new: RecoveryStore, about: About) -> Path | None:
-        """Put the files of another store in the place of these; returns where the old ones are kept, if there are any.
+        """Replace the files with another store's; returns where the old ones are kept, if there were any.
 
-        The description goes first and comes last, so that files without one are what a crash in between leaves.
+        The description is removed first and written last, so a crash in between leaves files without a description.
         """
         kept = None
         if self.exists():

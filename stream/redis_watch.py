@@ -1,9 +1,9 @@
-"""Whether Redis still has what was pushed and announced: looked at in each epoch.
+"""Checks in each epoch whether Redis still has what was pushed and announced.
 
-A server that restarts from a snapshot or fails over to a replica that lagged goes back to an earlier state, and nothing
-in that state tells. So each push leaves a new token, which must still be there when the next one is left; and Redis
-says up to which offsets it has all rows, which must be at least what the progress record says. Rows are also lost one
-by one: by `feast teardown`, which deletes the sentinel, by eviction, and by other tools, so some rows are looked up.
+A server that restarts from a snapshot or fails over to a lagging replica goes back to an earlier state, and nothing in
+that state shows it. So each push leaves a new token, which must still be there at the next push, and Redis keeps the
+offsets up to which it has all rows, which must be at least those of the progress record. Single rows are lost to `feast
+teardown`, which deletes the sentinel, to eviction and to other tools, so a sample of rows is looked up.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from feast_repo.stores.progress import Progress, ProgressRecord
 
 WITNESSES = 100
-"""Rows that are looked up, half of them from the last push: of a tenth that is gone, one is among the other half 99
-times of 100."""
+"""Rows that are looked up, half of them from the last push. If a tenth of all rows is gone, the other half includes one
+of them 99 times out of 100."""
 FILES = 20
-"""Files that the first ones are taken from."""
+"""How many files the first sample is taken from."""
 EMPTIED = "Redis was emptied"
 
 
 class RedisWatch:
-    """What one part of the stores has pushed and announced, against what Redis has. For one thread at a time."""
+    """Compares what one part of the stores has pushed and announced with Redis. For one thread at a time."""
 
     def __init__(self, redis: Redis, online: OnlineView, project: str, view: WindowedView, part: str) -> None:
         self._redis, self._online, self._view = redis, online, view
@@ -57,9 +57,9 @@ class RedisWatch:
         self._witnesses = _none(view)
 
     def begin(self, record: ProgressRecord, stored: Mapping[int, Progress], data_root: Path) -> None:
-        """Take note of what Redis must have: nothing before anything was stored.
+        """Record what Redis must have: nothing if nothing is stored yet.
 
-        If it has it, what a run had recorded that was killed before it could announce it is announced.
+        If Redis has it all, progress is announced that a killed run recorded but did not announce.
 
         Raises:
             redis.RedisError: Redis is away; it can be repeated.
@@ -74,10 +74,10 @@ class RedisWatch:
             announce_missing(self._redis, self._progress_key, record)
 
     def pushed(self, token: bytes, rows: pl.DataFrame) -> None:
-        """Leave a token after a push; the one before must still be there.
+        """Leave a token after a push; the previous token must still be there.
 
         Raises:
-            redis.RedisError: Redis is away; repeat it with the same token.
+            redis.RedisError: Redis is away; retry with the same token.
         """
         before = cast("bytes | None", self._redis.getset(self._token_key, token))
         if self._token is not None and before not in {self._token, token}:
@@ -92,7 +92,7 @@ class RedisWatch:
         self._witnesses = both.sort(EVENT_TIME).unique(self._view.entity.join_key, keep="last")
 
     def confirm(self, progress: Sequence[Progress]) -> None:
-        """Leave in Redis how far its rows go, before the progress record says so.
+        """Record in Redis how far its rows go, before the progress record says so.
 
         Raises:
             redis.RedisError: Redis is away; it can be repeated.
@@ -101,7 +101,7 @@ class RedisWatch:
         self._confirmed |= {one.partition: one.next_offset for one in progress}
 
     def announce(self, progress: Sequence[Progress]) -> None:
-        """Tell readers how far the stream has come.
+        """Announce the stream's progress to readers.
 
         Raises:
             redis.RedisError: Redis is away; it can be repeated.
@@ -109,7 +109,7 @@ class RedisWatch:
         announce(self._redis, self._progress_key, progress)
 
     def look(self) -> tuple[bytes | None, str | None]:
-        """The mark, and what was lost since the last look, if anything. A loss is marked, so that readers know.
+        """The mark, and what was lost since the last call, if anything. A loss is marked in Redis for readers.
 
         Raises:
             redis.RedisError: Redis is away; it can be repeated.
@@ -120,17 +120,17 @@ class RedisWatch:
         self._mark = mark
         if (loss := self._loss(mark)) is None:
             return mark, None
-        if mark is not None and read_mark(self._redis, self._marker_key) is None:  # since the look began
+        if mark is not None and read_mark(self._redis, self._marker_key) is None:  # lost during this call
             mark, loss = None, EMPTIED
         mark_lost(self._redis, self._marker_key, mark, [self._progress_key, self._confirmed_key])
         self._forgot_push, self._token = False, None
         self._witnesses = self._witnesses.clear()
-        self._evicted()  # those until now are refilled, too
+        self._evicted()  # rows evicted until now are refilled, too
         self._mark = read_mark(self._redis, self._marker_key)
         return self._mark, loss
 
     def _is_restored(self, mark: bytes | None) -> bool:
-        """Whether Redis was filled anew since the last look, which makes up for what it had forgotten before."""
+        """Whether Redis was refilled since the last call, which makes up for what it had lost before."""
         return is_filled(mark) and mark != self._mark
 
     def _has_token(self) -> bool:
@@ -141,7 +141,7 @@ class RedisWatch:
             return EMPTIED
         if self._forgot_push or not self._has_token():
             return "Redis went back to an earlier state: it has forgotten rows that it had acknowledged"
-        if not is_filled(mark):  # it is known that something is lacking, and the restore sets the rest
+        if not is_filled(mark):  # rows are known to be missing, and the restore sets the rest
             return None
         return self._behind() or self._deleted()
 
@@ -165,12 +165,12 @@ class RedisWatch:
         return None
 
     def _evicted(self) -> int:
-        """How many keys the server has evicted since the last look, be it of an earlier run."""
+        """How many keys the server has evicted since the last call, which may be an earlier run's."""
         try:
             facts = cast("dict[str, Any]", self._redis.info())
         except (ResponseError, NoPermissionError):
             return 0
-        if str(facts.get("maxmemory_policy")).startswith("volatile-"):  # our keys have no expiry
+        if str(facts.get("maxmemory_policy")).startswith("volatile-"):  # our keys never expire
             return 0
         server, count = facts.get("run_id", ""), int(facts.get("evicted_keys", 0))
         told = cast("bytes | None", self._redis.getset(self._evicted_key, f"{server} {count}"))
@@ -179,12 +179,12 @@ class RedisWatch:
 
 
 def new_token() -> bytes:
-    """A token that no push has left."""
+    """A token that no push has left before."""
     return uuid.uuid4().hex.encode()
 
 
 def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
-    """Some rows of the last two days: Redis had acknowledged them before they were written."""
+    """A sample of rows of the last two days, which Redis had acknowledged before they were written."""
     columns = [view.entity.join_key, EVENT_TIME]
 
     def read() -> list[pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""Redis is refilled while the stream runs on: by `batch.restore_online` in a process of its own."""
+"""Refills Redis while the stream runs on, with `batch.restore_online` in a separate process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stream.stopping import stop_requested
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
-"""Between the beginnings of two refills, doubling while losses follow each other: a server that is too small for the
-data loses rows again as they are written."""
+"""Between the starts of two refills, doubling while losses follow each other: a server too small for the data loses
+rows again as they are written."""
 
 POLL_S = 0.1
 
@@ -31,7 +31,7 @@ class Refill:
         self._pause_s = FIRST_PAUSE_S
 
     def ask_for(self) -> None:
-        """Have Redis refilled soon, unless a refill is under way."""
+        """Start a refill soon, unless one is running."""
         if self._is_running():
             return
         now = time.monotonic()
@@ -51,7 +51,7 @@ class Refill:
         )
 
     def finish(self) -> None:
-        """Wait for the refill that is under way; end it if the run was asked to stop, since the next run goes on."""
+        """Wait for a running refill, or end it if a stop was requested: the next run continues it."""
         while self._is_running():
             if stop_requested.wait(POLL_S) and self._process is not None:
                 self._process.terminate()

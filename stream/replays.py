@@ -1,4 +1,4 @@
-"""Which dead letters were sent again. A record beside their table, since a log is never changed."""
+"""Which dead letters were replayed, recorded beside their table because a log is never changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = {**LOG_KEY, "replayed_at": UTC_MICROSECONDS}
 
 
 def record(data_root: Path, delivered: Iterable[tuple[int, int, datetime | None]]) -> None:
-    """Keep which letters went back to the topic, by partition, offset and Kafka time (None: of any time).
+    """Record which letters went back to the topic, by partition, offset and Kafka time (None: any time).
 
     Durable when it returns. The file is named after its letters, so recording the same ones again adds nothing.
 
@@ -38,7 +38,7 @@ def record(data_root: Path, delivered: Iterable[tuple[int, int, datetime | None]
 
 
 def marked(letters: pl.LazyFrame, data_root: Path) -> pl.LazyFrame:
-    """Dead letters with `replayed_at`: when one was last sent again, or null."""
+    """Dead letters with `replayed_at`: the time of the last replay, or null."""
     files = [file for folder in day_folders(replays_folder(data_root)) for file in data_files(folder)]
     sent = scan(files, COLUMNS)
     same = pl.col("sent_timestamp").is_null() | (pl.col("sent_timestamp") == pl.col("kafka_timestamp"))

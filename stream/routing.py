@@ -1,9 +1,9 @@
 """Keys that Bytewax spreads evenly over workers.
 
-Bytewax sends a key to worker `SipHash-1-3(key) mod workers`, and short keys often fall on the same one: "0" to "3" all
-go to one of two workers. The key of a Kafka partition therefore gets a suffix, chosen so that its hash is the
-partition's number modulo `BALANCED`; any number of workers that divides it then has equal shares. A key depends on
-nothing but the partition, so the recovery state fits any number of workers.
+Bytewax sends a key to worker `SipHash-1-3(key) mod workers`, and short keys often collide: with two workers, "0" to "3"
+all go to the same one. So the key of a Kafka partition gets a suffix that makes its hash the partition's number modulo
+`BALANCED`; any number of workers that divides `BALANCED` then has equal shares. A key depends only on the partition, so
+recovery state fits any number of workers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def partition_of(key: str) -> int:
 
 
 def _bytewax_hash(key: str) -> int:
-    """What Rust's default hasher makes of a string: SipHash-1-3 with a zero key, over the UTF-8 bytes and 0xff.
+    """The hash of a string by Rust's default hasher: SipHash-1-3 with a zero key, over the UTF-8 bytes and 0xff.
 
     Aumasson and Bernstein, "SipHash: a fast short-input PRF" (2012), with one compression and three final rounds.
     """

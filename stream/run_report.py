@@ -1,4 +1,4 @@
-"""What a run has stored: a line a minute, one at its end, and a warning when most of what comes does not count."""
+"""Logs what a run has stored: one line a minute, one at the end, and warnings when most messages don't count."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVERY_S = 60.0
 
 @dataclass
 class Counts:
-    """What has become durable since some moment."""
+    """Counts of what has become durable since some moment."""
 
     messages: int = 0
     feature_rows: int = 0
@@ -43,7 +43,7 @@ class Counts:
         self.refused += epoch.refused
 
     def __str__(self) -> str:
-        """Messages, rows, late and refused in words."""
+        """Messages, rows, late records and refused messages as text."""
         told = f"{self.messages:,} messages and stored {self.feature_rows:,} new feature rows"
         late = f"{self.late:,} late ({self.uncounted:,} of them counted in no window)"
         return f"{told}; {late if self.late else 'none late'}; {self.refused_in_words or 'none'} refused"
@@ -60,8 +60,9 @@ class Counts:
 class RunReport:
     """Counts over all store parts of this process; thread-safe.
 
-    Every minute, and when the last part is closed, one line says what was stored since the line before, or in all. A
-    warning, at most one a minute of each kind, says that most messages of an epoch were refused or late.
+    Each minute one line reports what was stored since the previous line; when the last part closes, one line reports
+    the total. A warning, at most one a minute of each kind, reports that most messages of an epoch were refused or
+    late.
     """
 
     def __init__(self, view: WindowedView, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +77,7 @@ class RunReport:
         self._watermarks: dict[int, int] = {}
 
     def open_part(self) -> None:
-        """Count a part that will be closed."""
+        """Register a part that will be closed."""
         with self._lock:
             self._open_parts += 1
 
@@ -87,7 +88,7 @@ class RunReport:
                 self._first_s = self._clock()
 
     def stored(self, epoch: Epoch, advanced: Iterable[Progress]) -> None:
-        """Add an epoch that has become durable."""
+        """Add a durable epoch."""
         with self._lock:
             now_s = self._clock()
             for progress in advanced:
@@ -103,7 +104,7 @@ class RunReport:
                 self._told_s, self._since = now_s, Counts()
 
     def close_part(self) -> None:
-        """Tell what the run has stored, once the last part is closed and if anything came."""
+        """After the last part, report what the run has stored, if anything arrived."""
         with self._lock:
             self._open_parts -= 1
             if self._open_parts or self._first_s is None:
@@ -137,7 +138,7 @@ class RunReport:
         return True
 
     def _where(self) -> str:
-        """How far the log is read, and which window closes next."""
+        """How far the log has been read, and which window closes next."""
         told = f"; lag {metrics.lag_in_all():,.0f} messages"
         if not self._watermarks:
             return told

@@ -1,8 +1,8 @@
-"""Which events a partition has had, pane by pane: what finds duplicate deliveries.
+"""The events that a partition has seen, pane by pane, to detect duplicate deliveries.
 
-An event is known by 128 bits that follow from its id and its time, 16 bytes each, and only while its pane lives: a copy
-that comes later is late in all of its windows, so it counts nowhere anyway. That two different events of one pane are
-taken for one has a probability of n^2 / 2^129 for n events, below 1 in 10^22 for a hundred million.
+An event is identified by a 128-bit hash (16 bytes) of its id and time, kept only while its pane lives: a later copy is
+late in all of its windows, so it counts nowhere anyway. The probability that two different events of one pane collide
+is n^2 / 2^129 for n events, below 1 in 10^22 for a hundred million.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 FIRST_SEED, SECOND_SEED = 0x5EED_0001, 0x5EED_0002
 FIRST_FACTOR, SECOND_FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xC2B2_AE3D_27D4_EB4F)
-"""Odd numbers, so that multiplying by them keeps different times different."""
+"""Odd numbers, because multiplying by them keeps different times different."""
 
 SAMPLE = pl.Series(["", "event-1", "an id that is longer than thirty-two characters"])
 HASHING = (SAMPLE.hash(FIRST_SEED) ^ SAMPLE.hash(SECOND_SEED)).to_numpy().tobytes().hex()
-"""What tells whether stored ids were hashed as this program hashes them: Polars may change its hash in any release."""
+"""Identifies the hash function of stored ids: Polars may change its hash in any release."""
 
 
 _NONE: UInt64Array = np.empty(0, np.uint64)
@@ -45,12 +45,12 @@ class Ids:
         return Ids(self.first[at], self.second[at])
 
     def sorted(self) -> Ids:
-        """In order of the first hash."""
+        """All ids, sorted by the first hash."""
         return self.take(np.argsort(self.first, kind="stable"))
 
 
 def ids_of(event_ids: pl.Series, times_ms: Int64Array) -> Ids:
-    """What identifies each event."""
+    """The hashes that identify each event."""
     times = times_ms.view(np.uint64)
     return Ids(
         event_ids.hash(FIRST_SEED).to_numpy() + times * FIRST_FACTOR,
@@ -59,13 +59,13 @@ def ids_of(event_ids: pl.Series, times_ms: Int64Array) -> Ids:
 
 
 class SeenIds:
-    """The events of the panes that live.
+    """The events of the live panes.
 
         is_copy = seen.add(panes, ids)     # in offset order
         seen.forget(upto=pane)
 
-    Each pane has sorted runs; as in a log-structured merge tree, a run is merged into the one before it once it is at
-    least half its size, so that an id is merged, and looked for, O(log n) times.
+    Each pane has sorted runs. As in a log-structured merge tree, a run is merged into the one before it once it is at
+    least half its size, so an id is merged, and looked up, O(log n) times.
     """
 
     def __init__(self) -> None:
@@ -77,13 +77,13 @@ class SeenIds:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the ids take."""
+        """Memory in bytes that the ids take."""
         return sum(run.first.nbytes + run.second.nbytes for runs in self._runs.values() for run in runs)
 
     def add(self, panes: Int64Array, ids: Ids) -> BoolArray:
-        """Take the next events; gives which of them were there before, in earlier calls or in this one.
+        """Take the next events; returns which of them were seen before, in earlier calls or earlier in this one.
 
-        `panes`: index of each event's pane, which its time decides, so that equal ids have equal panes.
+        `panes`: index of each event's pane. It follows from the event's time, so equal ids have equal panes.
         """
         copies = _repeated(ids)
         for pane in np.unique(panes):
@@ -105,7 +105,7 @@ class SeenIds:
             del self._runs[pane]
 
     def to_bytes(self) -> bytes:
-        """All ids as one Arrow IPC file, a row a pane; hashes don't compress."""
+        """All ids as one Arrow IPC file, one row per pane; uncompressed, because hashes don't compress."""
         merged = {pane: _merged(runs) for pane, runs in sorted(self._runs.items()) if runs}
         rows = pl.DataFrame(
             {
@@ -120,7 +120,7 @@ class SeenIds:
         return buffer.getvalue()
 
     def load(self, data: bytes) -> None:
-        """Take over what `to_bytes` gave."""
+        """Load the state that `to_bytes` returned."""
         frame = pl.read_ipc(io.BytesIO(data))
         self._runs = {
             pane: [Ids(frame["first"][row].to_numpy(), frame["second"][row].to_numpy())]
@@ -152,12 +152,12 @@ def _contains(run: Ids, wanted: Ids) -> BoolArray:
 
 
 def _merged(runs: list[Ids]) -> Ids:
-    """Some sorted runs as one."""
+    """Merge sorted runs into one."""
     return Ids(np.concatenate([run.first for run in runs]), np.concatenate([run.second for run in runs])).sorted()
 
 
 def _append(runs: list[Ids], added: Ids) -> None:
-    """Add a sorted run, and merge those that have become too many."""
+    """Append a sorted run, and merge runs while there are too many."""
     if not len(added.first):
         return
     runs.append(added)

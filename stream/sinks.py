@@ -1,5 +1,5 @@
-"""The three places that outcomes go to. Each begins to write at once, beside the dataflow, and holds while its store is
-away; `finish` returns when everything that was given is stored. `stream/commit.py` says in which order that happens.
+"""The three destinations of outcomes. Each writes at once, beside the dataflow, and waits while its store is away.
+`finish` returns when everything it was given is stored. `stream/commit.py` defines the order.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ WRITER = "stream"
 WRITE_THREADS = 8
 
 FLUSH_ROWS = 250_000
-"""Log rows that are written before the epoch's end, which bounds memory; their durability alone commits nothing."""
+"""This many log rows are written before the epoch's end, which bounds memory; being durable alone commits nothing."""
 
 ROOM = 2
-"""Batches for Redis, and sets of log files, that may be under way before the dataflow waits."""
+"""Batches for Redis, and sets of log files, that may be pending before the dataflow waits."""
 
 
 class Logs:
-    """The log tables: accepted records, late ones, dead letters. Rows that are durable already are skipped."""
+    """The log tables: accepted records, late records, dead letters. Rows that are already durable are skipped."""
 
     def __init__(self, data_root: Path, view: WindowedView) -> None:
         self._events = LogTable(events_folder(data_root), event_columns(view.events))
         self._late = LogTable(late_folder(data_root, view), late_columns(view.events))
         self._dead_letters = LogTable(dead_letters_folder(data_root), DEAD_LETTER_COLUMNS)
-        self._thread = Background("logs", ROOM)  # one, since files have to appear in order
+        self._thread = Background("logs", ROOM)  # one thread, because files must appear in order
 
     def append(self, outcome: Outcome, late: pl.DataFrame) -> None:
-        """Take an outcome's records, those of them that are late, and its dead letters."""
+        """Take an outcome's records, its late records and its dead letters."""
         hold_for_disk(lambda: self._append(outcome, late))
         if self._events.waiting_rows + self._dead_letters.waiting_rows >= FLUSH_ROWS:
             self._write()
@@ -93,7 +93,7 @@ class FeatureFiles:
 
     def __init__(self, pusher: Pusher) -> None:
         self._pusher = pusher
-        # A catch-up closes thousands of small windows in one epoch: their writes and syncs overlap.
+        # A catch-up closes thousands of small windows in one epoch, so their writes and syncs overlap.
         self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="features")
         self._under_way: list[Future[None]] = []
 
@@ -122,8 +122,8 @@ class FeatureFiles:
 class Online:
     """Redis: the newest row of each user, and how far the stream has come.
 
-    An older row never overwrites a newer one, so a replay is harmless. What Redis loses is refilled by `refill`, if
-    this is the part that looks after it; meanwhile nothing is announced, so readers don't take what is left for fresh.
+    An older row never overwrites a newer one, so a replay is harmless. If this part has a `refill`, that refills what
+    Redis loses. Meanwhile nothing is announced, so readers don't take the remaining rows for fresh.
     """
 
     def __init__(self, pusher: Pusher, watch: RedisWatch | None, emptied: Emptied, refill: Refill | None) -> None:
@@ -131,13 +131,13 @@ class Online:
         self._watch = watch
         self._emptied = emptied
         self._refill = refill
-        self._thread = Background("redis", ROOM)  # one, since rows are read and then compared
-        self._mark: bytes | None = None  # unknown, so that the first epoch is pushed twice rather than not at all
+        self._thread = Background("redis", ROOM)  # one thread, because rows are read and then compared
+        self._mark: bytes | None = None  # unknown: the first epoch is pushed twice rather than not at all
         self._reached: dict[int, Progress] = {}
         self._withheld = False
 
     def push(self, closed: list[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
-        """Push the rows of partitions' closed windows, then hand these on with the time when Redis had them."""
+        """Push the rows of closed windows, then hand the windows on with the time when Redis had acknowledged them."""
         if closed:
             self._thread.do(partial(self._push, closed, then))
 
@@ -152,13 +152,13 @@ class Online:
             hold_for_redis(lambda: watch.pushed(token, rows))
 
     def finish(self) -> None:
-        """Have all rows in Redis."""
+        """Wait until Redis has all rows."""
         self._thread.finish()
 
     def push_what_a_restore_missed(self, windows: Sequence[ClosedWindow]) -> None:
-        """Push the epoch's windows again if Redis has lost something since the last epoch, and have it refilled.
+        """Push the epoch's windows again if Redis has lost rows since the last epoch, and request a refill.
 
-        A restore that ran meanwhile could not read them before their files were durable.
+        A concurrent restore could not read these windows before their files were durable.
         """
         if (watch := self._watch) is not None:
             before = self._mark
@@ -177,13 +177,13 @@ class Online:
         return is_filled(self._mark)
 
     def confirm(self, advanced: Sequence[Progress]) -> None:
-        """Leave in Redis how far its rows go, unless it lacks some: then the restore does."""
+        """Record in Redis how far its rows go; if it lacks rows, the restore records it instead."""
         self._reached |= {progress.partition: progress for progress in advanced}
         if (watch := self._watch) is not None and self._is_filled and (told := self._told(advanced)):
             hold_for_redis(lambda: watch.confirm(told))
 
     def announce(self, advanced: Sequence[Progress]) -> None:
-        """Tell readers how far the stream has come, or have them wait until Redis is filled."""
+        """Announce the stream's progress to readers, or withhold it until Redis is filled."""
         if (watch := self._watch) is not None and self._is_filled and (told := self._told(advanced)):
             hold_for_redis(lambda: watch.announce(told))
         self._withheld = not self._is_filled
@@ -192,7 +192,7 @@ class Online:
         return list(self._reached.values()) if self._withheld else advanced
 
     def close(self) -> None:
-        """End the pushing thread; a refill that is under way comes to its end, unless the run was asked to stop."""
+        """End the pushing thread; waits for a running refill unless a stop was requested."""
         self._thread.close()
         if (watch := self._watch) is None or not self._withheld or not self._reached:
             return

@@ -1,8 +1,8 @@
-"""Kafka to batches: for each partition what has arrived of it, as one `RawBatch` at a time.
+"""The Kafka source: each partition's new messages, one `RawBatch` at a time.
 
-Guarantee: every record is delivered at least once, in offset order within its partition, and the next offset is part of
-the epoch's snapshot, so with recovery a record counts exactly once. Kafka's group offsets are committed for lag tools
-only and never read.
+Guarantee: at-least-once delivery, in offset order within each partition. The next offset is part of the epoch's
+snapshot, so with recovery a record counts exactly once. Kafka's group offsets are committed for lag tools only and
+never read.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from feast_repo.stores.identity import StreamIdentity
     from feast_repo.stores.progress import Progress
 
-EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01: windows end later than their events
+EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01, because windows end later than their events
 IDLE, UNCONFIRMED = timedelta(milliseconds=20), timedelta(milliseconds=1)
-"""When to look again: while nothing comes, and while Kafka is asked about what has come."""
+"""Time to the next poll: while nothing arrives, and while the topic's identity is being confirmed."""
 
 
 class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     """The topic's partitions as they were when the run started.
 
-    A first run starts at the oldest record there is; a resumed one at the offset in its snapshot. It refuses to start
-    (exit 2) when that offset is gone or was never there, since going on elsewhere would lose or repeat records.
+    A first run starts at the oldest record, a resumed run at the offset in its snapshot. It refuses to start (exit 2)
+    if that offset is gone or never existed, because starting elsewhere would lose or repeat records.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -56,11 +56,11 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
         self._of_worker = threading.local()
 
     def list_parts(self) -> list[str]:
-        """One part per Kafka partition that was there when the start was checked."""
+        """One part per Kafka partition that existed at the start check."""
         return [f"{partition:05d}" for partition in range(self._known().partitions)]
 
     def _known(self) -> StreamIdentity:
-        """The topic as the start's check has recorded it."""
+        """The topic as recorded by the start check."""
         known = identity.load(self._settings.data_root)
         assert known is not None  # noqa: S101  (recorded before any dataflow is built)
         return known.streams[self._settings.view.events.name]
@@ -108,7 +108,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def _start_and_end(
         self, settings: StreamSettings, resume_offset: int | None, stored: Progress | None
     ) -> tuple[int, int]:
-        """Where to start, and the partition's end now; refuses when the log and what we know of it disagree."""
+        """Where to start, and the partition's current end; refuses if the log contradicts the stored data."""
         where = self._where
         try:
             low, high = self._consumer.bounds(self._partition)
@@ -156,7 +156,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             )
 
     def next_batch(self) -> list[RawBatch]:
-        """What has arrived; ends on a stop signal or at the end that was asked for."""
+        """The next messages; ends on a stop signal or at the requested end."""
         if stop_requested.is_set() or self._ended:
             raise StopIteration
         if self._failure is not None:
@@ -165,7 +165,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._failure = arrived.failure
         if arrived.end is not None:
             self._ended = self._end is not None and arrived.end >= self._end
-        # While others get something, the next poll may have something for this one.
+        # While other partitions receive messages, the next poll may return some for this one.
         wait = UNCONFIRMED if self._consumer.unconfirmed else IDLE if self._consumer.idle else None
         self._awake = None if wait is None else datetime.now(UTC) + wait
         if not arrived.batch.offsets:
@@ -175,7 +175,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return self._advance(replace(arrived.batch, kafka_timestamps=timestamps))
 
     def _why_it_ends(self, error: KafkaError) -> str:
-        """Kafka can't give the next record and won't be able to; everything before it is stored or comes again."""
+        """The message for a permanent Kafka error at the next record; all earlier records are stored or replayed."""
         remedy = "mend that, then start again"
         if error.code() in {AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             remedy = (
@@ -185,7 +185,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return f"{self._where}, offset {self._next_offset}: {error.str()}; {remedy}"
 
     def _advance(self, batch: RawBatch) -> list[RawBatch]:
-        """Move on past the batch; at the asked-for end, cut off what came after it."""
+        """Advance past the batch; at the requested end, drop what came after it."""
         self._next_offset = batch.offsets[-1] + 1
         if self._end is not None and self._next_offset >= self._end:
             self._ended = True
@@ -203,11 +203,11 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return [batch] if batch.offsets else []
 
     def next_awake(self) -> datetime | None:
-        """When to ask again; None: at once."""
+        """When to poll again; None: at once."""
         return self._awake
 
     def snapshot(self) -> int:
-        """The next offset. What the last snapshot held is committed by now, so lag tools may see it."""
+        """The next offset. The previous snapshot is committed by now, so its offset is published to lag tools."""
         if self._uncommitted is not None:
             uncommitted.committed(self._partition, self._uncommitted)
             self._consumer.commit(self._partition, self._uncommitted)
@@ -216,13 +216,13 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         return self._next_offset
 
     def close(self) -> None:
-        """Leave the partition; the last epoch commits as the run ends."""
+        """Stop reading the partition; the last epoch commits as the run ends."""
         self._consumer.commit(self._partition, self._next_offset)
         self._consumer.stop(self._partition)
 
 
 def within_calendar(timestamps: list[int]) -> list[int]:
-    """Producers may send any 64-bit timestamp, and one of them must not crash the run: Python's calendar has an end."""
+    """Clamp timestamps to Python's calendar: producers may send any 64-bit value, which must not crash the run."""
     if min(timestamps) >= EARLIEST_MS and max(timestamps) <= LATEST_MS:
         return timestamps
     return [min(max(timestamp, EARLIEST_MS), LATEST_MS) for timestamp in timestamps]

@@ -1,7 +1,7 @@
-"""What a run looks at before it begins: the topic's and Redis's settings that break what this store promises.
+"""Checks before a run begins: topic and Redis settings that break this store's guarantees.
 
-Each is told once a run, by the first process of a cluster. What can't be asked (the broker inside librdkafka, a user
-without the right) is not told.
+The first process of a cluster warns of each once per run. Settings that can't be queried (the broker inside librdkafka,
+a user without permission) are skipped.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def look_at_topic(settings: StreamSettings) -> None:
 
 
 def look_at_redis(redis: Redis) -> None:
-    """Refuse a Redis that will never take a row (exit 2), wait for one that is away, warn of one that forgets rows."""
+    """Refuse a Redis that will never accept a row (exit 2), wait for one that is away, warn of one that loses rows."""
     facts: dict[str, Any] = {}
 
     def ask() -> None:
@@ -85,5 +85,5 @@ def look_at_redis(redis: Redis) -> None:
 
 
 def first_process() -> bool:
-    """Whether this is the process of a cluster that speaks for all."""
+    """Whether this is the process that reports for the whole cluster."""
     return bytewax_arguments(sys.argv)[0] == 0

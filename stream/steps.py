@@ -1,4 +1,4 @@
-"""Names of the dataflow and its steps: recovery state is stored under them, so they never change."""
+"""Names of the dataflow and its steps. Recovery state is stored under them, so they never change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WINDOWS = "windows"
 STORES = "stores"
 
 PARTS = 4
-"""Parts of the output, each with its own files an epoch: few, so that files stay few; enough for some workers."""
+"""Parts of the output, each with its own files per epoch: few enough to keep files few, enough for some workers."""
 
 
 def parts() -> list[str]:

@@ -1,7 +1,7 @@
-"""How a run ends early: cleanly on a signal, or with one line when it is refused or can't go on.
+"""How a run ends early: cleanly on a signal, or with one line when it is refused or can't continue.
 
-After SIGTERM or SIGINT a run ends within `DRAIN_WITHIN_S`, whatever it waits for: exit 0 if all that it has read is
-committed, else 1 with a line that says what is not. Until it has read something, there is nothing to wait for.
+After SIGTERM or SIGINT a run ends within `DRAIN_WITHIN_S`, whatever it waits for: exit 0 if everything it has read is
+committed, else exit 1 with a line that names the rest. A run that hasn't read anything has nothing to wait for.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ START_WITHIN_S = 2.0
 RESUME = "a resume reads it again"
 
 stop_requested = threading.Event()
-"""Set by SIGTERM and SIGINT: sources then end, so that all that was read is stored and the epoch commits."""
+"""Set by SIGTERM and SIGINT. Sources then end, everything read is stored, and the epoch commits."""
 
 
 class _Run:
-    """How far the run is."""
+    """The state of the run."""
 
     def __init__(self) -> None:
         self.draining = False
         self.failed = False
 
     def on_signal(self) -> None:
-        """Drain, or end at once what has only begun to start."""
+        """Drain, or end at once if the run is still starting."""
         stop_requested.set()
         if not self.draining:
             logging.disable()
@@ -44,14 +44,14 @@ class _Run:
             raise SystemExit(int(ExitCode.DONE))
 
     def on_uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """Take note of what ends the run; Timely panics when a process of the cluster goes."""
+        """Record what ends the run; Timely panics when a process of the cluster is gone."""
         if kind.__name__ == "PanicException" and "thread panic" in str(error):
             peer_gone()
         self.failed = True
         sys.__excepthook__(kind, error, trace)
 
     def on_exit(self) -> None:
-        """End without the interpreter's own clean-up, which would wait for Kafka's threads."""
+        """End without the interpreter's own cleanup, which would wait for Kafka's threads."""
         sys.stdout.flush()
         end(ExitCode.FAILED if self.failed else ExitCode.DONE)
 
@@ -60,11 +60,11 @@ _run = _Run()
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGINT end the run; before anything else, since what it imports takes seconds."""
+    """Let SIGTERM and SIGINT end the run. Call it first, because the imports take seconds."""
     for number in STOPS:
         signal.signal(number, lambda *_: _run.on_signal())
     sys.excepthook = _run.on_uncaught
-    atexit.register(_run.on_exit)  # the first that is registered is the last that runs
+    atexit.register(_run.on_exit)  # registered first, so it runs last
     Watchdog(
         lambda: DRAIN_WITHIN_S if uncommitted.begun else START_WITHIN_S,
         lambda _: outcome(f"not drained within {DRAIN_WITHIN_S:.0f} s"),
@@ -77,19 +77,19 @@ def drain_on_signals() -> None:
 
 
 def outcome(reason: str) -> tuple[int, str]:
-    """The exit code and the line of a run that was asked to stop and can't drain."""
+    """The exit code and the line of a stopping run that can't drain."""
     if not (left := str(uncommitted)):
         return ExitCode.DONE, ""
     return ExitCode.FAILED, f"stream.dataflow: {reason}; read and not committed: {left}; {RESUME}"
 
 
 def stop_undrained(reason: str) -> NoReturn:
-    """End a run that was asked to stop, without waiting for what keeps it from draining."""
+    """End a stopping run without waiting for what keeps it from draining."""
     end(*outcome(reason))
 
 
 def peer_gone() -> NoReturn:
-    """End this process of a cluster because another one has ended: none can go on alone."""
+    """End this process because another one of the cluster has ended: none can continue alone."""
     reason = "another process of the cluster is gone"
     if stop_requested.is_set():
         stop_undrained(reason)
@@ -106,5 +106,5 @@ def refuse(reason: str | FeatureStoreError) -> NoReturn:
 
 
 def fail(reason: str) -> NoReturn:
-    """End the process with exit code 1 and one line, in the middle of an epoch that is then not committed."""
+    """End the process with exit code 1 and one line; the current epoch is not committed."""
     end(ExitCode.FAILED, f"stream.dataflow: {reason}")

@@ -1,16 +1,16 @@
-"""The dataflow's only output: everything that a batch led to, made durable in the one order that is safe.
+"""The dataflow's only output: makes the results of each batch durable in the one safe order.
 
-    write_batch    log rows, Redis rows and then their feature files begin to be written (`stream/sinks.py`)
+    write_batch    starts writing log rows, Redis rows and then their feature files (`stream/sinks.py`)
     snapshot       the epoch is committed, step by step (`stream/commit.py`), before Bytewax commits it
 
-All writing goes on in threads beside the dataflow, which therefore waits only for what is in the way: for room, so that
-memory is bounded, and at the epoch's end for everything.
+Threads beside the dataflow do all writing. The dataflow waits only for room, which bounds memory, and for everything at
+the epoch's end.
 
 Guarantee: when an epoch commits, all of its rows are durable, and the progress record never runs ahead of them. After a
-crash the epoch is replayed, which changes nothing that is stored. Nothing is deleted.
+crash the epoch is replayed, which leaves stored rows unchanged. Nothing is deleted.
 
-It is one sink rather than one a store, because the order between the stores carries the guarantee, and Bytewax promises
-none between sinks.
+It is one sink rather than one per store, because the guarantee depends on the order between the stores, and Bytewax
+promises none between sinks.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLLECT_AFTER = 100_000
-"""Objects that may come to be, beyond those that go, before the collector looks for cycles among them."""
+"""Net allocations of objects before the garbage collector looks for cycles."""
 
 
 class Stores(FixedPartitionedSink[Outcome, None]):
     """Redis, Parquet, log tables and progress record, for outcomes keyed by Kafka partition."""
 
     def __init__(self, settings: StreamSettings) -> None:
-        """Open registry and Redis: what does not answer, or does not fit, is told before a message comes."""
+        """Open registry and Redis; one that doesn't answer or doesn't match is reported before the first message."""
         self._settings = settings
         self._pusher = _open_pusher(settings)
         hold_for_redis(self._pusher.settle)
@@ -76,7 +76,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         return partition_of(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> StorePart:
-        """Open one part; what the stores hold tells where to go on, so there is no state to resume."""
+        """Open one part; the stores themselves hold the position, so there is no state to resume."""
         del step_id, resume_state
         refill = Refill() if for_part == parts()[0] else None
         return StorePart(self._settings, self._pusher, self._report, self._emptied, name=for_part, refill=refill)
@@ -105,7 +105,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
     pusher = pushers[-1]
     if (redis := pusher.redis) is not None:
         look_at_redis(redis)
-        # A process that was killed may have rows under way, older than those that follow.
+        # A killed process may have rows in flight that are older than the next ones.
         live = live_tokens(settings.data_root) | {TOKEN}
         hold_for_redis(lambda: end_others(redis, names, live))
         try:
@@ -125,18 +125,18 @@ def _claim(redis: Redis, pusher: Pusher, settings: StreamSettings) -> None:
 
 
 def _spare_the_collector() -> None:
-    """Keep the garbage collector from looking through Feast's million objects, and through each poll, again and again.
+    """Keep the garbage collector from scanning Feast's million objects, and each poll, again and again.
 
-    A poll's messages are objects by the thousand that it tracks, and none is part of a cycle.
+    A poll creates thousands of tracked message objects, none of them part of a cycle.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
-    atexit.register(gc.unfreeze)  # else libraries take what was never collected for leaks, and say so
+    atexit.register(gc.unfreeze)  # otherwise libraries report the frozen objects as leaks
 
 
 class StorePart(StatefulSinkPartition[Outcome, None]):
-    """The stores for some Kafka partitions. With `refill`, the part looks after what Redis has lost."""
+    """The stores for some Kafka partitions. The part with `refill` restores what Redis has lost."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         report.open_part()
 
     def write_batch(self, values: list[Outcome]) -> None:
-        """Have all that came written."""
+        """Start writing the outcomes."""
         self._report.received()
         closed: list[tuple[int, ClosedWindow]] = []
         for outcome in values:
@@ -181,7 +181,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         self._epoch = Epoch(self._epoch.windows_per_record)
 
     def close(self) -> None:
-        """End the writing threads; the last part tells what the run has stored."""
+        """End the writing threads; the last part reports what the run has stored."""
         self._features.close()
         self._online.close()
         self._logs.close()

@@ -1,7 +1,7 @@
-"""The topic as Kafka tells of it now: which cluster, which id, how many partitions.
+"""The topic as Kafka reports it now: its cluster, its id, its number of partitions.
 
-A topic that is deleted and created again has another id, and so has one of the same name on another cluster. Two kinds
-of broker tell no id, which is then UNKNOWN: Kafka before 2.8, and the one inside librdkafka (the sandbox's default).
+A topic that is deleted and recreated has another id, and so has a topic of the same name on another cluster. Two kinds
+of broker report no id, which is then UNKNOWN: Kafka before 2.8, and the one inside librdkafka (the sandbox's default).
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from feast_repo.settings import StreamSettings
 
 EMBEDDED = "mockCluster"
-"""How the cluster id of librdkafka's own broker begins; the rest is another one at each start."""
+"""Prefix of the cluster id of librdkafka's own broker; the rest differs at each start."""
 NO_ID = str(Uuid(0, 0))
 
 
 class TopicForbiddenError(KafkaUnavailableError):
-    """We may not ask about the topic; the message names the remedy."""
+    """We are not allowed to describe the topic; the message names the remedy."""
 
     exit_code = ExitCode.REFUSED
 
 
 class Topic:
-    """The topic of the events, asked about with a connection of its own. Threads may share it."""
+    """The topic of the events, queried over a separate connection. Threads may share it."""
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._admin = AdminClient({**client_config(settings), "log_level": 0})
 
     def identity(self) -> StreamIdentity:
-        """What the topic is now.
+        """The topic's current identity.
 
         Raises:
             KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist or may not be described.
@@ -49,7 +49,7 @@ class Topic:
         return self._described(cluster_id, METADATA_TIMEOUT_S)
 
     def same_cluster(self, known: StreamIdentity, timeout_s: float) -> StreamIdentity:
-        """What the topic is now on the cluster that is known: one short request. librdkafka's broker can't answer it.
+        """The topic's current identity on the known cluster: one short request. librdkafka's broker can't answer it.
 
         Raises:
             KafkaUnavailableError: no broker answers in time, or the topic does not exist.

@@ -1,9 +1,9 @@
-"""Whether the topic is still the one that the stored data came from, looked after beside the dataflow.
+"""Checks, beside the dataflow, that the topic is still the one that the stored data came from.
 
-A topic that is deleted and created again under its name, and has grown past our offset, looks to the consumer like one
-that was away for a moment: librdkafka goes on with the new topic's records. Only the topic's id tells them apart, so
-records are held until Kafka has told that id after they came. That is one short request in a thread of its own for all
-that has arrived meanwhile.
+To the consumer, a topic that was deleted, recreated under its name and has grown past our offset looks like one that
+was briefly away: librdkafka continues with the new topic's records. Only the topic's id tells them apart, so records
+are held until Kafka has reported the id after their arrival. One short request, in a separate thread, covers all that
+has arrived meanwhile.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from feast_repo.stores.identity import StreamIdentity
 
 EVERY_S = 20.0
-"""How often the topic is looked at while nothing comes, unless `topic.metadata.refresh.interval.ms` says sooner."""
+"""How often an idle topic is checked, unless `topic.metadata.refresh.interval.ms` is shorter."""
 ANSWER_S = 5.0
 PAUSE_S = 0.5
-"""Between tries while Kafka doesn't answer."""
+"""Between retries while Kafka doesn't answer."""
 
 
 class TopicWatch:
-    """Asks Kafka about the topic for all consumers of a process.
+    """Checks the topic for all consumers of a process.
 
         ticket = watch.ask()
         watch.confirms(ticket)      # True: the topic was the known one at some time after `ask`
 
-    A topic that has become another one, or has more partitions, ends the run (exit 1) with the remedy. While Kafka
-    doesn't answer nothing is confirmed. Where Kafka tells no topic ids everything is, and only partitions are watched.
-    The thread never holds a stop up.
+    A topic that was replaced or has more partitions ends the run (exit 1) with the remedy. While Kafka doesn't answer,
+    nothing is confirmed. If Kafka reports no topic ids, everything is confirmed and only the partitions are watched.
+    The thread never delays a stop.
     """
 
     def __init__(self, settings: StreamSettings, known: StreamIdentity, recovery: Path | None) -> None:
@@ -55,14 +55,14 @@ class TopicWatch:
         threading.Thread(target=self._run, name="topic", daemon=True).start()
 
     def ask(self) -> int:
-        """Have the topic looked at from now on."""
+        """Request a check of the topic that starts after this call."""
         with self._asks:
             self._asked += 1
             self._asks.notify()
             return self._asked
 
     def confirms(self, ticket: int) -> bool:
-        """Whether the topic has been looked at since `ask` gave this ticket, and was the known one."""
+        """Whether a check since `ask` returned this ticket has found the known topic."""
         return self._confirmed >= ticket or not self._tells_ids
 
     def _run(self) -> None:
@@ -83,7 +83,7 @@ class TopicWatch:
         return self._topic.same_cluster(self._known, ANSWER_S)
 
     def _look(self, identity: Callable[[], StreamIdentity]) -> bool:
-        """Whether Kafka has answered; ends the run if the topic is another one."""
+        """Check the topic; returns whether Kafka answered, and ends the run if it is another topic."""
         try:
             problem = difference(self._known, identity(), *self._holder)
         except TopicForbiddenError as error:
@@ -91,7 +91,7 @@ class TopicWatch:
         except KafkaUnavailableError as error:
             availability.kafka.is_away(self, error, "waiting")
             return False
-        if problem and not stop_requested.is_set():  # a stop drains what was confirmed, and the next start refuses
+        if problem and not stop_requested.is_set():  # a stop drains confirmed records, and the next start refuses
             fail(problem)
         availability.kafka.is_back(self)
         return not problem

@@ -1,4 +1,4 @@
-"""What this process has read of Kafka and not committed yet: what a run that is cut short has to name."""
+"""What this process has read from Kafka but not committed yet, which an interrupted run must name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ NAMED = 3
 
 
 class Uncommitted:
-    """By partition, from which offset up to which; several worker threads may tell.
+    """The uncommitted offset range of each partition; several worker threads may report.
 
-    Committed is what the last epoch but one holds: of the last one, nobody is told when it is.
+    The last epoch but one counts as committed: nothing reports when the last one is.
     """
 
     def __init__(self) -> None:
@@ -21,19 +21,19 @@ class Uncommitted:
         return bool(self._read)
 
     def open(self, partition: int, offset: int) -> None:
-        """A partition is read from this offset on."""
+        """Record that a partition is read from this offset on."""
         self._read[partition] = self._committed[partition] = offset
 
     def read(self, partition: int, next_offset: int) -> None:
-        """A partition is read up to here."""
+        """Record that a partition is read up to this offset."""
         self._read[partition] = next_offset
 
     def committed(self, partition: int, next_offset: int) -> None:
-        """A partition is committed up to here."""
+        """Record that a partition is committed up to this offset."""
         self._committed[partition] = next_offset
 
     def __str__(self) -> str:
-        """In half a line; empty if all is committed."""
+        """The ranges in half a line; empty if everything is committed."""
         ranges = [
             f"partition {partition} from offset {self._committed[partition]} to {end}"
             for partition, end in sorted(dict(self._read).items())

@@ -1,17 +1,17 @@
 """The window engine: one partition's events in, closed windows out.
 
-Pure and columnar: it knows neither Bytewax nor Kafka nor Feast, so it can be tested and reused alone. The rule is in
-`docs/semantics.md`; in short, per partition and in offset order:
+Pure and columnar: it depends on neither Bytewax nor Kafka nor Feast, so it can be tested and reused alone. The full
+rule is in `docs/semantics.md`; in short, per partition and in offset order:
 
     watermark  = greatest event time so far - allowed lateness
     window E   covers [E - window, E) and closes at once when the watermark reaches E
     a record   counts in each of its windows that is still open when it arrives, and in no closed one
 
-State is kept in panes (user x slide), and a window is merged from its panes when it closes: the panes of Li et al., "No
-Pane, No Gain" (SIGMOD Record 34(1), 2005). This gives the exact rule because of one invariant: a record is added to its
-pane only while its last window is open, and then it counts in exactly those of its windows that close later.
+State is kept in panes (user x slide), and a window is merged from its panes when it closes, as in Li et al., "No Pane,
+No Gain" (SIGMOD Record 34(1), 2005). One invariant makes this exact: a record is added to its pane only while its last
+window is open, and then counts in exactly those of its windows that close later.
 
-Where the declaration asks for `deduplicate`, a record whose event came before counts nowhere (`seen_ids.py`).
+With `deduplicate`, a record of an event that was seen before counts nowhere (`seen_ids.py`).
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class ClosedWindow:
 
 @dataclass(frozen=True)
 class Processed:
-    """What a batch led to.
+    """The results of a batch.
 
-    `records` is the input with `watermark` (Int64, ms; the one that the record saw, so null for the very first) and
-    `missed_windows` (Int32; how many of its windows had closed before it came, 0 for heartbeats and duplicates).
-    `windows` are the closed windows that have rows, in order of their ends.
+    `records` is the input with `watermark` (Int64, ms; as the record saw it, so null for the very first record) and
+    `missed_windows` (Int32; how many of its windows had closed before it arrived, 0 for heartbeats and duplicates).
+    `windows` are the closed windows that have rows, ordered by their ends.
     """
 
     records: pl.DataFrame
@@ -85,7 +85,7 @@ class WindowEngine:
         processed = engine.process(records)   # as many records at a time as you like
         engine = WindowEngine.restore(view, engine.snapshot())
 
-    Results are a pure function of the records in order: how they are cut into batches never changes them.
+    Results are a pure function of the records in order: how they are split into batches never changes them.
     """
 
     def __init__(self, view: WindowedView) -> None:
@@ -102,21 +102,21 @@ class WindowEngine:
 
     @property
     def last_closed_end_ms(self) -> int | None:
-        """The greatest window end that has closed, ms UTC; None before the first record."""
+        """The end of the last closed window, ms UTC; None before the first record."""
         watermark = self.watermark_ms
         return None if watermark is None else watermark // self._view.slide_ms * self._view.slide_ms
 
     @property
     def nbytes(self) -> tuple[int, int]:
-        """Bytes of memory that the aggregates take, and those that the known ids take."""
+        """Memory in bytes that the aggregates take, and that the seen ids take."""
         return self._panes.nbytes, self._seen.nbytes
 
     def process(self, records: pl.DataFrame) -> Processed:
         """Take the partition's next accepted records, in offset order.
 
-        `records` has `kafka_timestamp` (Int64, ms UTC), `create_time` (Boolean: that is the producer's time; may be
-        left out where it never is) and the event's declared columns; a heartbeat has the declared kind and a null key.
-        Other columns pass through.
+        `records` has `kafka_timestamp` (Int64, ms UTC), `create_time` (Boolean: the timestamp is the producer's; may be
+        omitted if none is) and the event's declared columns; a heartbeat has the declared kind and a null key. Other
+        columns pass through.
         """
         if "create_time" not in records.columns:
             records = records.with_columns(create_time=pl.lit(value=False))
@@ -148,7 +148,7 @@ class WindowEngine:
     def _inputs(
         self, records: pl.DataFrame, pane: Int64Array, closed_before: Int64Array
     ) -> tuple[pl.DataFrame, NDArray[np.int32]]:
-        """The records that count somewhere, for the panes; and how many windows each record missed."""
+        """The records that count in some window, as input for the panes, and how many windows each record missed."""
         view = self._view
         missed = np.clip(closed_before - pane, 0, view.panes_per_window).astype(np.int32)
         counts = missed < view.panes_per_window
@@ -161,13 +161,13 @@ class WindowEngine:
         inputs = records.select(
             *dict.fromkeys((view.entity.join_key, *view.input_columns)),
             pl.Series(PANE, pane),
-            # No window up to this one counts the record: it had closed, or it ends before the record's pane does.
+            # No window up to this one counts the record: it was closed already, or ends before the record's pane does.
             pl.Series(AFTER, np.maximum(closed_before, pane)),
         ).filter(pl.Series(counts & ~no_click))
         return inputs, missed
 
     def _closed(self, index: int, rows: pl.DataFrame, created_ms: int) -> ClosedWindow:
-        """The merged aggregates of a window as its rows."""
+        """A closed window with rows from its merged aggregates."""
         view = self._view
         end_ms = index * view.slide_ms
         rows = rows.with_columns(
@@ -183,7 +183,7 @@ class WindowEngine:
         return NOTHING_CLOSED if end is None else end // self._view.slide_ms
 
     def snapshot(self) -> bytes:
-        """The state as compact immutable bytes, with checksum, format version and the declaration's fingerprint."""
+        """The state as compact immutable bytes with checksum, format version and the declaration's fingerprint."""
         state = msgspec.msgpack.encode(
             _Snapshot(
                 declaration=self._view.fingerprint,
@@ -199,7 +199,7 @@ class WindowEngine:
 
     @classmethod
     def restore(cls, view: WindowedView, snapshot: bytes) -> WindowEngine:
-        """Go on from a snapshot.
+        """Resume from a snapshot.
 
         Raises:
             SnapshotError: the snapshot is of another format version or of another declaration, or is damaged.
@@ -230,10 +230,10 @@ class WindowEngine:
 
     @classmethod
     def rebuild(cls, view: WindowedView, tail: pl.DataFrame, max_event_ms: int, max_arrival_ms: int) -> WindowEngine:
-        """The engine that has processed a log, from the log's archived end.
+        """The engine as it is after processing a log, rebuilt from the log's archived end.
 
-        `tail`: as for `process`, with the archived `watermark` (Int64, ms) that each record saw; in offset order, and
-        at least all records with an event time from `tail_start_ms()` on. The maxima are those of the whole log.
+        `tail`: as for `process`, with the archived `watermark` (Int64, ms) that each record saw, in offset order. It
+        has at least all records with an event time from `tail_start_ms()` on. The maxima are those of the whole log.
 
         Raises:
             SnapshotError: the log was archived under another allowed lateness.
@@ -255,7 +255,7 @@ class WindowEngine:
 
 
 def tail_start_ms(view: WindowedView, watermark_ms: int) -> int:
-    """The event time from which on records can matter to windows that are still open, or to their expiry rows."""
+    """The earliest event time of records that can matter to open windows or their expiry rows."""
     return watermark_ms // view.slide_ms * view.slide_ms - view.window_ms
 
 
@@ -264,7 +264,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _arrivals(records: pl.DataFrame, max_event: Int64Array) -> Int64Array:
-    """When each record arrived: Kafka's time, of which a producer's is bounded (`feast_repo/declare/arrival.py`)."""
+    """When each record arrived: its Kafka time, bounded if it is a producer's (`feast_repo/declare/arrival.py`)."""
     kafka = records["kafka_timestamp"].to_numpy()
     if not records["create_time"].any():
         return kafka
@@ -272,7 +272,7 @@ def _arrivals(records: pl.DataFrame, max_event: Int64Array) -> Int64Array:
 
 
 def _running_max(values: Int64Array, previous: int | None) -> Int64Array:
-    """The running maximum, begun at `previous`."""
+    """The running maximum, starting from `previous`."""
     running = np.maximum.accumulate(values)
     return running if previous is None else np.maximum(running, previous)
 
