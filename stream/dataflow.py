@@ -30,6 +30,7 @@ from feast_repo.settings import StreamSettings, problem
 from stream import metrics
 from stream.lock import bytewax_arguments, lock_run
 from stream.origin import check, record
+from stream.pause import pause_while_held
 from stream.recovery import prepare
 from stream.routing import key_of
 from stream.source import KafkaSource
@@ -49,10 +50,12 @@ def build(settings: StreamSettings) -> Dataflow:
         return key_of(batch.partition), decoder.decode(batch)
 
     flow = Dataflow(FLOW)
-    batches = op.input(KAFKA, flow, KafkaSource(settings))
+    source = KafkaSource(settings)
+    batches = op.input(KAFKA, flow, source)
     decoded = op.map("decode", batches, decode)
     outcomes = op.stateful_batch(WINDOWS, decoded, lambda state: Windows(settings.kafka_topic, view, state))
     op.output(STORES, outcomes, Stores(settings))
+    pause_while_held(batches, source.workers)
     return flow
 
 

@@ -24,6 +24,11 @@ def key_of(partition: int) -> str:
     return next(key for key in candidates if _bytewax_hash(key) % BALANCED == partition % BALANCED)
 
 
+def key_of_worker(index: int, workers: int) -> str:
+    """A key that goes to this one of so many workers."""
+    return next(key for key in map(str, count()) if _bytewax_hash(key) % workers == index)
+
+
 def partition_of(key: str) -> int:
     """The Kafka partition of a routing key."""
     return int(key.partition("-")[0])

@@ -26,6 +26,7 @@ from stream.archive_tail import ArchiveTail
 from stream.consumer import WorkerConsumer
 from stream.kafka import AUTO_OFFSET_RESET
 from stream.lock import bytewax_arguments
+from stream.pause import Worker, Workers
 from stream.stopping import fail, refuse, stop_requested
 from stream.topic_watch import TopicWatch
 from stream.uncommitted import uncommitted
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 EARLIEST_MS, LATEST_MS = 0, 253_370_764_800_000  # 1970 to 9999-01-01, because windows end later than their events
 IDLE, UNCONFIRMED = timedelta(milliseconds=20), timedelta(milliseconds=1)
-"""Time to the next poll: while nothing arrives, and while the topic's identity is being confirmed."""
+"""Time to the next poll: while nothing arrives or Kafka is away, and while the topic's identity is being confirmed."""
 
 
 class KafkaSource(FixedPartitionedSource[RawBatch, int]):
@@ -49,11 +50,13 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     """
 
     def __init__(self, settings: StreamSettings) -> None:
+        self.workers = Workers()
         self._settings = settings
         self._stored: dict[int, Progress] | None = None
         self._watch: TopicWatch | None = None
         self._lock = threading.Lock()
-        self._of_worker = threading.local()
+        self._consumers: dict[int, WorkerConsumer] = {}
+        """By thread, as `Workers` are."""
 
     def list_parts(self) -> list[str]:
         """One part per Kafka partition that existed at the start check."""
@@ -73,11 +76,16 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
                 self._stored = ProgressRecord(progress_folder(self._settings.data_root)).load()
             if self._watch is None:
                 self._watch = TopicWatch(self._settings, self._known(), bytewax_arguments(sys.argv)[1])
-        if not hasattr(self._of_worker, "consumer"):
-            self._of_worker.consumer = WorkerConsumer(self._settings, self._watch)
-        partition = int(for_part)
+        thread, partition = threading.get_ident(), int(for_part)
+        if thread not in self._consumers:
+            self._consumers[thread] = WorkerConsumer(self._settings, self._watch)
         return KafkaPartition(
-            self._settings, self._of_worker.consumer, partition, resume_state, self._stored.get(partition)
+            self._settings,
+            self._consumers[thread],
+            self.workers.this(),
+            partition,
+            resume_state,
+            self._stored.get(partition),
         )
 
 
@@ -88,6 +96,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self,
         settings: StreamSettings,
         consumer: WorkerConsumer,
+        worker: Worker,
         partition: int,
         resume_offset: int | None,
         stored: Progress | None,
@@ -96,6 +105,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._partition = partition
         self._where = f"{self._topic}[{partition}] on {settings.kafka_bootstrap_servers}"
         self._consumer = consumer
+        self._worker = worker
         self._next_offset, end = self._start_and_end(settings, resume_offset, stored)
         self._end = end if settings.stream_stop_at_end else None
         self._ended = self._end is not None and self._next_offset >= self._end
@@ -104,6 +114,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._failure: KafkaError | None = None
         uncommitted.open(partition, self._next_offset)
         consumer.start(partition, self._next_offset)
+        worker.ask_in(partition, 0.0)
 
     def _start_and_end(
         self, settings: StreamSettings, resume_offset: int | None, stored: Progress | None
@@ -165,14 +176,20 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._failure = arrived.failure
         if arrived.end is not None:
             self._ended = self._end is not None and arrived.end >= self._end
-        # While other partitions receive messages, the next poll may return some for this one.
-        wait = UNCONFIRMED if self._consumer.unconfirmed else IDLE if self._consumer.idle else None
+        wait = self._wait()
         self._awake = None if wait is None else datetime.now(UTC) + wait
+        self._worker.ask_in(self._partition, 0.0 if wait is None else wait.total_seconds())
         if not arrived.batch.offsets:
             return []
         availability.kafka.is_back_for_all()
         timestamps = within_calendar(arrived.batch.kafka_timestamps)
         return self._advance(replace(arrived.batch, kafka_timestamps=timestamps))
+
+    def _wait(self) -> timedelta | None:
+        """Until the next look; None: at once, since a poll that brought others something may bring us something too."""
+        if self._consumer.unconfirmed and not availability.kafka.away:
+            return UNCONFIRMED
+        return IDLE if self._consumer.unconfirmed or self._consumer.idle else None
 
     def _why_it_ends(self, error: KafkaError) -> str:
         """The message for a permanent Kafka error at the next record; all earlier records are stored or replayed."""
@@ -219,6 +236,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         """Stop reading the partition; the last epoch commits as the run ends."""
         self._consumer.commit(self._partition, self._next_offset)
         self._consumer.stop(self._partition)
+        self._worker.ask_no_more(self._partition)
 
 
 def within_calendar(timestamps: list[int]) -> list[int]:

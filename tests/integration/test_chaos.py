@@ -27,9 +27,8 @@ KINDS = [
     "terminate_as_redis_freezes",
     "one_of_two_is_killed",
     "terminate_as_kafka_freezes",
+    "kafka_and_redis_go",
 ]
-"""`kafka_and_redis_go` is left to the long drill: while one process of two holds its epoch, Bytewax's step loop in the
-other sometimes uses a whole core, which the drill tells."""
 
 
 @pytest.fixture
