@@ -193,6 +193,14 @@ class Runs:
         """
         self._wait(lambda: self.said().count(text) > more_than, f"nobody said {text!r}")
 
+    def wait_until_back(self, away: str, back: str) -> None:
+        """Wait until what was said to be away, by whichever process, is said to be back as often.
+
+        Raises:
+            DrillError: it isn't, or a process ends.
+        """
+        self._wait(lambda: self.said().count(back) >= self.said().count(away), f"nobody said {back!r}")
+
     def position(self) -> int:
         """How many messages the progress record covers."""
         return sum(one.next_offset for one in self._record.load().values())

@@ -122,11 +122,10 @@ def kafka_and_redis_go(scene: Scene) -> str:
         scene.pause(1)
     scene.runs.wait_to_say(AWAY.format(first), more_than=away)
     cores = scene.runs.require_calm()
-    back = scene.runs.said().count(BACK.format(first))
     scene.chance.shuffle(servers)
-    for _, server in servers:
+    for name, server in servers:
         server.start()
-    scene.runs.wait_to_say(BACK.format(first), more_than=back)
+        scene.runs.wait_until_back(AWAY.format(name), BACK.format(name))
     return f"held with {cores:.2f} cores, and went on by itself"
 
 
