@@ -1,5 +1,5 @@
-"""What the features are, and how they reach Feast: a Feast repository.
+"""The feature declarations and their path into Feast: a Feast repository.
 
-In: the declarations of a user. Out: Feast objects, and stores that Feast, the stream, batch and serving share.
-Guarantee: whatever reads or writes a feature derives from its one declaration.
+In: a user's declarations. Out: Feast objects, and stores shared by Feast, the stream, batch and serving.
+Guarantee: everything that reads or writes a feature derives from its one declaration.
 """

@@ -1,4 +1,4 @@
-"""Addresses of servers, as settings have them. Errors never show the address, since it may hold a password."""
+"""Server addresses in the settings. Errors never show an address, because it may hold a password."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REDIS_OPTIONS = re.compile(
 
 
 def redis_url(url: str) -> str:
-    """A Redis URL that redis-py understands as it is meant.
+    """A validated Redis URL that redis-py interprets as intended.
 
     Raises:
         ValueError: it is none.
@@ -47,14 +47,14 @@ def redis_url(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A valid URL of a store without user and password."""
+    """A store's URL without user and password."""
     parts = urlsplit(url)
     db = parse_qs(parts.query).get("db", [""])[0]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?db={db}" if db else "")
 
 
 def registry_url(url: str) -> str:
-    """An SQLAlchemy URL of a database that Feast's registry can live in; empty stays empty.
+    """A validated SQLAlchemy URL of a database that can hold Feast's registry; empty stays empty.
 
     Raises:
         ValueError: it is none.
@@ -71,10 +71,10 @@ def registry_url(url: str) -> str:
 
 
 def kafka_brokers(brokers: str) -> str:
-    """One `host:port` or more, with commas between; the port may be left out.
+    """A validated comma-separated list of `host:port`; the port may be omitted.
 
     Raises:
-        ValueError: one is none.
+        ValueError: an entry is not of that form.
     """
     for broker in brokers.split(","):
         if not re.fullmatch(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/,@\[\]]+)(:\d{1,5})?", broker.strip()):
@@ -84,10 +84,10 @@ def kafka_brokers(brokers: str) -> str:
 
 
 def kafka_topic(topic: str) -> str:
-    """A name that a topic can have.
+    """A validated topic name.
 
     Raises:
-        ValueError: it can't.
+        ValueError: Kafka doesn't allow the name.
     """
     if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
         message = "a topic's name has 1 to 249 letters, digits, dots, dashes and underscores"
@@ -98,7 +98,7 @@ def kafka_topic(topic: str) -> str:
 def _split(url: str, form: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # parsed when it is asked for
+        _ = parts.port  # parsed on access
     except ValueError as error:
         message = f"its host or port can't be read: {form}; {_QUOTED}"
         raise ValueError(message) from error

@@ -1,4 +1,4 @@
-"""What our commands share: errors told in one line with their exit code, argument types, and how a run is stopped."""
+"""What all commands share: one-line errors with exit codes, argument types, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     Settings = TypeVar("Settings", bound=StoreSettings)
 
 STOP_WITHIN_S = 8.0
-"""After SIGTERM: orchestrators kill after ten seconds or more, and what is killed can't say what it has not done."""
+"""After SIGTERM: orchestrators kill after ten seconds or more, and a killed process can't report unfinished work."""
 
 
 class Command(argparse.ArgumentParser):
-    """An argument parser that tells bad input in one line: no usage text around it, no abbreviated options."""
+    """An argument parser that reports bad input in one line, without usage text, and allows no abbreviated options."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
@@ -53,13 +53,13 @@ class Command(argparse.ArgumentParser):
     def _end(self, message: str, code: ExitCode) -> NoReturn:
         if signals.command is not None:
             signals.command.end_if_interrupted()
-        line = " ".join(line.strip() for line in message.splitlines())  # spaces within may be of a path
+        line = " ".join(line.strip() for line in message.splitlines())  # inner spaces may belong to a path
         sys.stderr.write(f"{self.prog.removeprefix('python -m ')}: {line}\n")
         raise SystemExit(int(code))
 
     @contextmanager
     def telling(self, folder: Path) -> Iterator[None]:
-        """Tell errors of stores and files in one line, with the exit code that they carry; `folder` is DATA_ROOT."""
+        """Report store and file errors in one line and exit with their code; `folder` is DATA_ROOT."""
         try:
             yield
         except FeatureStoreError as error:
@@ -72,14 +72,14 @@ class Command(argparse.ArgumentParser):
             self.error(f"a file below {folder} can't be read: {error}")
 
     def settings(self, kind: type[Settings]) -> Settings:
-        """Settings from the environment; the first wrong one is named without its value, which may hold a secret."""
+        """Settings from the environment; an error names the first wrong one without its value, which may be secret."""
         try:
             return kind()
         except ValidationError as invalid:
             self.error(problem(invalid))
 
     def feature_store(self) -> FeatureStore:
-        """Feast's store, with a registry that describes the views as they are declared; what it lacks is added."""
+        """Feast's store; what the registry lacks of the declared views is added."""
         from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
         try:
@@ -90,7 +90,7 @@ class Command(argparse.ArgumentParser):
         return store
 
     def claim_redis(self, redis: Redis, project: str, settings: StoreSettings) -> None:
-        """Before rows are written: refuse a Redis with somebody else's data, and say where they go.
+        """Before rows are written: refuse a Redis with another DATA_ROOT's data, and report where the rows go.
 
         Raises:
             ForeignRedisError: it holds other data.
@@ -118,7 +118,7 @@ class Command(argparse.ArgumentParser):
 
 
 def instant(text: str) -> datetime:
-    """An ISO 8601 time as an argument; without an offset it is UTC."""
+    """Parse an ISO 8601 time argument; without an offset it is UTC."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
@@ -128,7 +128,7 @@ def instant(text: str) -> datetime:
 
 
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number within bounds."""
+    """An argument type for whole numbers within bounds."""
 
     def parse(text: str) -> int:
         if text.isascii() and text.isdigit() and minimum <= int(text) <= maximum:
@@ -140,7 +140,7 @@ def integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def number(*, above: float | None = None, minimum: float = 0.0, maximum: float = math.inf) -> Callable[[str], float]:
-    """The type of an argument that is a finite number, either above a bound or from a minimum on."""
+    """An argument type for finite numbers above a bound or from a minimum on."""
 
     def parse(text: str) -> float:
         try:
@@ -158,19 +158,19 @@ def number(*, above: float | None = None, minimum: float = 0.0, maximum: float =
 
 
 def as_it_is() -> Console:
-    """A console for stdout that prints text as it is: nothing in it is markup or an emoji's name.
+    """A console for stdout that prints text verbatim, without markup or emoji names.
 
-    Tables fit a terminal. In a file or a pipe, where programs read them, they are as wide as their content.
+    Tables fit a terminal; in a file or a pipe they are as wide as their content, for programs to read.
     """
     return Console(width=None if sys.stdout.isatty() else 1_000, markup=False, emoji=False)
 
 
 @contextmanager
 def stop_event(unfinished: str = "") -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, until the block ends; what they did before is then restored.
+    """An event that SIGTERM and SIGINT set within the block; the previous handlers are restored afterwards.
 
-    A command that has not ended `STOP_WITHIN_S` after the first signal is ended, whatever it waits for: with exit code
-    1 and `unfinished`, the line that says what is not done; or with 0 if nothing can be.
+    A command still running `STOP_WITHIN_S` after the first signal is ended, whatever it waits for: with exit code 1 and
+    the line `unfinished`, which says what is not done, or with 0 if nothing can be left undone.
     """
     stop = threading.Event()
     if signals.command is not None:

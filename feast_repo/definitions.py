@@ -23,7 +23,7 @@ declared_views: list[WindowedView | BatchView] = list(
 
 
 def _file_source(view: WindowedView | BatchView) -> FileSource:
-    # Whoever pushes brings these; when a row was served only the stream knows.
+    # A push brings these columns; only the stream knows when a row was served.
     columns = {name: str(dtype) for name, dtype in offline_columns(view).items() if name != SERVED}
     return FileSource(
         name=f"{view.name}_source",
@@ -76,5 +76,5 @@ def all_objects() -> list[Entity | FeatureView | FeatureService]:
     return [*entities.values(), *views.values(), *feature_services]
 
 
-# `feast apply` looks at a module's attributes one by one, not into containers.
+# `feast apply` reads a module's attributes, not containers.
 globals().update({f"{type(one).__name__}_{one.name}": one for one in all_objects()})

@@ -1,4 +1,4 @@
-"""The errors that users are told in one line, and the exit codes of all commands."""
+"""The errors that are reported to users in one line, and the exit codes of all commands."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command ends with."""
+    """The exit codes of commands."""
 
     DONE = 0
     FAILED = 1
-    """A check did not hold, or the command could not go on."""
+    """A check failed, or the command could not continue."""
     REFUSED = 2
     """Input, settings or stored data don't fit; nothing was changed."""
     TRY_AGAIN = 75
-    """The cause passes: a server that does not answer, or another job that is still writing (EX_TEMPFAIL of BSD)."""
+    """A transient cause: a server that does not answer, or another job that is still writing (BSD's EX_TEMPFAIL)."""
     INTERRUPTED = 130
-    """Ctrl-C, as shells have it."""
+    """Ctrl-C, as in shells."""
 
 
 class FeatureStoreError(Exception):
@@ -32,6 +32,6 @@ class RefusedError(FeatureStoreError):
 
 
 class UnavailableError(FeatureStoreError):
-    """The cause passes; repeating the command later may help."""
+    """The cause is transient; repeating the command later may help."""
 
     exit_code = ExitCode.TRY_AGAIN

@@ -1,4 +1,4 @@
-"""The features. Adding one is adding one line here; stream, batch, Feast, checks and serving follow from it."""
+"""The features. One line here adds a feature to stream, batch, Feast, checks and serving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name that a `feature_store.yaml` has for the store; its code is `feast_repo.stores.offline.store`."""
+"""The name under which `feature_store.yaml` finds the store; its code is `feast_repo.stores.offline.store`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shoppers' profiles: which subscription tiers and countries there are, and how common each is."""
+"""Shopper profiles: the subscription tiers and countries, and how common each is."""
 
 from __future__ import annotations
 

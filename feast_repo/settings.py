@@ -1,4 +1,4 @@
-"""Settings from the environment, one name each, described in `.env.example`."""
+"""Settings from environment variables, described in `.env.example`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _below_project(path: Path) -> Path:
 
 
 class StoreSettings(BaseSettings):
-    """Where the stores are. The environment wins over `sandbox.env` (there while a sandbox runs), that over `.env`."""
+    """Where the stores are. The environment overrides `sandbox.env` (present while a sandbox runs), and that `.env`."""
 
     model_config = SettingsConfigDict(
         env_file=(PROJECT_ROOT / ".env", SANDBOX_ENV),
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # Feast's own commands print a validation error whole, and a URL may hold a password
+        hide_input_in_errors=True,  # Feast's commands print validation errors in full, and a URL may hold a password
     )
 
     data_root: Annotated[Path, AfterValidator(_below_project)] = Field(
@@ -57,7 +57,7 @@ class StoreSettings(BaseSettings):
 
 
 class StreamSettings(StoreSettings):
-    """The store settings, and where the events are."""
+    """The store settings and the location of the events."""
 
     kafka_bootstrap_servers: Annotated[str, AfterValidator(addresses.kafka_brokers)] = Field(
         default="127.0.0.1:9092", description="Brokers to start from."
@@ -84,7 +84,7 @@ class StreamSettings(StoreSettings):
 
     @property
     def view(self) -> WindowedView:
-        """The declared view, with the lateness of this deployment if it has one of its own."""
+        """The declared view, with this deployment's allowed lateness if it sets one."""
         if self.allowed_lateness_seconds is None:
             return user_click_features
         return replace(user_click_features, allowed_lateness=timedelta(seconds=self.allowed_lateness_seconds))

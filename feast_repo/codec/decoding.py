@@ -1,7 +1,7 @@
-"""Messages to accepted records and dead letters: a codec makes columns of bytes, then the rules judge the columns.
+"""Messages to accepted records and dead letters: a codec turns bytes into columns, then the rules judge the columns.
 
-Decoding a batch equals decoding each message by itself. Nothing raises on bad input: what isn't accepted becomes a dead
-letter with its raw bytes and the first reason that holds, in the order of `docs/semantics.md`.
+Decoding a batch equals decoding each message by itself. Nothing raises on bad input: a rejected message becomes a dead
+letter with its raw bytes and the first reason that applies, in the order of `docs/semantics.md`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from feast_repo.declare.events import EventDeclaration
 
 MESSAGES_AT_ONCE = 2_000
-"""Messages that are taken apart, or decoded, before the next ones: as many as fit in a core's own cache."""
+"""Messages that are taken apart or decoded at a time: as many as fit in a core's own cache."""
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Consecutive messages of one partition, as they came: parallel lists. A missing value is `b""`.
+    """Consecutive messages of one partition as they arrived, in parallel lists. A missing value is `b""`.
 
     `create_time` tells which Kafka times are producers'; empty where none is.
     """
@@ -48,7 +48,7 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """The messages of a batch, split in two; both frames are in offset order. `next_offset` is the one after them.
+    """The messages of a batch, accepted and rejected, both in offset order. `next_offset` is the one after them.
 
     `records`: offset, kafka_timestamp (Int64, ms UTC), create_time (Boolean) if the batch has it, then the
     declared fields.
@@ -66,8 +66,8 @@ class Decoder:
 
         decoded = Decoder(clickstream).decode(batch)
 
-    `keyed`: whether the messages have keys. Documents from a file have none: then all in `batch.keys` are None, and the
-    declared key field is taken as the key.
+    `keyed`: whether the messages have keys. Documents from a file have none: then all of `batch.keys` are None, and the
+    declared key field serves as the key.
     """
 
     def __init__(self, declaration: EventDeclaration, *, keyed: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Events to message bytes: what producers write, and `feast_repo.codec.decoding` reads."""
+"""Events to message bytes, as producers write them and `feast_repo.codec.decoding` reads them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The JSON codec: message bytes to columns, or the reason why they are no event. Bytes are its only input.
+"""The JSON codec: message bytes to columns, or the reason why they are not an event. Bytes are its only input.
 
 Each message is decoded alone by one C call, so decoding a batch equals decoding each message by itself. A message that
-the fast decoder refuses, or may be too lenient about, is looked at again by `strict_json`, which also tells why.
+the fast decoder refuses, or may be too lenient about, is checked again by `strict_json`, which also finds the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MALFORMED = ("JSON is malformed", "Input data was truncated")
-"""How msgspec's errors begin where a document is no JSON by any reading; its other errors may be of its own limits."""
+"""Prefix of msgspec's errors for documents that are certainly not JSON; other errors may be its own limits."""
 
 
 class JsonCodec:
@@ -34,7 +34,7 @@ class JsonCodec:
 
     def __init__(self, declaration: EventDeclaration) -> None:
         self._declaration = declaration
-        # A field may have any name, but an attribute can't.
+        # A field may have any name, an attribute may not.
         attributes = {field.name: f"field_{position}" for position, field in enumerate(declaration.fields)}
         self._struct = msgspec.defstruct(
             "Event",
@@ -51,7 +51,7 @@ class JsonCodec:
         self._columns = [(field, attrgetter(attributes[field.name])) for field in declaration.fields]
 
     def read(self, values: Sequence[bytes]) -> tuple[pl.DataFrame, dict[int, str]]:
-        """The declared fields (times Int64, ms UTC), one row a document; and the reasons by row, whose fields are null.
+        """The declared fields (times Int64, ms UTC), one row per document, and reasons by row; their fields are null.
 
         Never raises on bad input.
         """
@@ -68,9 +68,9 @@ class JsonCodec:
         return pl.DataFrame(columns), refused
 
     def _decode_each(self, values: Sequence[bytes], blank: Any) -> tuple[list[Any], dict[int, str]]:
-        """One event a message, and the reasons against those that are no JSON for sure, which have a blank event.
+        """One event per message, and reasons for those that are certainly not JSON, which get a blank event.
 
-        None is in the place of other messages that the decoder refused. `map` simply goes on after an exception.
+        Other messages that the decoder refused are None. `map` simply continues after an exception.
         """
         events: list[Any] = []
         reasons: dict[int, str] = {}
@@ -88,12 +88,12 @@ class JsonCodec:
         return events, reasons
 
     def _doubtful(self, values: Sequence[bytes], events: list[Any]) -> set[int]:
-        """Positions to look at again: what was refused, and what the decoder doesn't check in fields it skips.
+        """Positions to check again: refused messages, and those with content that the decoder skips unchecked.
 
         It doesn't validate UTF-8 and surrogates there, and its nesting limit depends on the stack. All three are rare,
         so whole-batch searches come first.
         """
-        joined = b"\n".join(values)  # a newline between, so that no sequence can continue in the next message
+        joined = b"\n".join(values)  # joined by newlines, so no byte sequence can continue in the next message
         doubtful = [position for position, event in enumerate(events) if event is None]
         if not joined.isascii():
             doubtful += [p for p, value in enumerate(values) if not value.isascii() and not _is_utf8(value)]
@@ -108,7 +108,7 @@ class JsonCodec:
         return set(doubtful)
 
     def _look_again(self, value: bytes) -> Any:
-        """The event of one message, or the reason why it is none: not JSON, a missing field, a wrong type."""
+        """The event of one message, or the reason against it: not JSON, a missing field, a wrong type."""
         try:
             document = self._parse(value)
         except strict_json.NotJsonError:
@@ -129,16 +129,16 @@ class JsonCodec:
         return self._struct(**{self._attributes[name]: value for name, value in present.items()})
 
     def _parse(self, value: bytes) -> Any:
-        """Any document, quickly where msgspec is as strict as `strict_json`.
+        """Parse any document, with msgspec where it is as strict as `strict_json`.
 
         Raises:
-            NotJsonError: it is no JSON.
+            NotJsonError: it is not JSON.
         """
         if not (strict_json.may_hold_surrogates(value) or strict_json.may_be_too_deep(value)):
             try:
                 return self._decode_any(value)
             except _REFUSED:
-                pass  # its numbers have limits that JSON hasn't
+                pass  # msgspec limits numbers, JSON doesn't
         return strict_json.parse(value)
 
 
@@ -152,5 +152,5 @@ def _is_utf8(value: bytes) -> bool:
 
 def _has_type(field: EventField, value: object) -> bool:
     if isinstance(field, (Integer, Timestamp)):
-        return type(value) is int and INT64_MIN <= value <= INT64_MAX  # a bool is no integer
+        return type(value) is int and INT64_MIN <= value <= INT64_MAX  # a bool is not an integer
     return isinstance(value, str)

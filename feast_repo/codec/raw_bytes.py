@@ -1,4 +1,4 @@
-"""Raw bytes within a line of JSON: as text where they are UTF-8, else in base64 under a name that says so."""
+"""Raw bytes within a line of JSON: as text if they are UTF-8, else as base64 under a name that says so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def as_member(name: str, data: bytes | None) -> dict[str, str | None]:
-    """The one member that holds the bytes: `name`, or `<name>_base64`."""
+    """The JSON member that holds the bytes: `name`, or `<name>_base64`."""
     try:
         return {name: None if data is None else data.decode()}
     except UnicodeDecodeError:
@@ -21,7 +21,7 @@ def from_member(name: str, line: Mapping[str, Any]) -> bytes:
     """The bytes that `as_member` wrote.
 
     Raises:
-        KeyError, TypeError, AttributeError, ValueError: there are none, or they are no text or no base64.
+        KeyError, TypeError, AttributeError, ValueError: the member is missing, or is not text or not base64.
     """
     if f"{name}_base64" in line:
         return base64.b64decode(line[f"{name}_base64"], validate=True)

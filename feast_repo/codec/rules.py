@@ -1,7 +1,7 @@
-"""The rules: decoded columns judged by an event declaration, the same for every way in.
+"""The rules: an event declaration applied to decoded columns, the same for every source.
 
-A message from the topic, a line or row of history and a replayed dead letter pass here once a codec has made columns
-of them. docs/semantics.md lists the reasons in their order.
+Messages from the topic, lines or rows of history, and replayed dead letters all pass through here after a codec has
+turned them into columns. docs/semantics.md lists the reasons in order.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Rules:
         self._verdict = _verdict(declaration)
 
     def judge(self, columns: pl.DataFrame, keys: pl.Series | None) -> pl.Series:
-        """The first reason against each row (String), or null where it is accepted.
+        """The first reason against each row (String), or null if it is accepted.
 
-        `columns`: the declared fields and `kafka_timestamp` (Int64, ms UTC), before which an event must have happened.
-        `keys`: the message keys (Binary); None where there are none, so that the declared key field is the key.
+        `columns`: the declared fields and `kafka_timestamp` (Int64, ms UTC), which limits the event time.
+        `keys`: the message keys (Binary), or None if there are none: then the declared key field is the key.
         """
         own = pl.col(self._key).cast(pl.Binary) if keys is None else keys
         return columns.with_columns(own.alias("message_key")).select(self._verdict).to_series()
@@ -55,7 +55,7 @@ def _verdict(declaration: EventDeclaration) -> pl.Expr:
     ]
     times = [field for field in fields if isinstance(field, Timestamp)]
     rules += [(pl.col(field.name) < field.earliest_ms, "timestamp_range") for field in times]
-    # Subtracted on this side, since a time that got this far can't underflow, but any Kafka timestamp may overflow.
+    # Subtracted on this side: a time that got this far can't underflow, but any Kafka timestamp may overflow.
     arrival = pl.col("kafka_timestamp")
     rules += [(pl.col(field.name) - field.max_ahead_ms > arrival, "future_timestamp") for field in times]
     rules += [

@@ -1,4 +1,4 @@
-"""JSON exactly as RFC 8259 has it, one document at a time.
+"""JSON exactly as in RFC 8259, one document at a time.
 
 Stricter than the standard library: invalid UTF-8, `NaN`, `Infinity` and lone surrogates (anywhere, also in object
 keys) are not JSON. Nesting deeper than `MAX_DEPTH` isn't either: the RFC lets a parser set a limit, and a fixed one
@@ -26,14 +26,14 @@ _ESCAPE = re.compile(
 
 
 class NotJsonError(ValueError):
-    """The bytes are no JSON document."""
+    """The bytes are not a JSON document."""
 
 
 def parse(document: bytes) -> Any:
-    """Parse one document; of a member given twice the last counts. Integers beyond 64 bits come back as floats.
+    """Parse one document; the last of duplicate members counts. Integers beyond 64 bits come back as floats.
 
     Raises:
-        NotJsonError: the bytes are no JSON document.
+        NotJsonError: the bytes are not a JSON document.
     """
     if may_be_too_deep(document) and _depth(document) > MAX_DEPTH:
         message = f"nested deeper than {MAX_DEPTH} levels"
@@ -43,7 +43,7 @@ def parse(document: bytes) -> Any:
         try:
             value = _load(text)
         except RecursionError:
-            # The caller is deep in its stack. A thread begins with an empty one, where `MAX_DEPTH` levels have room.
+            # The caller is deep in its stack. A new thread has an empty one, with room for `MAX_DEPTH` levels.
             with ThreadPoolExecutor(1) as thread:
                 value = thread.submit(_load, text).result()
     except ValueError as error:
@@ -66,12 +66,12 @@ def may_be_too_deep(document: bytes) -> bool:
 
 
 def may_hold_surrogates(document: bytes) -> bool:
-    r"""Whether there is anything like an escaped surrogate (`\ud800` to `\udfff`)."""
+    r"""Whether the document may hold an escaped surrogate (`\ud800` to `\udfff`)."""
     return b"\\ud" in document or b"\\uD" in document
 
 
 def _depth(document: bytes) -> int:
-    """How deep brackets nest outside of strings; of what is no JSON anyway it may be any number."""
+    """How deep brackets nest outside of strings; any number for a document that isn't JSON anyway."""
     outside = _STRING.sub(b"", document) if b"\\" in document else b"".join(document.split(b'"')[::2])
     characters = np.frombuffer(outside, dtype=np.uint8)
     return int(np.cumsum(_STEP[characters], dtype=np.int64).max(initial=0))

@@ -1,4 +1,4 @@
-"""The feature algebra: what a windowed feature may be made of.
+"""The feature algebra: the building blocks of windowed features.
 
 Every aggregate is a commutative monoid over exact values (64-bit integers, minima, maxima), so the order of events, the
 size of batches and the number of workers never change a result. It is computed in three steps, each one expression:
@@ -35,7 +35,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-"""Comparison by symbol: they apply to Polars expressions, Spark columns and plain values alike."""
+"""Comparisons by symbol; they apply to Polars expressions, Spark columns and plain values alike."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Field:
 
     name: str
 
-    __hash__ = None  # type: ignore[assignment]  # comparing builds a condition, so a field can be no dict key
+    __hash__ = None  # type: ignore[assignment]  # comparing builds a condition, so a field can't be a dict key
 
     def __eq__(self, value: Scalar) -> Comparison:  # type: ignore[override]
         """Equal to a constant."""
@@ -139,7 +139,7 @@ def field(name: str) -> Field:
 
 @dataclass(frozen=True)
 class Count:
-    """How many events there were, or how many of them that fulfil a condition."""
+    """The number of events, or of those that meet a condition."""
 
     where: Predicate | None = None
     value_type: ClassVar[ValueType] = "Int64"
@@ -189,7 +189,7 @@ class Sum(_OfColumn):
 
 
 class Min(_OfColumn):
-    """The least value of an integer field; null without events that have it."""
+    """The smallest value of an integer field; null without events that have it."""
 
     empty: ClassVar[int | None] = None
 
@@ -220,7 +220,7 @@ class Max(_OfColumn):
 class Ratio:
     """One feature of the same view divided by another, computed once per window from exact integers.
 
-    0.0 where the denominator is 0 or either side is null. Both sides are named, so a ratio costs no state of its own.
+    0.0 if the denominator is 0 or either side is null. Both sides are features, so a ratio needs no state of its own.
     """
 
     numerator: str

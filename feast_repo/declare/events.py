@@ -1,7 +1,7 @@
-"""How an event is declared: its fields, their rules, which field is the key and which is the time.
+"""Event declarations: the fields, their rules, and which fields are the key and the time.
 
-Decoding, dead-letter reasons and the archive's columns derive from the declaration, so bringing your own events means
-writing one file like `feast_repo/clickstream.py`.
+Decoding, dead-letter reasons and the archive's columns derive from the declaration, so your own events take one file
+like `feast_repo/clickstream.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Choice:
-    """A string out of a fixed set; anything else is the reason `unknown_<name>`."""
+    """A string from a fixed set; anything else is rejected with the reason `unknown_<name>`."""
 
     name: str
     values: tuple[str, ...]
@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Integer:
-    """A signed 64-bit integer; below the minimum (which can only be 0) it is the reason `negative:<name>`."""
+    """A signed 64-bit integer; below the minimum (which can only be 0) it is rejected as `negative:<name>`."""
 
     name: str
     required: bool = False
@@ -69,8 +69,8 @@ EventField: TypeAlias = Text | Choice | Integer | Timestamp
 class EventDeclaration:
     """One kind of event on one topic.
 
-    `key` names the field that must equal the message key; `heartbeat` is the value of the `kind` field that only
-    carries time: such a record has neither message key nor key field, moves the watermark and counts nowhere.
+    `key` names the field that must equal the message key. `heartbeat` is the value of the `kind` field for records that
+    only carry time: a heartbeat has neither message key nor key field, moves the watermark and counts nowhere.
     """
 
     name: str

@@ -1,5 +1,5 @@
-"""How a feature view is declared. From one declaration come the stream's and the batch's computation, the Feast schema,
-the quality rules and the columns watched for drift; nothing here imports Feast.
+"""Feature view declarations. The stream's and batch's computations, the Feast schema, the quality rules and the columns
+monitored for drift all derive from one declaration; nothing here imports Feast.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class WindowedView:
     """Features over event-time windows, computed by the stream and recomputed by batch.
 
     A window of length `window` ends at each multiple of `slide`; the stream closes it `allowed_lateness` of event time
-    after its end. Rows carry the window's end as `event_timestamp` and serve for `ttl`. With `deduplicate`, an event
-    that is delivered again (same id, time and partition) counts once; it costs 16 bytes of state an event.
+    after its end. Rows carry the window's end as `event_timestamp` and are served for `ttl`. With `deduplicate`, a
+    redelivered event (same id, time and partition) counts once; this costs 16 bytes of state per event.
     """
 
     name: str
@@ -61,9 +61,9 @@ class WindowedView:
         """Refuse a declaration that could not be computed.
 
         Raises:
-            ValueError: the window is no multiple of the slide, a feature reads a field that the event doesn't have or
-                compares one with a value that it never has, a ratio names a feature that isn't an aggregate of this
-                view, or a name is taken.
+            ValueError: the window is not a multiple of the slide, a feature reads an unknown event field or compares
+                one with a value that it never has, a ratio names a feature that isn't an aggregate of this view, or a
+                name is taken.
         """
         if self.slide_ms <= 0 or self.window_ms % self.slide_ms or self.window_ms <= 0:
             message = f"view {self.name!r}: window {self.window} must be a positive multiple of slide {self.slide}"
@@ -114,7 +114,7 @@ class WindowedView:
 
     @property
     def lateness_ms(self) -> int:
-        """How far the watermark stays behind the greatest event time."""
+        """How far the watermark lags behind the greatest event time."""
         return milliseconds(self.allowed_lateness)
 
     @property
@@ -145,7 +145,7 @@ class WindowedView:
 
     @property
     def defaults(self) -> dict[str, int | float | str | None]:
-        """What a feature is for a user without events: also what serving and training use for missing values."""
+        """Each feature's value for a user without events; serving and training also use it for missing values."""
         return {name: feature.empty for name, feature in self.features.items()}
 
     def pane_expressions(self) -> list[pl.Expr]:
@@ -157,14 +157,14 @@ class WindowedView:
         return [aggregate.merge(name).alias(name) for name, aggregate in self.aggregates.items()]
 
     def final_expressions(self) -> list[pl.Expr]:
-        """Merged aggregates of a window to the features that derive from them."""
+        """Merged aggregates of a window to the features derived from them."""
         return [ratio.final().alias(name) for name, ratio in self.ratios.items()]
 
     @cached_property
     def meaning(self) -> dict[str, Any]:
-        """All that decides the meaning of stored state, as JSON has it: times, key, roles of the event and aggregates.
+        """Everything that determines the meaning of stored state, for JSON: times, key, event roles and aggregates.
 
-        Ratios are left out, since they hold no state.
+        Ratios are left out because they hold no state.
         """
         return {
             "key": self.entity.join_key,
@@ -186,7 +186,7 @@ class WindowedView:
 
 @dataclass(frozen=True)
 class BatchFeature:
-    """A feature that a batch job brings: its type, and what serving and training use when it is missing."""
+    """A feature from a batch job: its type, and the default that serving and training use when it is missing."""
 
     value_type: ValueType
     default: int | float | str | None = None
@@ -195,7 +195,7 @@ class BatchFeature:
 
 @dataclass(frozen=True)
 class BatchView:
-    """Features that a batch job brings, valid from the row's time for `ttl`."""
+    """Features from a batch job, valid from the row's time for `ttl`."""
 
     name: str
     entity: Entity
@@ -210,13 +210,13 @@ class BatchView:
 
     @property
     def defaults(self) -> dict[str, int | float | str | None]:
-        """What serving and training use for missing values."""
+        """The values that serving and training use for missing ones."""
         return {name: feature.default for name, feature in self.features.items()}
 
 
 @dataclass(frozen=True)
 class FeatureServiceDeclaration:
-    """The views that one model reads. Training rows have a column a feature, so names are unique in a service."""
+    """The views that one model reads. Training rows have one column per feature, so names are unique in a service."""
 
     name: str
     views: tuple[WindowedView | BatchView, ...]
@@ -241,14 +241,14 @@ class FeatureServiceDeclaration:
 
 
 EVENT_TIME, CREATED = "event_timestamp", "created_timestamp"
-"""From when a row holds (of a window: its end), and when it could first have been known."""
+"""When a row becomes valid (for a window: its end), and when it could first have been known."""
 
 SERVED = "served_timestamp"
-"""When Redis had acknowledged the row, by the wall clock: a fact of the run, null for rows that no stream has pushed.
+"""The wall-clock time by which Redis had acknowledged the row: a fact of the run, null for rows that no stream pushed.
 After a replay it may be too late, never too early."""
 
 ROW_COLUMNS = (EVENT_TIME, CREATED, SERVED, "writer")
-"""The columns of a stored row beside join key and features."""
+"""The columns of a stored row besides join key and features."""
 
 
 def offline_columns(view: WindowedView | BatchView) -> dict[str, pl.DataType]:

@@ -1,7 +1,7 @@
-"""Pages for people: one base template and one style sheet, for reports that are single files and need nothing else.
+"""HTML reports: one base template and one style sheet for self-contained single-file pages.
 
 In: a template beside the module that fills it, and values. Out: an HTML document.
-Guarantee: values are escaped, a name that the template doesn't get is an error, and nothing is loaded from elsewhere.
+Guarantee: values are escaped, a name without a value is an error, and nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the data below DATA_ROOT is: its random id, and which topic, declaration and registry it belongs to.
+"""The identity of the data below DATA_ROOT: its random id, and the topic, declaration and registry it belongs to.
 
-`identity.json` is made once and moves with the folder, so a moved or restored folder is known again, and the data of
-another one is not taken for it. A copy has the same id: `python -m stream.recovery adopt` gives it one of its own.
+`identity.json` is created once and moves with the folder, so a moved or restored folder is recognized, and another
+folder's data is not mistaken for it. A copy has the same id until `python -m stream.recovery adopt` gives it its own.
 
-A registry is known by the id that Feast gives each project in it. The id stays when the registry is torn down, applied
-again, restored or moved to another database; one that was deleted and made anew can't be told from a second
+A registry is identified by the id that Feast gives each project in it. The id survives a teardown, a new apply, a
+restore and a move to another database. A registry that was deleted and recreated can't be told from another
 deployment's.
 """
 
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 FILE = "identity.json"
 UNKNOWN = "unknown"
-"""What a broker that can't tell an id is put down with: librdkafka's own, and Kafka before 2.8."""
+"""Stands for the ids of brokers that report none: librdkafka's own, and Kafka before 2.8."""
 
 
 class IdentityError(RefusedError, ValueError):
-    """The file is damaged, or what it says isn't what is there; the message names the remedy."""
+    """The file is damaged, or contradicts what is found; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class StreamIdentity:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a DATA_ROOT is: `id` (32 hex digits), Feast's project, its streams by declared name, and the view's meaning.
+    """A DATA_ROOT's identity: `id` (32 hex digits), Feast's project, its streams by declared name, the view's meaning.
 
-    `folder` is where the id was given (device and inode), so that `adopt` knows a copy. `streams`, `declaration` and
-    `registries` (ids by Feast's project) are empty until a run of the dataflow has recorded them.
+    `folder` is where the id was created (device and inode), by which `adopt` recognizes a copy. `streams`,
+    `declaration` and `registries` (ids by Feast's project) are empty until a run of the dataflow has recorded them.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Identity:
 
 
 def data_id(data_root: Path) -> str:
-    """The id of the data below a folder, made when there is none.
+    """The id of the data below a folder, created if there is none.
 
     Raises:
         IdentityError: the file is damaged.
@@ -77,7 +77,7 @@ def data_id(data_root: Path) -> str:
 
 
 def ensure(data_root: Path) -> Identity:
-    """The identity of the data below a folder, made when there is none; several processes get the same one.
+    """The identity of the data below a folder, created if there is none; concurrent processes get the same one.
 
     Raises:
         IdentityError: the file is damaged.
@@ -96,22 +96,22 @@ def ensure(data_root: Path) -> Identity:
 
 
 def new(data_root: Path) -> Identity:
-    """An identity with an id that no other data has; nothing is written."""
+    """A new identity with a unique id; nothing is written."""
     return Identity(uuid.uuid4().hex, project(), folder(data_root))
 
 
 def folder(data_root: Path) -> tuple[int, int]:
-    """The folder's device and inode, which it keeps when it is renamed, and which a copy doesn't have.
+    """The folder's device and inode, which survive a rename and differ for a copy.
 
     Raises:
-        OSError: it isn't there.
+        OSError: the folder doesn't exist.
     """
     status = data_root.stat()
     return status.st_dev, status.st_ino
 
 
 def load(data_root: Path) -> Identity | None:
-    """The identity of the data below a folder; None where it has none.
+    """The identity of the data below a folder; None if it has none.
 
     Raises:
         IdentityError: the file is damaged.
@@ -122,7 +122,7 @@ def load(data_root: Path) -> Identity | None:
         told = json.loads(path.read_bytes())
         streams = {name: StreamIdentity(**stream) for name, stream in told["streams"].items()}
         device, inode = told["folder"]
-        registries = dict(told.get("registries", {}))  # which an older version didn't put down
+        registries = dict(told.get("registries", {}))  # older versions didn't record them
         return Identity(told["id"], told["project"], (device, inode), streams, dict(told["declaration"]), registries)
     except FileNotFoundError:
         return None
@@ -132,7 +132,7 @@ def load(data_root: Path) -> Identity | None:
 
 
 def save(data_root: Path, identity: Identity) -> None:
-    """Replace the identity, durably and in one step. Whoever reads it to change it does so inside `writing`.
+    """Replace the identity durably and atomically. A read-modify-write must run inside `writing`.
 
     Raises:
         OSError: the disk is full or not writable; the old identity stays.
@@ -147,7 +147,7 @@ def save(data_root: Path, identity: Identity) -> None:
 
 
 def check_registry(data_root: Path, project: str, registry: str) -> None:
-    """Make sure that the data belongs to this registry, or to none of the project yet. Nothing is written.
+    """Check that the data belongs to this registry, or to none of the project yet. Nothing is written.
 
     Raises:
         IdentityError: it belongs to another one, or the file is damaged.
@@ -165,7 +165,7 @@ def check_registry(data_root: Path, project: str, registry: str) -> None:
 
 
 def record_registry(data_root: Path, project: str, registry: str) -> None:
-    """Put down which registry the data belongs to, in place of the one before.
+    """Record the registry that the data belongs to, replacing the previous one.
 
     Raises:
         IdentityError: the file is damaged.
@@ -181,7 +181,7 @@ def record_registry(data_root: Path, project: str, registry: str) -> None:
 
 @contextmanager
 def writing(data_root: Path) -> Iterator[None]:
-    """Let one process at a time change the identity.
+    """Lock the identity for changes by one process at a time.
 
     Raises:
         OSError: the folder can't be written.

@@ -1,6 +1,6 @@
-"""What we use of Feast and redis-py beyond their public names, in one place.
+"""All uses of Feast's and redis-py's private names, in one place.
 
-`CHECKED_ON` names the versions that it was checked on; `tests/test_internals.py` tells when another one is installed.
+`CHECKED_ON` names the versions they were checked on; `tests/test_internals.py` fails when another one is installed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def redis_client(store: FeatureStore) -> Redis:
 
 
 def answer_with(redis_store: Any, client: Any) -> None:
-    """Have a store of Feast use this client instead of a connection."""
+    """Make a Feast store use this client instead of opening a connection."""
     redis_store._client = client  # noqa: SLF001
 
 
 def write_with(provider: Any, redis_store: Any) -> None:
-    """Have a provider of Feast write to this online store."""
+    """Make a Feast provider write to this online store."""
     provider._online_store = redis_store  # noqa: SLF001
 
 
 def parse_connection_string(redis_store: Any, text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Servers and options of a connection string of Feast's, by Feast's class of Redis stores."""
+    """Servers and options of a Feast connection string, parsed by Feast's Redis store class."""
     servers: tuple[list[dict[str, Any]], dict[str, Any]] = redis_store._parse_connection_string(text)  # noqa: SLF001
     return servers
 
@@ -55,12 +55,12 @@ def views_of(store: FeatureStore, push_source: str) -> set[FeatureView]:
 
 
 def socket_of(connection: Any) -> socket.socket:
-    """The socket of a connection of redis-py. It is another one after the connection was made anew."""
+    """The socket of a redis-py connection. It changes when the connection reconnects."""
     found: socket.socket = connection._sock  # noqa: SLF001
     return found
 
 
 def transport_of(connection: Any) -> asyncio.Transport:
-    """The transport of an asynchronous connection of redis-py."""
+    """The transport of an asynchronous redis-py connection."""
     found: asyncio.Transport = connection._writer.transport  # noqa: SLF001
     return found

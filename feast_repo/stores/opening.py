@@ -1,4 +1,4 @@
-"""Opening Feast's store as our commands do: from the settings, with a registry that knows the declarations."""
+"""Opens Feast's store for our commands: from the settings, with a registry that has the declarations."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 TRIES = 6
 ANSWER_WITHIN_S = 5.0
-"""All tries together: what starts has told within 15 s, imports included, that the registry is away."""
+"""For all attempts together: a starting command reports within 15 s, imports included, that the registry is away."""
 
 
 class RegistryMismatchError(RefusedError):
-    """The registry holds something else than the declarations; the message names the remedy."""
+    """The registry differs from the declarations; the message names the remedy."""
 
 
 class RegistryUnavailableError(UnavailableError):
@@ -48,14 +48,14 @@ def open_store() -> FeatureStore:
 
 
 def ensure_applied(store: FeatureStore) -> None:
-    """Make sure that the registry holds the views as they are declared.
+    """Ensure that the registry holds the views as declared.
 
-    What it lacks is added, which for a new registry is everything; what it holds is never changed. Several processes
-    may do this at once.
+    Missing objects are added (for a new registry, all of them); existing objects are never changed. Safe to call from
+    several processes at once.
 
     Raises:
         IdentityError: the data below DATA_ROOT belongs to another registry; nothing was changed.
-        RegistryMismatchError: it holds a view that differs from the declaration.
+        RegistryMismatchError: the registry holds a view that differs from the declaration.
         RegistryUnavailableError: the registry's database does not answer.
     """
     from feast_repo.definitions import all_objects  # noqa: PLC0415  (reads the settings)
@@ -87,7 +87,7 @@ def ensure_applied(store: FeatureStore) -> None:
 
 
 def registry_id(store: FeatureStore) -> str:
-    """What tells the registry from others: Feast's random id of the project in it.
+    """The registry's identity: Feast's random id of the project in it.
 
     Raises:
         RegistryUnavailableError: the registry's database does not answer.
@@ -98,7 +98,7 @@ def registry_id(store: FeatureStore) -> str:
 
 
 def despite_others(operation: Callable[[], object]) -> None:
-    """Do something with the registry; again, if it fails because another process is creating the same tables or rows.
+    """Run an operation on the registry; retry if another process is creating the same tables or rows.
 
     Raises:
         RegistryUnavailableError: the database keeps failing, or does not answer within `ANSWER_WITHIN_S`.
@@ -120,7 +120,7 @@ def despite_others(operation: Callable[[], object]) -> None:
 
 
 def _answered(operation: Callable[[], object], within_s: float) -> None:
-    """Do something with the registry, or leave it to its thread: drivers wait without a bound for a frozen server.
+    """Run an operation on the registry in a thread that can be abandoned: drivers wait forever for a frozen server.
 
     Raises:
         TimeoutError: it takes longer.
@@ -137,14 +137,14 @@ def _answered(operation: Callable[[], object], within_s: float) -> None:
     try:
         done.result(max(0.0, within_s))
     except TimeoutError:
-        if done.done():  # of the operation itself
+        if done.done():  # the operation itself raised it
             raise
         message = f"no answer within {ANSWER_WITHIN_S:.0f} s"
         raise TimeoutError(message) from None
 
 
 def _meaning(view: FeatureView) -> tuple[object, ...]:
-    """What must be equal for the stream to write what the registry describes."""
+    """The parts of a view that must be equal in registry and declaration for the stream to write it."""
     fields = [(field.name, str(field.dtype)) for field in view.features]
     stream = None if view.stream_source is None else view.stream_source.name
     return (view.join_keys, sorted(fields), view.ttl, view.batch_source.path, stream)

@@ -1,7 +1,7 @@
-"""The progress record: per partition, how far the data in the stores reaches.
+"""The progress record: the position up to which each partition's data is stored.
 
 It is written last, after everything before `next_offset` is durable, so it never runs ahead of the data. Parity,
-backfill, compaction and serving read it to know how far the truth reaches and whether the stream is alive.
+backfill, compaction and serving read it to know how far the data is complete and whether the stream is alive.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ProgressRecord:
         return progress
 
     def settle(self) -> dict[int, Progress]:
-        """All partitions' positions, made durable: who saved them may have been killed just before they were.
+        """All partitions' positions, made durable: a writer may have been killed just before they were.
 
         Raises:
             OSError: the disk is full or broken.
@@ -69,7 +69,7 @@ class ProgressRecord:
         return self.load()
 
     def updated_at_ms(self, partition: int) -> int:
-        """When a partition's position was saved, by the wall clock."""
+        """The wall-clock time when a partition's position was saved."""
         updated_at: datetime = scan(self._path(partition)).collect()["updated_at"][0]
         return round(updated_at.timestamp() * 1000)
 
@@ -99,7 +99,7 @@ def progress_key(project: str, view_name: str) -> str:
 
 
 def announce(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
-    """Tell online readers how far the stream is, with the wall clock's time in ms.
+    """Announce the stream's positions to online readers, with the wall-clock time in ms.
 
     Raises:
         redis.RedisError: the server is away.
@@ -115,14 +115,14 @@ if known and cjson.decode(known)['next_offset'] >= tonumber(ARGV[2]) then return
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
-"""Sets a partition's position (hash; partition, next offset, announcement) unless one as far is there."""
+"""Sets a partition's position (hash; partition, next offset, announcement) unless it already has one as far."""
 
 
 def confirmed_key(project: str, view_name: str) -> str:
-    """The Redis hash that says what this server holds: field = partition, value = the offset before which it has all.
+    """The Redis hash of what this server holds: field = partition, value = the offset before which it has all rows.
 
-    It is written after the rows and before the progress record. So a server that has less than the record says has lost
-    rows: it went back to an earlier state.
+    It is written after the rows and before the progress record. So a server with less than the record has lost rows: it
+    went back to an earlier state.
     """
     return f"{project}:confirmed:{view_name}"
 
@@ -135,11 +135,11 @@ for number = 1, #ARGV, 2 do
   end
 end
 """
-"""Sets offsets of partitions (hash; partition, offset, ...) unless greater ones are there."""
+"""Sets offsets of partitions (hash; partition, offset, ...) unless it already has greater ones."""
 
 
 def confirm(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
-    """Say that the server holds all rows of these positions; those of a stream that is further stay.
+    """Record that the server holds all rows up to these positions; greater ones, from a stream further ahead, stay.
 
     Raises:
         redis.RedisError: the server is away.
@@ -149,7 +149,7 @@ def confirm(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
 
 
 def confirmed(redis: Redis, key: str) -> dict[int, int]:
-    """The offsets that `confirm` has left, by partition.
+    """The offsets that `confirm` has recorded, by partition.
 
     Raises:
         redis.RedisError: the server is away.
@@ -159,7 +159,7 @@ def confirmed(redis: Redis, key: str) -> dict[int, int]:
 
 
 def confirm_announced(redis: Redis, project: str, view_name: str) -> bool:
-    """Take what a server of an older version announces as what it holds; whether it announces anything.
+    """Confirm what a server from an older version announces; returns whether it announces anything.
 
     Raises:
         redis.RedisError: the server is away.
@@ -171,9 +171,9 @@ def confirm_announced(redis: Redis, project: str, view_name: str) -> bool:
 
 
 def announce_missing(redis: Redis, key: str, record: ProgressRecord) -> None:
-    """Tell again what the record says of partitions of which readers know nothing or less, with the record's times.
+    """Announce recorded positions that readers don't know yet, with the record's times.
 
-    Positions that a running stream announces meanwhile stay.
+    Positions that a running stream announces meanwhile are kept.
 
     Raises:
         redis.RedisError: the server is away.

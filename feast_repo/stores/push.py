@@ -1,7 +1,7 @@
-"""The push: rows straight to Feast's stores, with the meaning of `FeatureStore.push(..., to=ONLINE_AND_OFFLINE)`.
+"""The push: rows straight to Feast's stores, with the semantics of `FeatureStore.push(..., to=ONLINE_AND_OFFLINE)`.
 
-Columns go to Feast's own bytes without a data frame of Python objects between. Which views a push source feeds comes
-from the registry. Stores that are not ours get Feast's own push.
+Columns are encoded as Feast's own bytes without an intermediate frame of Python objects. The registry says which views
+a push source feeds. Stores that are not ours get Feast's own push.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Pusher:
         pusher.push_offline(rows, writer="stream", partition=3, window_end_ms=1_767_229_200_000, served=served)
 
     `rows`: join key, event_timestamp and created_timestamp (Datetime us UTC), features. `redis` is the online store's
-    client and `online` its views, None and empty where pushes go through Feast. `writer`: what the server calls our
-    connections. Threads may share a pusher.
+    client and `online` its views; None and empty if pushes go through Feast. `writer` names our connections on the
+    server. Threads may share a pusher.
 
     Raises:
         LookupError: no view has this push source.
@@ -71,7 +71,7 @@ class Pusher:
         )
 
     def settle(self) -> None:
-        """Make ready for the declared features: what Redis holds of one that was away meanwhile must not come back.
+        """Prepare Redis for the declared features: old values of a feature that was removed must not come back.
 
         Raises:
             redis.RedisError: Redis is away or refuses; it can be repeated.
@@ -80,9 +80,9 @@ class Pusher:
             view.settle()
 
     def push_online(self, rows: pl.DataFrame) -> int:
-        """Write each entity's newest row unless Redis has one as new; returns how many rows were written.
+        """Write each entity's newest row unless Redis has one at least as new; returns how many rows were written.
 
-        An older row never overwrites a newer one, as long as this is the only writer that goes forward: the stored
+        An older row never overwrites a newer one, as long as this is the only writer that moves forward: the stored
         times are read, then compared. Through Feast's push, the store in use decides about rows that are not newer.
 
         Raises:
@@ -103,7 +103,7 @@ class Pusher:
     def push_offline(
         self, rows: pl.DataFrame, *, writer: str, partition: int, window_end_ms: int, served: datetime
     ) -> None:
-        """Store one closed window of one partition, in a file named after both: pushing it again overwrites the same.
+        """Store one closed window of one partition in a file named after both, so a repeated push overwrites it.
 
         `served`: a time after Redis had acknowledged the rows, so the online push comes first.
 

@@ -1,4 +1,4 @@
-"""What makes data files durable: the few operations on the disk whose order carries guarantees.
+"""Durable data files: the few disk operations that the guarantees depend on, by their order.
 
     with disk.create(temporary) as file:
         ...
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _durable: set[Path] = set()
-"""Folders that this process has made durable, or found to be."""
+"""Folders that this process knows to be durable."""
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file for writing, or an old one emptied.
+    """Open a file for writing, new or truncated.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -31,7 +31,7 @@ def create(path: Path) -> BinaryIO:
 
 
 def sync(file: BinaryIO) -> None:
-    """Make what was written durable.
+    """Make the written content durable.
 
     Raises:
         OSError: the disk is full or broken.
@@ -41,7 +41,7 @@ def sync(file: BinaryIO) -> None:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file its name, in place of what has it.
+    """Rename a file, replacing an existing one.
 
     Raises:
         OSError: the folder is not writable.
@@ -50,7 +50,7 @@ def rename(old: Path, new: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file that may be gone already.
+    """Remove a file, if it exists.
 
     Raises:
         OSError: the folder is not writable.
@@ -72,10 +72,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and what is missing above it, each durable in its parent.
+    """Create a folder and its missing parents, each durable in its parent.
 
-    A folder that is there may have been made by a run that was killed before it was durable, so the first use of it by
-    this process makes sure.
+    A run may have been killed between creating a folder and making it durable, so each process syncs an existing folder
+    on first use.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -86,13 +86,13 @@ def make_folder(folder: Path) -> None:
     else:
         make_folder(folder.parent)
         add_folder(folder)
-    if os.access(folder.parent, os.R_OK | os.W_OK):  # else it was not made by us
+    if os.access(folder.parent, os.R_OK | os.W_OK):  # otherwise we did not create it
         sync_folder(folder.parent)
     _durable.add(folder)
 
 
 def settle(folder: Path) -> None:
-    """Make what a folder holds durable, before it is relied on: who put it there may have been killed just before.
+    """Make a folder's content durable before relying on it: its writer may have been killed just before doing so.
 
     Raises:
         OSError: the disk is full or broken.
@@ -103,7 +103,7 @@ def settle(folder: Path) -> None:
 
 
 def add_folder(folder: Path) -> None:
-    """Create one folder unless it is there.
+    """Create one folder unless it exists.
 
     Raises:
         OSError: the disk is full or not writable.

@@ -1,4 +1,4 @@
-"""Which files a table has, while a compaction puts one in the place of many and writers add others."""
+"""Lists a table's files while a compaction merges some and writers add others."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ HIDDEN = (".", "_")
 
 
 def day_folders(table: Path) -> list[Path]:
-    """The folders `dt=YYYY-MM-DD` of a table in order; none if it isn't there."""
+    """The folders `dt=YYYY-MM-DD` of a table in order; none if the table doesn't exist."""
     return sorted(table.glob("dt=*"))
 
 
 def data_files(folder: Path) -> list[Path]:
-    """A day's files in order of their names, so that no row is missing; none if the folder isn't there.
+    """A day's files ordered by name, with no row missing; none if the folder doesn't exist.
 
-    A listing takes several system calls. It can miss a merged file that appears behind it and then also the originals,
-    which are removed ahead of it. A merged file is there before its originals go, so the next listing has it. Hence a
-    listing is whole if it still has every file of the one before. Files that are only added never cause another one.
+    A listing takes several system calls. It can miss a merged file that appears behind its position, and then also the
+    originals, which are removed ahead of it. A merged file exists before its originals are removed, so the next listing
+    has it. Hence a listing is complete if it still has every file of the previous one. Added files alone never cause
+    another listing.
     """
     earlier: set[Path] = set(folder.glob("*.parquet"))
     while not earlier <= (files := set(folder.glob("*.parquet"))):
@@ -31,9 +32,9 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def files_under(source: Path, suffixes: Collection[str]) -> list[Path]:
-    """A file, or the files below a folder in order, that end like that; none where there are none.
+    """The file itself, or the files below a folder in order, with one of the suffixes; may be empty.
 
-    Names below the folder that begin with a dot or an underscore are not data, as Hadoop has it.
+    Names below the folder that begin with a dot or an underscore are not data, as in Hadoop.
 
     Raises:
         OSError: a folder can't be read.

@@ -1,7 +1,7 @@
-"""Parquet files that others have written. Whatever they hold, reading them ends in rows or in one line.
+"""Reads Parquet files from other writers. Whatever they hold, the result is rows or a one-line error.
 
-Polars panics, beyond what `except Exception` catches, at some of what Parquet can hold: time zones that are no names,
-wide decimals, times beyond the calendar. So Arrow reads, and hands over only what Polars surely can hold.
+Polars panics on some valid Parquet, which `except Exception` doesn't catch: unnamed time zones, wide decimals, times
+beyond the calendar. So Arrow reads the file and hands over only what Polars can certainly hold.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ READABLE = (
     pa.types.is_timestamp,
 )
 FIRST_S, LAST_S = (round(datetime(*day, tzinfo=UTC).timestamp()) for day in ((1, 1, 2), (9999, 12, 30)))
-"""Between them a time is one of Python's in every time zone."""
+"""Between these bounds a time fits Python's calendar in every time zone."""
 UNITS_IN_A_S = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 
 class ForeignFileError(RefusedError, ValueError):
-    """A file can't be read; the message names the file, and the column and its type if it is only that."""
+    """A file can't be read; the message names the file, and the column and type if only that is at fault."""
 
 
 def read_foreign(path: Path, wanted: Collection[str]) -> pl.DataFrame:
-    """The columns of a Parquet file that are wanted, as far as it has them. Times with a time zone are in UTC.
+    """The wanted columns that a Parquet file has. Times with a time zone are converted to UTC.
 
     Raises:
-        ForeignFileError: it is no whole Parquet file, or a column has a type that is no text, number, Boolean or time,
-            or is there twice, or holds text that is no UTF-8 or times beyond the calendar.
+        ForeignFileError: it is not a complete Parquet file, or a column has a type other than text, number, Boolean or
+            time, is duplicated, or holds text that is not UTF-8 or times beyond the calendar.
         OSError: it can't be opened.
     """
     with path.open("rb") as opened:
@@ -74,7 +74,7 @@ def _check(path: Path, schema: pa.Schema, name: str) -> None:
 
 
 def _known(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as Polars can hold it."""
+    """A column in a form that Polars can hold."""
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -84,7 +84,7 @@ def _known(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(column.type) and column.type.tz is not None:
         column = column.cast(pa.timestamp(column.type.unit, "UTC"))
-    if pa.types.is_timestamp(column.type) and column.type.unit != "ns":  # of ns, 64 bits are within the calendar
+    if pa.types.is_timestamp(column.type) and column.type.unit != "ns":  # 64-bit ns are always within the calendar
         stored = pc.min_max(column.cast(pa.int64())).as_py()
         each = UNITS_IN_A_S[column.type.unit]
         if stored["min"] is not None and not FIRST_S * each <= stored["min"] <= stored["max"] <= LAST_S * each:

@@ -1,7 +1,7 @@
 """Feature values as of each row of an entity frame: the point-in-time join of Feast's views.
 
-For each view the answering rows are computed (see `point_in_time.py`) and their values are taken as Arrow has them.
-The result has the entity frame's rows in their order, its columns as they are, and then the features view by view.
+For each view the answering rows are computed (see `point_in_time.py`), and their values are taken unchanged from Arrow.
+The result has the entity frame's rows in order, its columns unchanged, and then the features view by view.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Asked:
-    """The rows to find features for, and the name of the column with their times."""
+    """The rows to find features for, and the name of their time column."""
 
     table: pa.Table
     time: str
 
     def span(self) -> tuple[datetime, datetime] | None:
-        """The first and the last time, to the microsecond that holds them; None if there is none."""
+        """The first and the last time, rounded outwards to microseconds; None without times."""
         unit = common_unit([self.table[self.time].type])
         times = ticks(self.table[self.time], unit, self.time)
         if times.null_count() == len(times):
@@ -53,7 +53,7 @@ class Asked:
 
 
 class ViewHistory:
-    """One view's part in a join: the features asked of it, and how its columns are called in its source."""
+    """One view's part in a join: the requested features, and the names of its columns in its source."""
 
     def __init__(self, view: FeatureView, refs: Sequence[str], *, full_names: bool, as_served: bool = False) -> None:
         source = view.batch_source
@@ -70,12 +70,12 @@ class ViewHistory:
         self.features = {prefix + name: name for name in features}
         self._stored_as = {own: stored for stored, own in source.field_mapping.items()}
         self.time = source.timestamp_field
-        # A stream that was down makes rows by its log's times, and serves them when it is back.
+        # A stream that was down creates rows by the log's times but serves them only once it is back.
         served = [SERVED] if as_served and is_ours(source) and SERVED in stored_columns(source) else []
         self.known = [source.created_timestamp_column, *served] if source.created_timestamp_column else []
 
     def read(self, repo_path: Path | str | None, span: tuple[datetime, datetime]) -> pa.Table:
-        """The rows that can matter for times of this span, under the view's own names."""
+        """The rows that can matter for times in this span, under the view's own names."""
         try:
             first = span[0] - self.ttl if self.ttl else FIRST
         except OverflowError:
@@ -87,10 +87,10 @@ class ViewHistory:
         return table.select(list(dict.fromkeys(stored))).rename_columns(own)
 
     def answering(self, asked: Asked, stored: pa.Table, *, as_known: bool) -> NDArray[np.int64]:
-        """The number of the stored row that answers each asked row, or `NONE`.
+        """For each requested row, the number of the stored row that answers it, or `NONE`.
 
         Raises:
-            ValueError: a join key is missing or of another type, or a column that should have times has none.
+            ValueError: a join key is missing or of another type, or a time column is not of times.
         """
         unit = common_unit([asked.table[asked.time].type, *(stored[name].type for name in (self.time, *self.known))])
         known = [ticks(stored[name], unit, name) for name in self.known]
@@ -125,7 +125,7 @@ class ViewHistory:
 
 
 def comparable(offered: pa.ChunkedArray, stored: pa.ChunkedArray) -> tuple[pl.Series, pl.Series] | None:
-    """Two key columns as one type without a loss; None if there is none. What is no number is a null."""
+    """Two key columns losslessly cast to one type; None if there is no such type. Text that is no number is null."""
     left, right = offered.type, stored.type
     if pa.types.is_null(left):
         offered, left = offered.cast(right), right
@@ -163,7 +163,7 @@ def taken(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
 def as_of_each_row(
     asked: Asked, views: Sequence[ViewHistory], repo_path: Path | str | None, *, as_known: bool
 ) -> pa.Table:
-    """The asked rows with the features of all views.
+    """The requested rows with the features of all views.
 
     Raises:
         FileNotFoundError: a view's files are missing.
@@ -180,11 +180,11 @@ def as_of_each_row(
 def as_of_one_time(
     time: datetime, views: Sequence[ViewHistory], repo_path: Path | str | None, *, as_known: bool
 ) -> pa.Table:
-    """Each entity that has a row alive at a time (aware), with its features then.
+    """Each entity with a live row at a time (aware), with its features as of then.
 
     Raises:
         FileNotFoundError: a view's files are missing.
-        ValueError: the views are not all of the same join keys.
+        ValueError: the views don't all have the same join keys.
     """
     keys = list(next((view.keys for view in views if view.keys), {}))
     if others := [view.name for view in views if view.keys and set(view.keys) != set(keys)]:
@@ -212,7 +212,7 @@ def as_of_one_time(
 def _like(
     values: pl.Series, stored: Mapping[str, pa.Table], views: Sequence[ViewHistory], key: str
 ) -> pa.ChunkedArray | pa.Array:
-    """Keys in the type that the first view has them in."""
+    """Keys cast to the type that the first view uses."""
     view = next(view for view in views if view.keys)
     return values.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(stored[view.name][view.keys[key]].type)
 
@@ -227,7 +227,7 @@ def _with_features(table: pa.Table, view: ViewHistory, stored: pa.Table, rows: N
 
 
 def _time(microseconds: int) -> datetime:
-    """Within what a datetime can hold."""
+    """A time clamped to the range of datetime."""
     try:
         return EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
@@ -235,10 +235,10 @@ def _time(microseconds: int) -> datetime:
 
 
 def asked_of(entities: Any) -> Asked:
-    """What a Pandas frame asks, or the SQL of one for DuckDB; its times may be text, and have any zone.
+    """The request in a Pandas frame, or in DuckDB SQL that returns one; times may be text, in any time zone.
 
     Raises:
-        ValueError: it is neither, or has no column of times, or DuckDB can't run it.
+        ValueError: it is neither, has no time column, or DuckDB can't run it.
     """
     if isinstance(entities, str):
         return _asked_of_sql(entities)

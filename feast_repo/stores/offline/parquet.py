@@ -1,7 +1,7 @@
-"""The one way a file of data comes to be: whole, durable, and only then visible.
+"""The only way data files are written: complete and durable before they are visible.
 
-Guarantee: a reader that lists `*.parquet` sees the old file or the new one, never a part of it, and a file that
-was seen survives a crash of the machine. An object store can join here, since nothing else writes data files.
+Guarantee: a reader that lists `*.parquet` sees the old file or the new one, never a partial one, and a file that was
+seen survives a machine crash. Nothing else writes data files, so an object store could be added here.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 PAUSES_S = tuple(0.005 * 2**number for number in range(12))
-"""Between tries of a read. A compaction removes a day's files one after another, thousands of them, on a disk that may
-be busy, and fails whoever lists them meanwhile: 20 s in all is far more than it takes."""
+"""Between retries of a read. A compaction removes thousands of a day's files one by one, perhaps on a busy disk, and
+reads that listed them fail meanwhile: 20 s in total is far more than it takes."""
 
 
 def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None = None) -> None:
-    """Write a table to `path` atomically, replacing what is there. Safe to call from several threads at once.
+    """Write a table to `path` atomically, replacing an existing file. Thread-safe.
 
-    A lazy table goes to the disk in parts, so it may be larger than memory. `level`: of zstd; None is its default.
+    A lazy table is streamed to disk, so it may exceed memory. `level` is the zstd level; None is the default.
 
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
@@ -40,8 +40,8 @@ def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None
         if isinstance(table, pl.LazyFrame):
             table.sink_parquet(file, compression="zstd", compression_level=level)
         else:
-            # Through memory, since Polars tells a full disk in words of its own, and callers need the operating
-            # system's error.
+            # Through memory: Polars reports a full disk in its own words, and callers need the operating system's
+            # error.
             buffer = io.BytesIO()
             table.write_parquet(buffer, compression="zstd", compression_level=level)
             file.write(buffer.getbuffer())
@@ -49,7 +49,7 @@ def publish(path: Path, table: pl.DataFrame | pl.LazyFrame, *, level: int | None
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its place at `path` when the block ends. After an error nothing has changed.
+    """A file to write to that replaces `path` when the block ends. After an error nothing has changed.
 
     Raises:
         OSError: the disk is full or not writable; no temporary file stays behind.
@@ -68,9 +68,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def scan(files: Path | Sequence[Path], columns: Mapping[str, pl.DataType] | None = None) -> pl.LazyFrame:
-    """The rows of files, whose paths are taken as they are: no character is a pattern, and no folder adds a column.
+    """The rows of files. Paths are literal: no character is a pattern, and no folder adds a column.
 
-    With `columns`, exactly those, null where a file lacks one; without files, no rows of them.
+    With `columns`, exactly those, null if a file lacks one; without files, an empty table with them.
     """
     files = [files] if isinstance(files, Path) else list(files)
     if columns is None:
@@ -88,9 +88,9 @@ def scan(files: Path | Sequence[Path], columns: Mapping[str, pl.DataType] | None
 
 
 def despite_compaction(read: Callable[[], Result], signs: Sequence[str] = ()) -> Result:
-    """List and read files again, after a pause, while a listed one is gone since it was just merged into another.
+    """Retry listing and reading files, after a pause, while a listed file has just been merged away.
 
-    `signs`: what the text of an error has in it if the library that reads has no type of error for that.
+    `signs`: texts that identify this error if the reading library has no error type for it.
 
     Raises:
         FileNotFoundError: a file is gone for good.

@@ -1,10 +1,10 @@
-"""Which stored row answers a question for an entity as of a time.
+"""The point-in-time join: which stored row is an entity's value as of a time.
 
-It is the newest of the entity's rows up to that time, unless it is older than the TTL; of rows with one event time the
-last created, and of those the last stored. Only numbers of rows are computed here, so values of any type pass through
-untouched, and rows out are rows in, in their order.
+It is the newest of the entity's rows up to that time, unless it is older than the TTL; among rows with the same event
+time the last created, and among those the last stored. Only row numbers are computed here, so values of any type pass
+through unchanged, with one output row per input row, in order.
 
-Costs: sorting the stored rows' keys and times, and one merge with the asked ones.
+Cost: sorting the stored rows' keys and times, and one merge with the requested ones.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Rows:
-    """Keys, and times as integers of one unit; both may have nulls. `created` is there for stored rows that tell it."""
+    """Keys, and times as integers of one unit; both may have nulls. `created` is set for stored rows that have it."""
 
     keys: Mapping[str, pl.Series]
     times: pl.Series
     created: pl.Series | None = None
 
     def frame(self) -> pl.DataFrame:
-        """As columns; a row without time or with a null in its key is nobody's."""
+        """As columns; a row without time or with a null in its key belongs to no entity."""
         created = {} if self.created is None else {_CREATED: self.created}
         return pl.DataFrame({**self.keys, _TIME: self.times, **created})
 
 
 def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool = False) -> NDArray[np.int64]:
-    """For each asked row the number of the stored row, or `NONE`. Both have the same keys, of the same types.
+    """For each requested row the number of the stored row, or `NONE`. Both have the same keys, of the same types.
 
-    `ttl`: in units of the times; a row counts up to and with this age. `as_known`: only rows that had been created by
-    the asked time count, so what was corrected later is not seen.
+    `ttl`: in units of the times, inclusive. `as_known`: only rows created by the requested time count, so later
+    corrections are not seen.
     """
     keys = list(stored.keys)
     rows = stored.frame().with_row_index(_STORED).drop_nulls([*keys, _TIME])
@@ -65,7 +65,7 @@ def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool
     ).drop_nulls(_STORED)
     which, row = found[_ASKED].to_numpy(), found[_STORED].to_numpy().astype(np.int64)
     if ttl is not None:
-        # No stored time is after its question, so as unsigned numbers even differences beyond 63 bits are right.
+        # No stored time is after the requested one, so unsigned differences are right even beyond 63 bits.
         ages = found[_TIME].to_numpy().view(np.uint64) - stored.times.gather(row).to_numpy().view(np.uint64)
         alive = ages <= min(ttl, 2**64 - 1)
         which, row = which[alive], row[alive]
@@ -75,7 +75,7 @@ def answers(asked: Rows, stored: Rows, *, ttl: int | None = None, as_known: bool
 
 
 def _as_known(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Rows by the time from which they are known; of those known by then, each stands for the newest of its key."""
+    """Rows by the time from which they are known, each replaced by the newest row of its key known by then."""
     rows = (
         rows.drop_nulls(_CREATED).with_row_index(_RANK).with_columns(pl.max_horizontal(_TIME, _CREATED).alias(_KNOWN))
     )
@@ -89,7 +89,7 @@ def _as_known(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
 
 
 def newest(stored: Rows) -> NDArray[np.int64]:
-    """The numbers of each key's newest row, ascending; rows with nulls in their key are a key of their own."""
+    """The number of each key's newest row, ascending; nulls in a key compare as a value."""
     rows = stored.frame().with_row_index(_STORED).drop_nulls(_TIME)
     by = [_TIME] if stored.created is None else [_TIME, _CREATED]
     rows = rows.sort(by, maintain_order=True)

@@ -1,4 +1,4 @@
-"""What Feast gets for a question to the offline store: an Arrow table, read when it is asked for."""
+"""The offline store's retrieval job for Feast: an Arrow table that is read on demand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ArrowJob(RetrievalJob):
-    """Runs `read` each time a result is asked for; on-demand views are applied to what it gives."""
+    """Runs `read` each time a result is requested, and applies on-demand views to it."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ArrowJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
-        """Whether features have their view's name in front."""
+        """Whether feature names are prefixed with their view's name."""
         return self._full_feature_names
 
     @property
@@ -58,7 +58,7 @@ class ArrowJob(RetrievalJob):
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        """What was asked."""
+        """The metadata of the request."""
         return self._metadata
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
@@ -72,10 +72,10 @@ class ArrowJob(RetrievalJob):
         return self._to_arrow_internal(timeout).to_pandas()
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:  # noqa: FBT001, FBT002  (Feast's signature)
-        """Store the result, with on-demand features, where a saved dataset is.
+        """Store the result, with on-demand features, as a saved dataset.
 
         Raises:
-            SavedDatasetLocationAlreadyExists: something is there and may not be overwritten.
+            SavedDatasetLocationAlreadyExists: the location exists and may not be overwritten.
         """
         target, repo_path = storage.to_data_source(), self._config.repo_path
         table = self.to_arrow(timeout=timeout)
@@ -115,7 +115,7 @@ class ArrowJob(RetrievalJob):
 
 
 def write_file(table: pa.Table, path: str, filesystem: fs.FileSystem | None = None) -> None:
-    """Write a table to a Parquet file. A local one appears whole or not at all.
+    """Write a table to a Parquet file. A local file appears atomically.
 
     Raises:
         OSError: it can't be written.

@@ -1,9 +1,9 @@
-"""The columns of a source that is kept in day folders here, as its tag has them.
+"""The columns of a source stored in day folders, as declared in its tag.
 
     FileSource(path=..., timestamp_field=..., tags={COLUMNS_TAG: json.dumps({"user_id": "String", "age": "Int64"})})
 
 The tag makes a source ours: an empty folder has a schema, rows are added as files, and a column that is declared later
-is null before. Types have the names that Polars or Feast give them. A source without it is some other file.
+is null in older rows. Types have their Polars or Feast names. A source without the tag is an ordinary file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS_TAG = "ml_feature_store.columns"
 FORMER_TAG = "columns"
-"""The tag's name up to version 0.1. Anyone may use it, so it counts only if it reads like ours."""
+"""The tag's name up to version 0.1. Anyone may use it, so it counts only if its value parses as ours."""
 
 _NAMED: dict[str, Any] = {
     **{
@@ -34,7 +34,7 @@ _NAMED: dict[str, Any] = {
             *(pl.Float32, pl.Float64, pl.Boolean, pl.String, pl.Binary, pl.Date),
         )
     },
-    # Feast's names, with the types that its values have in a file.
+    # Feast's type names, with the types of their values in a file.
     "Bool": pl.Boolean,
     **dict.fromkeys(("Bytes", "PdfBytes", "ImageBytes"), pl.Binary),
     **dict.fromkeys(("Json", "Uuid", "TimeUuid", "Decimal"), pl.String),
@@ -45,7 +45,7 @@ _TIME = re.compile(r"Datetime\(time_unit='(ms|us|ns)', time_zone=(None|'[^']+')\
 
 
 def is_ours(source: DataSource) -> bool:
-    """Whether the source's rows are in day folders with these columns.
+    """Whether the source's rows are in day folders with declared columns.
 
     Raises:
         ValueError: its tag can't be read.
@@ -67,7 +67,7 @@ def pushed_columns(source: DataSource) -> pl.Schema:
 
 
 def stored_columns(source: DataSource) -> pl.Schema:
-    """Columns of a source's files in stored order: those of a push and, where rows tell their creation, `SERVED`.
+    """Columns of a source's files in stored order: those of a push and, if rows have a creation time, `SERVED`.
 
     Raises:
         ValueError: as `pushed_columns`.
@@ -81,7 +81,7 @@ def stored_columns(source: DataSource) -> pl.Schema:
 
 
 def arrow_schema(columns: pl.Schema) -> pa.Schema:
-    """The same columns as Arrow has them; Feast infers its types from the names of these."""
+    """The same columns as an Arrow schema; Feast infers its types from the Arrow type names."""
     table = pl.DataFrame(schema=columns).to_arrow(compat_level=pl.CompatLevel.oldest())
     return pa.schema([(field.name, _small(field.type)) for field in table.schema])
 
@@ -123,7 +123,7 @@ def _type(text: str, column: str) -> Any:
 
 
 def _small(dtype: pa.DataType) -> pa.DataType:
-    """With 32-bit offsets, as everybody but Polars writes it."""
+    """The type with 32-bit offsets, as everything but Polars writes it."""
     if pa.types.is_large_list(dtype):
         return pa.list_(_small(dtype.value_type))
     if pa.types.is_large_string(dtype):

@@ -1,8 +1,8 @@
-"""The rows of a Feast source as an Arrow table, limited to columns and to a range of time: the one way in.
+"""Reads a Feast source as an Arrow table, limited to columns and a time range: the single entry for all sources.
 
-A source in day folders (see `source_columns.py`) is read from the days of the range. Any other Parquet source, a file,
-a folder or a pattern, is read as it is, so types and nanoseconds survive. Formats that aren't Parquet, and services,
-are left to Feast's reader.
+A source in day folders (see `source_columns.py`) is read from the days of the range. Any other Parquet source (a file,
+a folder or a pattern) is read unchanged, so types and nanoseconds survive. Other formats and services are left to
+Feast's reader.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_rows(
     """The source's rows with these columns; rows whose `time` is outside `first` to `last` (aware) may be left out.
 
     Raises:
-        FileNotFoundError: there is no such file; an empty table of ours is no error.
+        FileNotFoundError: the file doesn't exist; an empty table of ours is no error.
         ValueError: the source has no such column.
     """
     columns = list(dict.fromkeys(columns))
@@ -56,12 +56,12 @@ def read_rows(
 
 
 def source_folder(source: DataSource, repo_path: Path | str | None) -> Path:
-    """The folder of a source's days; a relative one is below the folder of feature_store.yaml."""
+    """The folder with a source's days; a relative path is resolved against the folder of feature_store.yaml."""
     return Path(FileSource.get_uri_for_file_path(repo_path, source.file_options.uri))
 
 
 def is_parquet(source: DataSource) -> bool:
-    """Whether a source is a Parquet file, or several."""
+    """Whether a source is one or several Parquet files."""
     return isinstance(source, FileSource) and isinstance(source.file_format or ParquetFormat(), ParquetFormat)
 
 
@@ -81,7 +81,7 @@ def _read_days(
         if _within(folder, first, last)
         for file in data_files(folder)
     ]
-    # Days from before a column was declared don't have it: their rows have null for it.
+    # Days from before a column was declared lack it: it is null in their rows.
     rows = scan(files, schema).collect()
     return rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(arrow_schema(schema))
 
@@ -126,7 +126,7 @@ def _dataset(source: FileSource, repo_path: Path | str | None) -> ds.Dataset:
 
 
 def _range(field: pa.Field, first: datetime | None, last: datetime | None) -> pc.Expression | None:
-    """What lets whole row groups be skipped; a time that the column can't hold is no bound."""
+    """A filter that lets whole row groups be skipped; a time that the column can't hold is no bound."""
     within: pc.Expression | None = None
     if not pa.types.is_timestamp(field.type):
         return within

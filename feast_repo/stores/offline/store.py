@@ -1,8 +1,8 @@
 """A Feast offline store on Parquet: Feast's own files, and tables in one folder per day.
 
-A source in day folders, `<source>/dt=YYYY-MM-DD/*.parquet`, tells its columns in a tag (see `source_columns.py`).
-Writes only ever add whole files, so concurrent writers lose nothing and a reader never sees half a write; Feast's own
-file stores rewrite the whole file. Every other source is read and written where it is, as Feast's file stores do.
+A source in day folders, `<source>/dt=YYYY-MM-DD/*.parquet`, declares its columns in a tag (see `source_columns.py`).
+Writes only add complete files, so concurrent writers lose nothing and a reader never sees a partial write; Feast's own
+file stores rewrite the whole file. Every other source is read and written in place, as Feast's file stores do.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ignore_served: ContextVar[bool] = ContextVar("ignore_served", default=False)
 
 @contextmanager
 def ignoring_served() -> Iterator[None]:
-    """Point-in-time joins with `filter_by_created_timestamp` that begin in here go by creation alone."""
+    """Within the block, point-in-time joins with `filter_by_created_timestamp` use the creation time alone."""
     before = _ignore_served.set(True)
     try:
         yield
@@ -67,7 +67,7 @@ class PartitionedParquetOfflineStoreConfig(DuckDBOfflineStoreConfig):
 
 
 class PartitionedParquetOfflineStore(DuckDBOfflineStore):
-    """Parquet files and day folders. A point-in-time join gives one row for each entity row, in their order."""
+    """Parquet files and day folders. A point-in-time join returns one row per entity row, in order."""
 
     @staticmethod
     def get_historical_features(  # noqa: PLR0917  (Feast's signature)
@@ -82,12 +82,12 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Join features as of each entity row's time, reading only what is within reach of a TTL.
+        """Join features as of each entity row's time, reading only rows within the TTL.
 
-        `entity_df` is a frame, the SQL of one for DuckDB, or None: then each entity with a row alive at `end_date`
-        (naive: UTC; None: now) gets a row as of then. As in Feast's Dask store, the TTL decides what is alive, and
-        `start_date` is only told in the metadata. With `filter_by_created_timestamp`, a row counts from when it was
-        created, and in day folders also served, unless it is asked for `ignoring_served`.
+        `entity_df` is a frame, DuckDB SQL that returns one, or None: then each entity with a live row at `end_date`
+        (naive: UTC; None: now) gets a row as of then. As in Feast's Dask store, the TTL decides what is live, and
+        `start_date` only appears in the metadata. With `filter_by_created_timestamp`, a row counts from its creation
+        and, in day folders, from when it was served, unless within `ignoring_served`.
 
         Raises:
             ValueError: the entity frame doesn't fit the views.
@@ -132,7 +132,7 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """Each entity's newest row within a range; this feeds materialization."""
+        """Each entity's newest row within a range, for materialization."""
 
         def read() -> pa.Table:
             columns = _columns(join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
@@ -169,13 +169,13 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Add rows. In day folders they are one file a day, named by its content: the same call again changes nothing.
+        """Add rows. In day folders each day gets one file named by its content, so the call is idempotent.
 
-        A plain file is replaced by one that has the rows in front, as in Feast.
+        A plain file is replaced by one with the rows in front, as in Feast.
 
         Raises:
             ValueError: a row has no event time, or the columns are not the source's.
-            OSError: the disk is full or not writable; days that were written before stay.
+            OSError: the disk is full or not writable; days that were already written stay.
         """
         source = feature_view.batch_source
         if source is not None and is_ours(source):
@@ -191,7 +191,7 @@ class PartitionedParquetOfflineStore(DuckDBOfflineStore):
     def get_table_column_names_and_types_from_data_source(
         config: RepoConfig, data_source: DataSource
     ) -> list[tuple[str, str]]:
-        """The columns and their Arrow types; of day folders those that a push brings, whether rows are there or not."""
+        """The columns and their Arrow types; for day folders those of a push, even if there are no rows."""
         if not is_ours(data_source):
             return list(data_source.get_table_column_names_and_types(config))
         return [(field.name, str(field.type)) for field in arrow_schema(pushed_columns(data_source))]
@@ -230,7 +230,7 @@ def _rows(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
 
 
 def _with_key(table: pa.Table, keys: list[str]) -> pa.Table:
-    """With the key by which Feast knows a view without entities."""
+    """The table with the key that Feast uses for a view without entities."""
     if keys:
         return table
     return table.append_column(DUMMY_ENTITY_ID, pa.repeat(pa.scalar(DUMMY_ENTITY_VAL), len(table)))

@@ -1,7 +1,7 @@
-"""What lies where under DATA_ROOT, and with which columns.
+"""The layout of DATA_ROOT: tables, folders and columns.
 
-Log tables (events, late, dead_letters) are keyed by (`partition`, `offset`) and lie in one folder per day of the Kafka
-timestamp; feature rows lie in one folder per day of the window's end. All times are UTC with microseconds.
+Log tables (events, late, dead_letters) are keyed by (`partition`, `offset`), with one folder per day of the Kafka
+timestamp; feature rows have one folder per day of the window's end. All times are UTC with microseconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def events_folder(data_root: Path) -> Path:
 
 
 def late_folder(data_root: Path, view: WindowedView) -> Path:
-    """Records that came after one or more of their windows had closed."""
+    """Records that arrived after one or more of their windows had closed."""
     return data_root / "late" / view.name
 
 
@@ -41,17 +41,17 @@ def dead_letters_folder(data_root: Path) -> Path:
 
 
 def replays_folder(data_root: Path) -> Path:
-    """Which dead letters were sent again, by the day on which they were."""
+    """Which dead letters were replayed, by the day of the replay."""
     return data_root / "replays"
 
 
 def rejects_folder(data_root: Path) -> Path:
-    """Lines and rows of imported files that were not accepted, one file a source."""
+    """Rejected lines and rows of imported files, one file per source."""
     return data_root / "rejects"
 
 
 def progress_folder(data_root: Path) -> Path:
-    """How far the data reaches, one file per partition."""
+    """The progress record, one file per partition."""
     return data_root / "progress"
 
 
@@ -61,12 +61,12 @@ def features_folder(data_root: Path, view_name: str) -> Path:
 
 
 def reaches_folder(data_root: Path, view_name: str) -> Path:
-    """How far the log reached when batch wrote rows of the view by the complete truth."""
+    """How far the log reached when batch wrote complete rows of the view."""
     return data_root / "reaches" / view_name
 
 
 def predictions_folder(data_root: Path) -> Path:
-    """Scores that the prediction service gave, by the day on which it did."""
+    """Scores of the prediction service, by the day of the prediction."""
     return data_root / "predictions"
 
 
@@ -79,13 +79,13 @@ PREDICTION_COLUMNS: dict[str, pl.DataType] = {
 
 
 def event_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
-    """Columns of `events/`: the log key, whether its time is the producer's, the watermark it saw, and its fields."""
+    """Columns of `events/`: the log key, whether the time is the producer's, the watermark it saw, and its fields."""
     fields = {name: UTC_MICROSECONDS if name == events.time else dtype for name, dtype in events.schema.items()}
     return {**LOG_KEY, "create_time": pl.Boolean(), "watermark": UTC_MICROSECONDS, **fields}
 
 
 def late_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
-    """Columns of `late/<view>/`: those of `events/`, and how many windows the record missed."""
+    """Columns of `late/<view>/`: those of `events/`, and the number of windows that the record missed."""
     return {**event_columns(events), "missed_windows": pl.Int32()}
 
 
@@ -113,7 +113,7 @@ def window_file(writer: str, partition: int, window_end_ms: int) -> str:
 
 
 def windows_file(writer: str, first_end_ms: int, last_end_ms: int) -> str:
-    """The file name of one writer's rows of some windows of a day, of any partition."""
+    """The file name of one writer's rows of several windows of a day, of any partition."""
     return f"{writer}-{_instant(first_end_ms)}-{_instant(last_end_ms)}.parquet"
 
 

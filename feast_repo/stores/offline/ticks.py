@@ -1,4 +1,4 @@
-"""Times as integers of one unit since 1970 UTC, so that nanoseconds and far years compare exactly."""
+"""Times as integers of one unit since 1970 UTC, to compare nanoseconds and distant years exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 def to_ticks(time: datetime | timedelta, unit: str) -> int:
-    """An aware time or a duration in whole units; it may be beyond 64 bits."""
+    """An aware time or a duration in whole units; the result may exceed 64 bits."""
     duration = time - EPOCH if isinstance(time, datetime) else time
     return duration // timedelta(microseconds=1) * 1_000 // NANOSECONDS[unit]
 
@@ -29,12 +29,12 @@ def common_unit(types: Iterable[pa.DataType]) -> str:
 
 
 def ticks(column: pa.ChunkedArray, unit: str, name: str) -> pl.Series:
-    """A column of times, or of days, in a unit (`us`, `ns`) that is at least as fine; without a zone they are UTC.
+    """A column of times or dates in a unit (`us`, `ns`) that is at least as fine; without a zone they are UTC.
 
-    A time that 64 bits can't hold in this unit becomes the last one that they can, which keeps the order.
+    A time that overflows 64 bits in this unit is clamped, which keeps the order.
 
     Raises:
-        ValueError: the column has no times.
+        ValueError: the column doesn't hold times.
     """
     dtype = column.type
     if pa.types.is_date(dtype):

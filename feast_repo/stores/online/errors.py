@@ -1,4 +1,4 @@
-"""What Redis's errors mean: whether waiting helps, and the one line that tells what to do."""
+"""Classifies Redis errors: whether waiting helps, and the one-line message with the remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from feast_repo.errors import FeatureStoreError, RefusedError, UnavailableError
 PASSING_REPLIES = frozenset(
     {"LOADING", "READONLY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "OOM", "TRYAGAIN"}
 )
-"""First words of error replies of a server that will take the same command later."""
+"""First words of error replies from a server that will accept the same command later."""
 
 _PASSING = (
     RedisConnectionError,
@@ -59,20 +59,20 @@ class ClusterNodeError(RedisError):
 
 
 def reply_error(text: str) -> RedisError:
-    """The exception that stands for an error reply, as hiredis asks for it."""
+    """The exception for an error reply, in the form hiredis requires."""
     code = text.partition(" ")[0]
     return ClusterNodeError() if code in {"MOVED", "ASK"} else _OF_REPLY.get(code, ResponseError)(text)
 
 
 def can_pass(error: Exception) -> bool:
-    """Whether the same command may succeed later, without a change of settings."""
-    if isinstance(error, _REFUSED):  # among redis-py's connection errors, since a connection begins with a login
+    """Whether the same command may succeed later without a change of settings."""
+    if isinstance(error, _REFUSED):  # connection errors in redis-py, because a connection begins with a login
         return False
     return isinstance(error, _PASSING) or str(error).partition(" ")[0] in PASSING_REPLIES
 
 
 def explained(error: RedisError) -> FeatureStoreError:
-    """The same for people, in one line with the remedy; its exit code says whether trying again may help."""
+    """The error for users, in one line with the remedy; its exit code says whether a retry may help."""
     if isinstance(error, ClusterNodeError | AskError):
         return RefusedError(str(ClusterNodeError()))
     if isinstance(error, _REFUSED):

@@ -1,4 +1,4 @@
-"""What the installed Feast would send to Redis: the proof that `format.py` writes the same."""
+"""The bytes that the installed Feast would send to Redis, to verify that `format.py` writes the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from feast_repo.stores.online.format import RowFormat
 
-LONG = 300  # its length takes more than one byte
+LONG = 300  # long enough that the length takes more than one byte
 ENTITIES = ["user_000001", "ü€😀 %b", "x" * LONG, ""]
 TIMES = [datetime(2026, 1, 1, 0, 10, tzinfo=UTC), datetime(1969, 1, 1, 0, 0, 0, 1500, tzinfo=UTC)] * 2
 SAMPLES: dict[str, list[Any]] = {
@@ -35,7 +35,7 @@ SAMPLES: dict[str, list[Any]] = {
 
 
 def feast_commands(config: RepoConfig, view: FeatureView, rows: pl.DataFrame) -> bytes:
-    """The write commands of `FeatureStore.push`, as they go over the wire; no server is needed."""
+    """The write commands of `FeatureStore.push` as sent over the wire; no server is needed."""
     recorder, provider, online_store = Recorder(), get_provider(config), RedisOnlineStore()
     answer_with(online_store, recorder)
     write_with(provider, online_store)
@@ -47,20 +47,20 @@ def compare_with_feast(config: RepoConfig, view: FeatureView, row_format: RowFor
     """Write a few rows of a view both ways, without a server.
 
     Raises:
-        UnsupportedFormatError: the bytes differ, or Feast could not be asked.
+        UnsupportedFormatError: the bytes differ, or Feast failed.
     """
     types = {field.name: str(field.dtype) for field in view.features}
     columns = {name: SAMPLES[feast_type] for name, feast_type in types.items()}
     rows = pl.DataFrame({row_format.join_key: ENTITIES, "event_timestamp": TIMES, **columns}).with_columns(
         pl.col("event_timestamp").cast(UTC_MICROSECONDS), created_timestamp=pl.lit(TIMES[0]).cast(UTC_MICROSECONDS)
     )
-    # In one go with nulls, Feast takes integers through floats, which the extremes don't survive.
+    # Together with nulls, Feast converts integers through floats, which corrupts the extremes.
     first = pl.int_range(pl.len()) == 0
     some_null = rows.with_columns(pl.when(first).then(name).alias(name) for name in types)
     try:
         theirs = feast_commands(config, view, rows) + feast_commands(config, view, some_null)
     except Exception as error:
-        # Whatever goes wrong inside another Feast than the known one means the same: its bytes aren't known.
+        # Any error inside an unknown Feast version means the same: its bytes aren't known.
         message = f"the installed Feast could not be asked for its bytes ({type(error).__name__}: {error})"
         raise UnsupportedFormatError(message) from error
     keys = row_format.keys(rows[row_format.join_key])

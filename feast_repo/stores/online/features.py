@@ -1,8 +1,8 @@
-"""Which features the rows in Redis can be read by: `<project>:features:<view>` lists them.
+"""The features that rows in Redis may be read by, listed in `<project>:features:<view>`.
 
-Feast keeps a field for each feature in the entity's hash, and a row that is written without a feature leaves its field
-as it was. Were the feature declared again, its old value would be served with the new row's age. So when a feature
-comes in that the list lacks, its fields are first removed from all rows; it is null until rows are written with it.
+Feast keeps a field per feature in the entity's hash, and a row that is written without a feature leaves its field
+unchanged. If the feature were declared again, its old value would be served with the new row's age. So when a feature
+is added to the list, its fields are first removed from all rows; it is null until rows are written with it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ local removed = 0
 for number = 2, #KEYS do removed = removed + redis.call('HDEL', KEYS[number], unpack(ARGV, 2)) end
 return removed
 """
-"""Removes fields from hashes as long as the list is the one that lacks their features: whoever has put them on the list
-may have written rows with them since."""
+"""Removes fields from hashes only while the list still lacks their features: once they are listed, rows may have been
+written with them."""
 
 REPLACE = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -46,11 +46,11 @@ def features_key(project: str, view: str) -> str:
 
 
 def settle(redis: Redis, project: str, view: str, features: Iterable[str], *, begins: bool = True) -> int:
-    """Make the list that of the declared features; returns how many fields were removed for it.
+    """Set the list to the declared features; returns how many fields were removed for that.
 
-    To be called before rows are written with these features. Any number of processes may do so at once: no field is
-    removed that one of them writes afterwards. A server that has no list yet gets it if `begins`; what it holds is
-    taken to be as declared.
+    Call it before rows are written with these features. Any number of processes may do so at once: no field is removed
+    that one of them writes afterwards. A server without a list gets one if `begins`; its rows are assumed to match the
+    declaration.
 
     Raises:
         redis.RedisError: Redis is away or refuses; it can be repeated.
@@ -81,5 +81,5 @@ def _remove(redis: Redis, key: str, held: bytes, project: str, view: str, featur
 
 
 def _literally(project: str) -> bytes:
-    """The end of Feast's keys, as a pattern that matches nothing else."""
+    """The end of Feast's keys as a pattern that matches it literally."""
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", project.encode())

@@ -1,8 +1,9 @@
-"""Columns to the bytes that Feast keeps in Redis, and the commands that carry them.
+"""Encodes columns as the bytes that Feast keeps in Redis, and the commands that carry them.
 
-One hash an entity: key = Feast's serialized entity key + project; field `_ts:<view>` = the row's event time as protobuf
-Timestamp; field murmur3("<view>:<feature>") = the value as protobuf Value, empty for null. What doesn't depend on a row
-comes from Feast's own functions; `feast_bytes.py` compares the rest with the installed Feast before it is used.
+One hash per entity: key = Feast's serialized entity key + project; field `_ts:<view>` = the row's event time as a
+protobuf Timestamp; field murmur3("<view>:<feature>") = the value as protobuf Value, empty for null. Everything that
+doesn't depend on a row comes from Feast's own functions; `feast_bytes.py` compares the rest with the installed Feast
+before it is used.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 PROBE = "\x01probe\x01"
 SENTINEL = "the sentinel of this online store, no user: an id has at most 64 characters"
 SMALL = 1 << 12
-"""Numbers below it, as most counts are, have their bytes ready."""
+"""The encodings of numbers below it, which most counts are, are precomputed."""
 
 ROWS_PER_PAYLOAD = 2_000
-"""So many rows are made ready while the server works on those before."""
+"""This many rows are encoded while the server works on the previous ones."""
 
 
 class UnsupportedFormatError(RefusedError):
-    """The installed Feast writes other bytes than these, or the view has something that isn't known here."""
+    """The installed Feast writes different bytes, or the view has something that isn't supported here."""
 
 
 def value_tag(field: str, wire_type: int) -> bytes:
-    """What stands before a value in Feast's `Value` message."""
+    """The tag in front of a value in Feast's `Value` message."""
     return bytes([Value.DESCRIPTOR.fields_by_name[field].number << 3 | wire_type])
 
 
 def as_varint(number: int) -> bytes:
-    """A number as protobuf has it: 7 bits a byte, least significant first; negative ones as 64-bit complement."""
+    """A number in protobuf's encoding: 7 bits per byte, least significant first; negative as 64-bit complement."""
     number &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while number > 0x7F:  # noqa: PLR2004  (7 bits)
@@ -107,7 +108,7 @@ def _strings() -> Encode:
 
 
 class ValueFormat(NamedTuple):
-    """How a Feast type is written: the column's type, the encoder, and what stands in for null meanwhile."""
+    """How a Feast type is written: the column's type, the encoder, and the placeholder for null."""
 
     dtype: Any
     encode: Encode
@@ -122,11 +123,11 @@ VALUE_FORMATS = {
     "Float32": ValueFormat(pl.Float32, _fixed("float_val", FIXED32, "<f4")),
     "String": ValueFormat(pl.String, _strings(), ""),
 }
-"""By Feast type. Views with others are left to Feast: what it makes of a value of some types depends on the batch."""
+"""By Feast type. Views with other types are left to Feast, whose encoding of some types depends on the batch."""
 
 
 def encode_values(column: pl.Series, feast_type: str, before: bytes = b"") -> list[bytes]:
-    """A feature column as Feast's values, in RESP, each with `before` in front; null (and NaN, as in Feast) is empty.
+    """A feature column as Feast's values in RESP, each prefixed with `before`; null (and NaN, as in Feast) is empty.
 
     Raises:
         polars.exceptions.InvalidOperationError: a value does not fit into the declared type.
@@ -142,7 +143,7 @@ def encode_values(column: pl.Series, feast_type: str, before: bytes = b"") -> li
 
 
 def encode_times(column: pl.Series, before: bytes = b"") -> list[bytes]:
-    """Event times (Datetime) as protobuf Timestamps, in RESP, each with `before` in front; few of them differ."""
+    """Event times (Datetime) as protobuf Timestamps in RESP, each prefixed with `before`; few of them differ."""
     microseconds = column.dt.epoch("us").to_list()
     encoded = {value: before + _timestamp(value) for value in set(microseconds)}
     return [encoded[value] for value in microseconds]
@@ -160,7 +161,7 @@ def decode_time(data: bytes) -> int:
 
 
 class _KeyEnds(dict[int, tuple[bytes, bytes]]):
-    """What stands around an entity in its key, in RESP, by the entity's length; there are few of them."""
+    """The bytes around an entity in its key, in RESP, by the entity's length; there are few of them."""
 
     def __init__(self, head: bytes, tail: bytes) -> None:
         self._head, self._tail = head, tail
@@ -172,7 +173,7 @@ class _KeyEnds(dict[int, tuple[bytes, bytes]]):
 
 
 class RowFormat:
-    """How the rows of one view look in Redis, for an entity with one String join key.
+    """The encoding of one view's rows in Redis, for an entity with one String join key.
 
     `features`: Feast type by name, in the view's order; the types must be among `VALUE_FORMATS`.
     """
@@ -222,7 +223,7 @@ class RowFormat:
     ) -> Iterator[tuple[bytes, int]]:
         """Like `write_commands`, as calls of a script with the stored times that the rows may replace.
 
-        The script gets the key, the expected `_ts:<view>` (empty: none), and the arguments of HSET behind its key.
+        The script gets the key, the expected `_ts:<view>` (empty: none), and the arguments of HSET after its key.
         """
         command = b"*%d\r\n$7\r\nEVALSHA\r\n%b$1\r\n1\r\n" % (5 + self._arguments, argument(script.encode()))
         for start in range(0, len(rows), ROWS_PER_PAYLOAD):
@@ -233,11 +234,11 @@ class RowFormat:
 
     @property
     def _arguments(self) -> int:
-        """How many fields and values a row has, its time included."""
+        """The number of fields and values in a row, its time included."""
         return 2 + 2 * len(self._features)
 
     def _fields_and_values(self, rows: pl.DataFrame) -> list[bytes | list[bytes]]:
-        # Each field goes in front of its values before they are put together, which halves the pieces.
+        # Each field is prefixed to its values before joining, which halves the pieces.
         values = (
             encode_values(rows[name], feature_type, field)
             for field, (name, feature_type) in zip(self._fields, self._features.items(), strict=True)
@@ -245,7 +246,7 @@ class RowFormat:
         return [encode_times(rows["event_timestamp"], self._time_field), *values]
 
     def stored_values(self, rows: pl.DataFrame) -> list[list[bytes | None]]:
-        """Of each row what `read_row_commands` gives when it is stored: its time, then its features."""
+        """For each row the reply to `read_row_commands` once it is stored: its time, then its features."""
         columns = [
             encode_times(rows["event_timestamp"]),
             *(encode_values(rows[name], feature_type) for name, feature_type in self._features.items()),
@@ -267,7 +268,7 @@ class RowFormat:
 
 
 def _interleave(pieces: list[bytes | list[bytes]], rows: int) -> bytes:
-    """Commands put together row by row from pieces: what is the same in each row, and columns."""
+    """Commands assembled row by row from pieces: constants that are the same in each row, and columns."""
     parts = [b""] * (len(pieces) * rows)
     for place, piece in enumerate(pieces):
         parts[place :: len(pieces)] = piece if isinstance(piece, list) else [piece] * rows

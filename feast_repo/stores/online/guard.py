@@ -1,7 +1,7 @@
-"""Writing rows online beside other writers: each row is compared and set in one step that nothing can come between.
+"""Writes rows online beside other writers, with an atomic compare-and-set for each row.
 
-The stored event times are read and judged here; the server then sets a row only if its stored time is still the one
-that was judged. Rows that someone else has written in between are looked at again.
+The stored event times are read and compared here; the server then sets a row only if its stored time is still the one
+that was read. Rows that another writer has changed in between are compared again.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ return 1
 """
 """Sets a hash (key; expected time or empty, time's field, time, fields and values) if its time is the expected one.
 
-Lua can't hand over more than about 8,000 arguments at once. Nothing comes between the parts of one script.
+Lua can't pass more than about 8,000 arguments at once. A script is atomic, so nothing comes between its parts.
 """
 
 SWAP_SHA = hashlib.sha1(SWAP.encode()).hexdigest()  # noqa: S324  (the name that Redis gives to scripts)
 
 
 def swap(redis: Redis, commands: Callable[[], Commands]) -> list[bool]:
-    """Send calls of `SWAP_SHA`; whether each has set its row. A server that doesn't know the script gets it.
+    """Send calls of `SWAP_SHA`; returns whether each has set its row. Loads the script if the server lacks it.
 
     Raises:
         redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -46,7 +46,7 @@ def swap(redis: Redis, commands: Callable[[], Commands]) -> list[bool]:
     while True:
         try:
             return [reply == 1 for reply in ask(redis, commands())]
-        except NoScriptError:  # also a server that was restarted between two payloads: what is set stays set
+        except NoScriptError:  # also after a server restart between two payloads: rows that are set stay set
             redis.script_load(SWAP)
 
 
@@ -57,9 +57,9 @@ def swap_until_settled(
     wanted: Callable[[int, Stored], bool],
     commands: Callable[[list[int], list[Stored]], Commands],
 ) -> int:
-    """Write those of `count` rows that are wanted in place of what is stored; returns how many were written.
+    """Write those of `count` rows that should replace the stored ones; returns how many were written.
 
-    `read`: what is stored for rows, by their numbers. `commands`: the calls of `SWAP_SHA` for rows and what was stored.
+    `read`: the stored values for rows, by row number. `commands`: the calls of `SWAP_SHA` for rows and stored values.
 
     Raises:
         redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -70,6 +70,6 @@ def swap_until_settled(
         rows, stored = [row for row, _ in pairs], [one for _, one in pairs]
         done = swap(redis, lambda: commands(rows, stored)) if rows else []  # noqa: B023  (called before the next round)
         written += sum(done)
-        # Someone else wrote these in between: look again.
+        # Another writer changed these in between: compare again.
         left = [row for row, swapped in zip(rows, done, strict=True) if not swapped]
     return written

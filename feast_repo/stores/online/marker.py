@@ -1,8 +1,8 @@
-"""A mark in Redis that says: this server holds what the view's Parquet says it should.
+"""A mark in Redis that states that this server holds the rows that the view's Parquet requires.
 
-It is set when the first rows are pushed, and again when a restore has refilled Redis. A server that lost its data has
-lost the mark with them. Each filling has an id of its own, so a mark that is still the same says that nobody has
-noticed a loss in between; several restores may work on one filling, and the first that is done ends it.
+It is set when the first rows are pushed, and again when a restore has refilled Redis. A server that loses its data
+loses the mark too. Each filling has its own id, so an unchanged mark means that no loss was noticed in between. Several
+restores may work on one filling, and the first to finish ends it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def marker_key(project: str, view_name: str) -> str:
 
 
 def read_mark(redis: Redis, key: str) -> bytes | None:
-    """The mark, None where there is none.
+    """The mark, or None.
 
     Raises:
         redis.RedisError: the server is away.
@@ -41,12 +41,12 @@ def read_mark(redis: Redis, key: str) -> bytes | None:
 
 
 def is_filled(mark: bytes | None) -> bool:
-    """Whether it says that Redis holds what it should."""
+    """Whether the mark says that Redis is complete."""
     return mark is not None and mark.startswith(FILLED)
 
 
 def mark_filled(redis: Redis, key: str) -> None:
-    """Say that Redis holds what it should.
+    """Mark Redis as complete.
 
     Raises:
         redis.RedisError: the server is away.
@@ -55,7 +55,7 @@ def mark_filled(redis: Redis, key: str) -> None:
 
 
 def begin_filling(redis: Redis, key: str) -> bytes:
-    """The mark under which a restore works: the one that is there, else that of a new filling.
+    """The mark under which a restore works: the existing one, else that of a new filling.
 
     Raises:
         redis.RedisError: the server is away.
@@ -66,7 +66,7 @@ def begin_filling(redis: Redis, key: str) -> bytes:
 
 
 def end_filling(redis: Redis, key: str, mine: bytes) -> bool:
-    """Say that Redis holds what it should, unless the filling of `begin_filling` was begun anew; whether it was not.
+    """Mark Redis as complete, unless a new filling has begun since `begin_filling`; returns whether it was marked.
 
     Raises:
         redis.RedisError: the server is away.
@@ -76,11 +76,10 @@ def end_filling(redis: Redis, key: str, mine: bytes) -> bool:
 
 
 def mark_lost(redis: Redis, key: str, seen: bytes | None, claims: Sequence[str]) -> None:
-    """Say that Redis lacks something, and delete the keys that claim how much it has.
+    """Mark Redis as incomplete, and delete the keys that claim how much it has.
 
-    Nothing happens if the mark is no longer the one that was `seen`.
-
-    A restore that has begun before can't end its filling any more.
+    Does nothing if the mark is no longer the one that was `seen`. A restore that began earlier can't end its filling
+    any more.
 
     Raises:
         redis.RedisError: the server is away.

@@ -1,8 +1,8 @@
-"""Whose data Redis holds: `<project>:identity` has the id of the DATA_ROOT, see `identity.py`, and where that lies.
+"""Whose data Redis holds: `<project>:identity` has the id (see `identity.py`) and the location of the DATA_ROOT.
 
-All keys have the project's name in them, so several projects can share a server. Two DATA_ROOTs of one project can't:
-each would serve what the other wrote. The data of a folder that is no longer there, on this very machine, has no owner:
-the next one takes Redis over, and says so.
+All keys include the project's name, so several projects can share a server. Two DATA_ROOTs of one project can't: each
+would serve the other's rows. Data from a folder on this machine that no longer exists has no owner: the next DATA_ROOT
+takes Redis over, and logs that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def identity_key(project: str) -> str:
 
 
 def claim(redis: Redis, project: str, data_root: Path) -> bool:
-    """Before writing: make sure that Redis holds this data or none; whether it has now become this data's.
+    """Before writing: ensure that Redis holds this data or none; returns whether it has just become this data's.
 
     Raises:
         ForeignRedisError: it holds other data; nothing was changed.
@@ -58,7 +58,7 @@ def claim(redis: Redis, project: str, data_root: Path) -> bool:
     if not owner.is_gone:
         raise ForeignRedisError(_refusal(owner, mine.id, project, data_root))
     if redis.eval(SWAP_MARK, 1, key, held, mine.written()):
-        for view in purchase_prediction.views:  # how far the other data had come
+        for view in purchase_prediction.views:  # the other data's positions
             redis.delete(progress_key(project, view.name), confirmed_key(project, view.name))
         logger.warning(
             "Redis holds rows of data that was in %s, which is no longer there: they are taken over, and stay until "
@@ -66,11 +66,11 @@ def claim(redis: Redis, project: str, data_root: Path) -> bool:
             owner.folder,
         )
         return True
-    return claim(redis, project, data_root)  # someone else was quicker
+    return claim(redis, project, data_root)  # another process was faster
 
 
 def claim_settings(redis: Redis, project: str, settings: StoreSettings) -> tuple[bool, str]:
-    """The same for the Redis of settings, which is nobody's if no setting names it; also says what is written where.
+    """As `claim`, for the Redis of the settings, which has no owner if no setting names it; also returns a log line.
 
     Raises:
         ForeignRedisError: it holds other data; nothing was changed.
@@ -90,7 +90,7 @@ def claim_settings(redis: Redis, project: str, settings: StoreSettings) -> tuple
 
 
 def check(redis: Redis, project: str, data_root: Path) -> None:
-    """Before reading: the same, and nothing is written. A folder without data of its own may read any.
+    """Before reading: as `claim`, but nothing is written. A folder without data of its own may read any Redis.
 
     Raises:
         ForeignRedisError: it holds other data.
@@ -103,7 +103,7 @@ def check(redis: Redis, project: str, data_root: Path) -> None:
 
 
 def adopt(redis: Redis, project: str, data_root: Path) -> None:
-    """Say that Redis holds this data from now on, whatever it held before.
+    """Record that Redis holds this data from now on, whatever it held before.
 
     Raises:
         redis.RedisError: Redis is away.
@@ -115,7 +115,7 @@ def adopt(redis: Redis, project: str, data_root: Path) -> None:
 
 @dataclass(frozen=True)
 class _Owner:
-    """The data that Redis holds: its id, and the machine and folder where it was when it was last written from."""
+    """The owner of the data in Redis: its id, and the machine and folder that it was last written from."""
 
     id: str
     host: str = ""

@@ -1,7 +1,7 @@
-"""Ready-made commands to Redis, and their replies, thousands at a time.
+"""Sends encoded commands to Redis and reads their replies, thousands at a time.
 
-redis-py spends more time on handing over one reply than the server on making it, so the replies of these commands go
-through hiredis at once. Connections, with their passwords, encryption and timeouts, are redis-py's.
+redis-py spends more time delivering one reply than the server spends on making it, so these replies go straight through
+hiredis. Connections, with their passwords, encryption and timeouts, are redis-py's.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def packed(commands: Iterable[tuple[Any, ...]]) -> Iterator[tuple[bytes, int]]:
 
 
 def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
-    """Send payloads of commands in RESP, each with the number of its commands, and give all replies.
+    """Send payloads of RESP commands, each with the number of its commands, and return all replies.
 
-    A connection whose replies were not all read is not used again.
+    A connection with unread replies is not reused.
 
     Raises:
         redis.RedisError: the server is away, too slow for the client's timeout, or refused a command.
@@ -51,7 +51,7 @@ def ask(client: Redis, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
 
 
 def exchange(connection: Any, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
-    """The same on a connection of redis-py's, which is no use after an error: replies may be under way.
+    """As `ask`, on a redis-py connection, which is unusable after an error: replies may still arrive.
 
     Raises:
         redis.RedisError: the server is away, too slow for the client's timeout, or refused a command.
@@ -61,7 +61,7 @@ def exchange(connection: Any, payloads: Iterable[tuple[bytes, int]]) -> list[Any
     reader = hiredis.Reader(replyError=reply_error)
     for payload, commands in payloads:
         connection.send_packed_command([payload])
-        # The server works on this payload while the replies to the one before are read.
+        # The server works on this payload while the replies to the previous one are read.
         replies += _read(connection, reader, owed)
         owed = commands
     return replies + _read(connection, reader, owed)

@@ -1,9 +1,8 @@
 """Feast's Redis store, reached by `REDIS_URL` or by Feast's own `connection_string`.
 
-Keys, values and what is asked for are Feast's. The connection is ours, since a connection string can hold neither a URL
-nor a password with a comma; and so is the comparison of event times when rows are written, since Feast reads first and
-writes later, so that a newer row that comes in between would be lost. Asynchronous clients live as long as their event
-loop.
+Keys, values and read commands are Feast's. The connection is ours, because a connection string can hold neither a URL
+nor a password with a comma. So is the comparison of event times on writes, because Feast reads first and writes later,
+and a newer row in between would be lost. Asynchronous clients live as long as their event loop.
 """
 
 from __future__ import annotations
@@ -48,19 +47,19 @@ CONNECTION: dict[str, Any] = {
     "socket_keepalive": True,
     "retry": Retry(NoBackoff(), 1),
 }
-"""Without these a server that vanishes or freezes would hold its client for ever; REDIS_URL's query can change them.
+"""Without these a server that vanishes or freezes would block its client forever; REDIS_URL's query can change them.
 
-One quick retry makes up for a connection that broke while it was idle; longer waiting is for the caller to decide.
+One quick retry handles a connection that broke while idle; longer waits are up to the caller.
 """
 
 BRIEFLY: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 0)}
-"""For what can be done without: others wait for it, such as the registry."""
+"""For optional work that holds up others, such as the registry."""
 
 
 def connect(url: str, **options: Any) -> Redis:
-    """A client of the server at a redis://, rediss:// or unix:// URL; it connects when it is first used.
+    """A client of the server at a redis://, rediss:// or unix:// URL; it connects on first use.
 
-    Every connection looks whether the server is a node of a cluster.
+    Every connection checks whether the server is a cluster node.
 
     Raises:
         redis.RedisError: from commands; among them `ClusterNodeError`.
@@ -70,17 +69,17 @@ def connect(url: str, **options: Any) -> Redis:
 
 def connection_options(url: str) -> dict[str, Any]:
     """Options of every connection to the URL, for synchronous and asynchronous clients."""
-    by_socket = url.startswith("unix://")  # which knows no keepalive
+    by_socket = url.startswith("unix://")  # has no keepalive
     return {name: value for name, value in CONNECTION.items() if not (by_socket and name == "socket_keepalive")}
 
 
 def _begin(connection: Any) -> None:
-    """Log in as redis-py does, then refuse a cluster's node: it would answer for some keys and send others away."""
+    """Log in as redis-py does, then refuse a cluster node: it answers for some keys and redirects others."""
     connection.on_connect()
     connection.send_command("INFO", "cluster")
     try:
         facts = connection.read_response()
-    except ResponseError:  # a user without this command, or a proxy: a command for a foreign key tells it then
+    except ResponseError:  # a user without this command, or a proxy: a command for another node's key will show it
         return
     if b"cluster_enabled:1" in (facts if isinstance(facts, bytes) else str(facts).encode()):
         raise ClusterNodeError
@@ -96,11 +95,11 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
     type: Literal["feast_repo.online_store.RedisUrlOnlineStore"] = "feast_repo.online_store.RedisUrlOnlineStore"
 
     path: str | None = None
-    """The file of Feast's SQLite store, as `feast init` writes it: it may stay when the type changes, unused."""
+    """The file of Feast's SQLite store, as `feast init` writes it: ignored, so it may stay when the type changes."""
 
     @model_validator(mode="after")
     def _only_by_url(self) -> Self:
-        """Refuse what Feast's own store would heed and this one would not.
+        """Refuse options that Feast's own store would apply and this one would not.
 
         Raises:
             ValueError: an option of another way to connect is set.
@@ -121,7 +120,7 @@ class RedisUrlOnlineStoreConfig(RedisOnlineStoreConfig):
 
 
 class Recorder:
-    """Stands where Redis would while Feast writes: knows no stored time, and keeps what is set."""
+    """Stands in for Redis while Feast writes: returns no stored times, and records what is set."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[bytes, dict[str | bytes, bytes]]] = []
@@ -140,11 +139,11 @@ class Recorder:
         """There is nothing to close."""
 
     def hmget(self, *_: object) -> None:
-        """Take note of a question for the stored time."""
+        """Record a request for the stored time."""
         self._asked += 1
 
     def hset(self, key: bytes, mapping: Mapping[str | bytes, bytes]) -> None:
-        """Keep a row."""
+        """Record a row."""
         self.rows.append((key, dict(mapping)))
 
     def execute(self) -> list[list[None]]:
@@ -152,7 +151,7 @@ class Recorder:
         return [[None]] * self._asked
 
     def commands(self) -> list[list[str | bytes]]:
-        """What would have been sent."""
+        """The commands that would have been sent."""
         return [["HSET", key, *arguments(row)] for key, row in self.rows]
 
 
@@ -174,9 +173,9 @@ class RedisUrlOnlineStore(RedisOnlineStore):
     def _read_hash_fields(
         self, config: RepoConfig, commands: list[tuple[bytes, list[str | bytes]]]
     ) -> list[list[bytes | None]]:
-        """One HMGET for each key, which all reads of Feast's come down to.
+        """One HMGET per key, which all of Feast's reads go through.
 
-        A connection with timeouts costs a little with each read; not to use a pipeline of redis-py's makes up for it.
+        Timeouts cost a little on each read; skipping redis-py's pipeline makes up for it.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -195,10 +194,10 @@ class RedisUrlOnlineStore(RedisOnlineStore):
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write each entity's newest row unless Redis has one as new, compared and set in one step.
+        """Write each entity's newest row unless Redis has one at least as new, with an atomic compare-and-set.
 
-        `feast materialize` and `FeatureStore.push` write with this. Feast's own method makes the bytes. With options
-        that forgo the comparison or limit a key's life, it also sends them.
+        `feast materialize` and `FeatureStore.push` write with this. Feast's own method encodes the rows. With options
+        that skip the comparison or limit a key's lifetime, it also sends them.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -221,9 +220,9 @@ class RedisUrlOnlineStore(RedisOnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,  # noqa: FBT001  (Feast's signature)
     ) -> None:
-        """What Feast does on `feast apply`; and values of features that come in again are removed.
+        """Apply Feast's changes, and remove old values of features that are declared again.
 
-        Redis need not be there: the stream does the same before it writes.
+        Redis need not be available: the stream does the same before it writes.
         """
         super().update(config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial)
         url, options = cast("RedisUrlOnlineStoreConfig", config.online_store).address()
@@ -241,7 +240,7 @@ class RedisUrlOnlineStore(RedisOnlineStore):
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """`online_write_batch` in a thread of its own, so that `push_async` doesn't go back either.
+        """`online_write_batch` in a separate thread, so `push_async` never replaces a newer row either.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -258,7 +257,7 @@ class RedisUrlOnlineStore(RedisOnlineStore):
 
 
 async def _until_the_loop_ends(url: str, options: dict[str, Any]) -> AsyncGenerator[redis_asyncio.Redis, None]:
-    """Gives a client; `asyncio.run` and servers end their loop's generators, which closes its connections."""
+    """Yields a client; `asyncio.run` and servers close their loop's generators, which closes its connections."""
     client = redis_asyncio.Redis.from_url(url, **{**connection_options(url), **options})
     try:
         yield client
@@ -267,12 +266,12 @@ async def _until_the_loop_ends(url: str, options: dict[str, Any]) -> AsyncGenera
 
 
 def arguments(row: Mapping[str | bytes, bytes]) -> list[str | bytes]:
-    """Fields and values, as HSET takes them."""
+    """Fields and values as arguments of HSET."""
     return [part for item in row.items() for part in item]
 
 
 def _write_newer(redis: Redis, rows: Mapping[bytes, Mapping[str | bytes, bytes]]) -> None:
-    """Set the rows that are newer than the stored ones; each begins with its time, as Feast has it."""
+    """Set the rows that are newer than the stored ones; each begins with its time, as in Feast."""
     keys, fields = list(rows), [arguments(row) for row in rows.values()]
     times = [decode_time(cast("bytes", row[1])) for row in fields]
 

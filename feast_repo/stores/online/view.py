@@ -32,10 +32,10 @@ SENTINEL_TIME = Timestamp(seconds=1).SerializeToString()
 
 
 class OnlineView:
-    """The online rows of a view. Threads may share it. `writer`: what the server calls connections of `write_forward`.
+    """The online rows of a view. Threads may share it. `writer` names the connections of `write_forward` on the server.
 
     Raises:
-        UnsupportedFormatError: the view or the store is not of a kind whose bytes are known here; use Feast's own way.
+        UnsupportedFormatError: the encoding of this kind of view or store isn't known here; use Feast's own push.
     """
 
     def __init__(self, store: FeatureStore, view: FeatureView, writer: str = "feature-writer") -> None:
@@ -48,11 +48,11 @@ class OnlineView:
         self._guarded_by_server = False
 
     def write_forward(self, rows: pl.DataFrame) -> int:
-        """Write each entity's newest row unless Redis has one as new; returns how many were written.
+        """Write each entity's newest row unless Redis has one at least as new; returns how many were written.
 
-        For the one writer of a view that moves it forward: the stored times are read, then compared. Rows of a call
-        that failed never arrive after a later call (see `writer.py`). Where the server does not let us see to
-        that, each row is compared and written in one step, at about a third of the speed.
+        For the single writer that moves a view forward: the stored times are read, then compared. Rows of a failed
+        call never arrive after a later call (see `writer.py`). If the server does not allow us to ensure that, each row
+        is written by an atomic compare-and-set, at about a third of the speed.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -76,7 +76,7 @@ class OnlineView:
         return len(written)
 
     def write_beside(self, rows: pl.DataFrame) -> int:
-        """The same for any other writer: each row is compared and written in one step that nothing can come between.
+        """As `write_forward`, for any other writer: each row is written by an atomic compare-and-set.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -96,11 +96,11 @@ class OnlineView:
         )
 
     def write_over(self, rows: pl.DataFrame, resolution: timedelta | None = None) -> int:
-        """Replace what is not as the rows say, unless Redis has a newer one; returns how many were written.
+        """Replace stored rows that differ, unless Redis has a newer one; returns how many were written.
 
-        Times that are equal in units of `resolution` (since 1970) are of the same version, as a window's row and its
-        corrections are. A row is set if its stored time is still the one that it was compared with, so what the stream
-        writes in between stays.
+        Times that are equal in units of `resolution` (since 1970) count as one version, such as a window's row and its
+        corrections. A row is set only if its stored time is still the one that it was compared with, so rows that the
+        stream writes in between stay.
 
         Raises:
             redis.RedisError: Redis is away or refuses; the call can be repeated.
@@ -128,7 +128,7 @@ class OnlineView:
         return settle(self.redis, self._project, self.name, self._features)
 
     def set_sentinel(self) -> None:
-        """Set a row that whoever deletes the view's rows deletes, too; it has no values and is long expired.
+        """Set a sentinel row that is deleted along with the view's rows; it has no values and is long expired.
 
         Raises:
             redis.RedisError: Redis is away.
@@ -136,7 +136,7 @@ class OnlineView:
         self.redis.execute_command("HSET", self._format.sentinel_key, self._format.time_field, SENTINEL_TIME)
 
     def has_sentinel(self) -> bool:
-        """Whether that row is there.
+        """Whether the sentinel row exists.
 
         Raises:
             redis.RedisError: Redis is away.
@@ -144,7 +144,7 @@ class OnlineView:
         return bool(self.redis.execute_command("HEXISTS", self._format.sentinel_key, self._format.time_field))
 
     def behind(self, rows: pl.DataFrame) -> int:
-        """How many entities' newest rows (join key, event_timestamp) Redis lacks, or has only an older one of.
+        """The number of entities for which Redis has no row or an older one than these (join key, event_timestamp).
 
         Raises:
             redis.RedisError: Redis is away.
@@ -161,7 +161,7 @@ class OnlineView:
 
 
 def newest_rows(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Each entity's newest row; of rows with one time the first, as in Feast."""
+    """Each entity's newest row; of rows with the same time the first, as in Feast."""
     by_time = rows.sort(EVENT_TIME, descending=True, maintain_order=True)
     return by_time.unique(keys, keep="first", maintain_order=True)
 
@@ -174,7 +174,7 @@ def _newer(rows: pl.DataFrame, stored: list[bytes | None]) -> list[bool]:
 
 
 def _row_format(store: FeatureStore, view: FeatureView) -> RowFormat:
-    """How a view's rows look in Redis, compared with what the installed Feast writes."""
+    """The encoding of a view's rows in Redis, verified against the installed Feast."""
     config, online = store.config, store.config.online_store
     if not isinstance(online, RedisUrlOnlineStoreConfig):
         message = f"the online store is {getattr(online, 'type', online)!r}"

@@ -1,11 +1,11 @@
-"""Connections that leave nothing behind on the server: for writers that read, compare and then write.
+"""Connections that leave no pending commands behind, for writers that read, compare and then write.
 
-A connection that broke or was given up may have commands under way: in a proxy, in the server's socket, in a network
-that delivers late. Rows in them would replace newer ones that were written since. So before anything more is written,
-the server ends that connection by its id; what it has not read from it by then, it never executes. Commands that were
-executed before are seen by the reads that follow.
+A connection that broke or was abandoned may have commands in flight: in a proxy, in the server's socket, in a network
+that delivers late. Their rows would replace newer ones written since. So before anything more is written, the server
+kills that connection by its id; commands that it has not read by then are never executed. Commands that were executed
+before are visible to the following reads.
 
-Connections carry a name, by which the next process ends those of one that was killed (`end_others`).
+Connections carry a name, by which the next process kills those of a killed process (`end_others`).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ NOBODY = 2**63 - 1
 
 
 class CannotEndError(FeatureStoreError):
-    """The server doesn't let this user end connections, or a proxy stands before it: rows need another guard."""
+    """The server doesn't let this user kill connections, or is behind a proxy: rows need another guard."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A connection as the server knows it. Another server, or the same after a restart, counts anew."""
+    """A connection as the server knows it. Another server, or the same one after a restart, numbers anew."""
 
     server: str
     number: int
 
 
 class WriteConnections:
-    """A client's connections, for one writer; threads may share it. `name`: what the server calls them, without blanks.
+    """The connections of a client's pool, for one writer; threads may share it.
 
-    They are those of the client's pool.
+    `name`: their name on the server, without blanks.
     """
 
     def __init__(self, client: Redis, name: str) -> None:
@@ -57,10 +57,10 @@ class WriteConnections:
         self._refused: CannotEndError | None = None
 
     def ask(self, payloads: Iterable[tuple[bytes, int]]) -> list[Any]:
-        """Like `redis_pipe.ask`, after the server has ended whatever connection was given up before.
+        """Like `pipe.ask`, after the server has killed any abandoned connection.
 
         Raises:
-            CannotEndError: the server refuses to end connections; nothing was sent.
+            CannotEndError: the server refuses to kill connections; nothing was sent.
             redis.RedisError: the server is away, too slow for the client's timeout, or refused a command.
         """
         place = None
@@ -117,9 +117,9 @@ class WriteConnections:
 
 
 def end_others(client: Redis, prefix: str, kept: AbstractSet[str]) -> int:
-    """End the connections whose names begin with a prefix and don't go on with one of `kept`; returns how many.
+    """Kill connections with names that start with a prefix not followed by one of `kept`; returns how many.
 
-    A server that doesn't allow it has got nothing from `WriteConnections`, so there is nothing to end.
+    A server that doesn't allow this has received nothing from `WriteConnections`, so there is nothing to kill.
 
     Raises:
         redis.RedisError: the server is away.
