@@ -98,6 +98,7 @@ def terminate_without_redis(scene: Scene) -> str:
 
 def redis_is_emptied(scene: Scene) -> str:
     """FLUSHALL; the stream notices, and a restore refills it while the stream runs."""
+    scene.wait_until_filled()
     before, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))
     with Redis.from_url(scene.sandbox.redis_url) as redis:
         redis.flushall()
@@ -113,6 +114,7 @@ def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
     from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415
     from feast_repo.stores.opening import open_store  # noqa: PLC0415
 
+    scene.wait_until_filled()
     store = open_store()
     online = OnlineView(store, store.get_feature_view(features.user_click_features.name))
     before = _writes(online.redis)

@@ -30,6 +30,7 @@ MESSAGES_OF_A_WINDOW = 15_000
 
 def redis_goes_back(scene: Scene) -> str:
     """Redis holds what it held a while ago, as after a restart from a snapshot."""
+    scene.wait_until_filled()
     with Redis.from_url(scene.sandbox.redis_url) as redis:
         saved = {key: cast("bytes", redis.dump(key)) for key in redis.scan_iter(count=5_000)}
         scene.runs.wait_for_progress(MESSAGES_LOST)
@@ -46,6 +47,7 @@ def redis_goes_back(scene: Scene) -> str:
 
 def redis_fails_over(scene: Scene) -> str:
     """Redis crashes, and a replica that had lost it a while before takes its place."""
+    scene.wait_until_filled()
     primary = scene.sandbox.redis
     replica = primary.beside(f"redis-{uuid.uuid4().hex[:8]}")
     replica.start()
@@ -93,6 +95,7 @@ def push_of(view: WindowedView) -> bytes:
 
 def redis_is_torn_down(scene: Scene) -> str:
     """`feast teardown` deletes all rows, and none of the stream's marks."""
+    scene.wait_until_filled()
     store = _opened()
     told, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))
     online = online_store(store)  # what the command does, without the registry's part

@@ -9,8 +9,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from redis import Redis
+
+from feast_repo import features
 from feast_repo.settings import PROJECT_ROOT
+from feast_repo.stores.identity import project
+from feast_repo.stores.online.marker import is_filled, marker_key, read_mark
 from sandbox.chaos.runs import PATIENCE_S, DrillError
+from sandbox.processes import wait_until
 
 if TYPE_CHECKING:
     import random
@@ -43,6 +49,23 @@ class Scene:
         processes = self.chance.choice([1, 1, 2])
         self.runs.start(processes, redis_url)
         return f"{processes} process{'es' * (processes > 1)} after it"
+
+    def wait_until_filled(self) -> None:
+        """Wait until Redis holds all rows again and the dataflow has said so: another loss would not be told before.
+
+        Raises:
+            DrillError: it doesn't in time.
+        """
+
+        def filled() -> bool:
+            said = self.runs.said()
+            return said.count(LOST) <= said.count(FILLED) and is_filled(read_mark(redis, key))
+
+        key = marker_key(project(), features.user_click_features.name)
+        with Redis.from_url(self.sandbox.redis_url) as redis:
+            if not wait_until(filled, PATIENCE_S):
+                message = f"Redis was not filled within {PATIENCE_S:.0f} s: {self.runs.said()[-2000:]}"
+                raise DrillError(message)
 
     def command(self, *arguments: str) -> str:
         """Run one of the project's commands; returns what it said.
