@@ -70,7 +70,8 @@ class RedisWatch:
             return
         self._confirmed = {partition: one.next_offset for partition, one in stored.items()}
         self._witnesses = _some_pushed(data_root, self._view)
-        if is_filled(read_mark(self._redis, self._marker_key)) and self._behind() is None:
+        self._mark = read_mark(self._redis, self._marker_key)
+        if is_filled(self._mark) and self._behind() is None:
             announce_missing(self._redis, self._progress_key, record)
 
     def pushed(self, token: bytes, rows: pl.DataFrame) -> None:
@@ -84,6 +85,7 @@ class RedisWatch:
             mark = read_mark(self._redis, self._marker_key)
             if self._is_restored(mark):
                 self._mark = mark
+                self._forget_pushes()
             else:
                 self._forgot_push = True
         self._token = token
@@ -115,8 +117,10 @@ class RedisWatch:
             redis.RedisError: Redis is away; it can be repeated.
         """
         mark = read_mark(self._redis, self._marker_key)
-        if self._is_restored(mark) and not self._has_token():
-            self._token = None
+        if self._is_restored(mark):
+            self._forget_pushes()
+            if not self._has_token():
+                self._token = None
         self._mark = mark
         if (loss := self._loss(mark)) is None:
             return mark, None
@@ -124,7 +128,7 @@ class RedisWatch:
             mark, loss = None, EMPTIED
         mark_lost(self._redis, self._marker_key, mark, [self._progress_key, self._confirmed_key])
         self._forgot_push, self._token = False, None
-        self._witnesses = self._witnesses.clear()
+        self._forget_pushes()
         self._evicted()  # rows evicted until now are refilled, too
         self._mark = read_mark(self._redis, self._marker_key)
         return self._mark, loss
@@ -132,6 +136,14 @@ class RedisWatch:
     def _is_restored(self, mark: bytes | None) -> bool:
         """Whether Redis was refilled since the last call, which makes up for what it had lost before."""
         return is_filled(mark) and mark != self._mark
+
+    def _forget_pushes(self) -> None:
+        """Look up none of the rows that were pushed until now.
+
+        A restore can't read the newest of them, which are not in files yet. That is no new loss: the caller pushes them
+        again.
+        """
+        self._witnesses = self._witnesses.clear()
 
     def _has_token(self) -> bool:
         return self._token in {None, self._redis.get(self._token_key)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from tests.crash.kafka import Log
+from tests.crash.scheduling import EAGER, LAZY
 from tests.crash.traffic import fill
 from tests.crash.world import KilledError, World
 
@@ -28,9 +29,10 @@ def small_world(bench: Bench, seed: int) -> World:
     return World(bench, seed, logs)
 
 
-def points_of(bench: Bench, seed: int) -> list[str]:
+def points_of(bench: Bench, seed: int, eagerness: float = EAGER) -> list[str]:
     """All points of the run that nothing interrupts."""
     with small_world(bench, seed) as world:
+        world.scheduler.eagerness = eagerness
         world.run_to_the_end()
         world.check()
         return world.points
@@ -56,6 +58,34 @@ def kill_at(bench: Bench, seed: int, number: int) -> None:
             world.disk.put(tree)
             world.run_to_the_end()
             world.check()
+
+
+def kill_lazy_at(bench: Bench, seed: int, number: int) -> None:
+    """Kill a run that does nothing before it is waited for; its files are compacted before the next one starts.
+
+    Raises:
+        AssertionError: something is lost, there twice or wrong.
+    """
+    with small_world(bench, seed) as world:
+        world.scheduler.eagerness = LAZY
+        _run_until(world, number)
+        world.check_what_is_told()
+        world.compact()
+        world.run_to_the_end()
+        world.check()
+
+
+def lose_redis_at(bench: Bench, seed: int, number: int) -> None:
+    """Empty Redis at a point of a run that does nothing before it is waited for, and have it refilled by a command.
+
+    Raises:
+        AssertionError: something is lost, there twice or wrong.
+    """
+    with small_world(bench, seed) as world:
+        world.scheduler.eagerness = LAZY
+        world.between, world.between_at = world.lose_redis, number
+        world.run_to_the_end()
+        world.check()
 
 
 def cut_power_at(bench: Bench, seed: int, number: int, seen: set[str]) -> int:

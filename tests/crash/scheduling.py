@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     import pytest
 
 
+EAGER, LAZY = 0.4, 0.0
+
+
 class Scheduler:
-    """Runs tasks of all executors at moments of its own choice, and those that are waited for at the latest then."""
+    """Runs tasks of all executors at moments of its own choice, and those that are waited for at the latest then.
+
+    `eagerness`: how likely a task begins when another one has; LAZY ones begin only when they are waited for.
+    """
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
+        self.eagerness = EAGER
         self.executors: list[SimulatedExecutor] = []
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
@@ -35,7 +42,7 @@ class Scheduler:
 
     def go_on(self) -> None:
         """Let other threads run for a while."""
-        while (busy := [one for one in self.executors if one.tasks]) and self.chance.random() < 0.4:
+        while (busy := [one for one in self.executors if one.tasks]) and self.chance.random() < self.eagerness:
             self.chance.choice(busy).run_one()
 
 

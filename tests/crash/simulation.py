@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.crash.kafka import Log
+from tests.crash.scheduling import EAGER, LAZY
 from tests.crash.traffic import fill
 from tests.crash.world import Committed, EndedError, KilledError, World
 
@@ -53,7 +53,8 @@ def _live(world: World, chance: random.Random) -> None:
     """One life of the processes, among stores that fail now and then; mostly it ends in the middle of something."""
     world.stop_at = len(world.points) + chance.randrange(1, FAR)
     world.trouble = chance.choice((0, 0, 0.01, 0.05))
-    world.between = chance.choice((None, None, partial(_lose_redis, world)))
+    world.between = chance.choice((None, None, world.lose_redis))
+    world.scheduler.eagerness = chance.choice((EAGER, EAGER, LAZY))
     with suppress(KilledError):
         world.run_to_the_end(_resume(world, chance), workers=chance.randint(1, 3))
     world.between, world.stop_at, world.trouble = None, 0, 0
@@ -79,11 +80,6 @@ def _meanwhile(world: World, chance: random.Random) -> None:
     if chance.random() < 0.2:
         world.compact()
     if chance.random() < 0.2:
-        _lose_redis(world)
+        world.lose_redis()
     if chance.random() < 0.7:
         fill(world.logs, chance, chance.randint(0, 10))
-
-
-def _lose_redis(world: World) -> None:
-    world.bench.redis.flushall()
-    world.restore_online()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.disk import SimulatedDisk
-from tests.crash.mutants import MISSED, MISTAKES, Mutant, changed, commit_mutants
-from tests.crash.scenario import cut_power_at, kill_at, points_of
+from tests.crash.mutants import MISTAKES, Mutant, changed, commit_mutants
+from tests.crash.scenario import cut_power_at, kill_at, kill_lazy_at, lose_redis_at, points_of
 from tests.crash.simulation import simulate
-from tests.crash.test_crashes import SEED
+from tests.crash.test_crashes import SEED, SOME
 from tests.crash.test_simulation import SEEDS
 from tests.crash.world import EndedError
 
@@ -35,6 +35,9 @@ def histories(bench: Bench) -> Iterator[tuple[str, Callable[[], object]]]:
     for point in points:
         yield f"power {point}", partial(cut_power_at, bench, SEED, point, seen)
         yield f"kill {point}", partial(kill_at, bench, SEED, point)
+        if point in points[SOME]:
+            yield f"kill lazy {point}", partial(kill_lazy_at, bench, SEED, point)
+            yield f"lose Redis {point}", partial(lose_redis_at, bench, SEED, point)
     for seed in range(FEW, SEEDS):
         yield f"seed {seed}", partial(simulate, bench, seed)
 
@@ -60,9 +63,7 @@ def test_a_mistake_is_found(bench: Bench, mistake: tuple[str, str, str, str]) ->
     assert is_found(bench, changed(*mistake))
 
 
-@pytest.mark.parametrize(
-    "mutant", [one for one in commit_mutants() if one.name not in MISSED], ids=lambda mutant: mutant.name
-)
+@pytest.mark.parametrize("mutant", list(commit_mutants()), ids=lambda mutant: mutant.name)
 def test_a_commit_in_another_order_is_found(bench: Bench, mutant: Mutant) -> None:
     assert is_found(bench, mutant)
 

@@ -102,6 +102,7 @@ class World:
         world.check()
 
     `stop_at`: the number of the point at which the process dies; `trouble`: how likely an operation fails for now.
+    `between`: what happens beside it once, at the point `between_at` or, without that, at any.
     """
 
     def __init__(self, bench: Bench, seed: int, logs: list[Log]) -> None:
@@ -114,6 +115,7 @@ class World:
         self.trouble = 0.0
         self.dead = False
         self.between: Callable[[], None] | None = None
+        self.between_at = 0
         self.stop_requested = StopRequested()
         self.disk = SimulatedDisk(self.settings.data_root, self._disk_point)
         self.scheduler = Scheduler(self.chance)
@@ -148,9 +150,12 @@ class World:
         if self.dead or len(self.points) == self.stop_at:
             self.dead = True
             raise KilledError(name)
-        if self.between is not None and self.chance.random() < 0.02:
+        if self.between is not None and self._is_time():
             happens, self.between = self.between, None
             happens()
+
+    def _is_time(self) -> bool:
+        return len(self.points) == self.between_at if self.between_at else self.chance.random() < 0.02
 
     def _disk_point(self, name: str) -> None:
         self.point(name)
@@ -189,6 +194,11 @@ class World:
         self.bench.on_point, mine = _nothing, self.bench.on_point
         restore(settings.data_root, settings.view, pusher.online[0], pusher.project, Console(quiet=True))
         self.bench.on_point = mine
+
+    def lose_redis(self) -> None:
+        """Empty Redis, and have someone refill it at once."""
+        self.bench.redis.flushall()
+        self.restore_online()
 
     def compact(self) -> None:
         """Merge files, as `python -m batch.compaction` does, and let the disk come to rest."""
