@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feast_repo.errors import FeatureStoreError
+from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.stores.progress import ProgressRecord
 from sandbox.processes import LOOPBACK, free_port, wait_until
@@ -122,24 +122,24 @@ class Runs:
         self._processes.clear()
         return codes
 
-    def refused(self) -> str:
+    def refused(self, code: ExitCode = ExitCode.REFUSED) -> str:
         """Start one more run on the same data and recovery directory; returns the line that refuses it.
 
         Raises:
-            DrillError: it is not refused.
+            DrillError: it is not refused, or with another exit code.
         """
         before = self._log.stat().st_size
         process = self._popen(["-r", str(self.recovery), "-s", "1", "-b", "0"])
         try:
-            code = process.wait(PATIENCE_S)
+            ended = process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired as error:
             process.kill()
             process.wait()
             message = f"a run that had to be refused goes on: {self._read(before)[-2000:]}"
             raise DrillError(message) from error
         said = self._read(before)
-        if code != 2:  # noqa: PLR2004  (refused)
-            message = f"a run that had to be refused ended with {code}: {said[-2000:]}"
+        if ended != code:
+            message = f"a run that had to be refused with {code} ended with {ended}: {said[-2000:]}"
             raise DrillError(message)
         return said.strip().rpartition("\n")[2]
 

@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from feast_repo.errors import ExitCode
 from sandbox.chaos.runs import DrillError
 from sandbox.chaos.scene import AWAY, BACK, Scene
 
@@ -88,13 +89,13 @@ def start_as_kafka_is_frozen(scene: Scene) -> str:
     scene.runs.stop()
     scene.sandbox.kafka.pause()
     try:
-        line = scene.runs.refused()
+        line = scene.runs.refused(ExitCode.TRY_AGAIN)
     finally:
         scene.sandbox.kafka.resume()
     if "no Kafka broker answers" not in line:
         message = f"a start with a frozen Kafka was refused for another reason: {line}"
         raise DrillError(message)
-    return f"refused, exit 2, {scene.start()}"
+    return f"refused, exit {ExitCode.TRY_AGAIN}, {scene.start()}"
 
 
 def one_of_two_is_killed(scene: Scene) -> str:
