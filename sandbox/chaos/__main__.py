@@ -72,6 +72,7 @@ def drill(folder: Path, seed: int, kinds: Sequence[str] | int, kafka: KafkaChoic
                     kinds = schedule(kinds, seed, small_disk=mounted, real_kafka=real)
                 for number, kind in enumerate(kinds, start=1):
                     runs.wait_for_progress(MESSAGES_BETWEEN)
+                    scene.wait_until_back()
                     seen = FAULTS[kind](scene)
                     done.append((kind, seen))
                     console.print(f"{time.monotonic() - start:6.0f} s  {number:3}  {kind}: {seen}", highlight=False)

@@ -44,6 +44,15 @@ class Scene:
         """A random moment, so that faults hit whatever happens to be going on."""
         threading.Event().wait(self.chance.uniform(0, longest_s))
 
+    def wait_until_back(self) -> None:
+        """Wait until nothing is away any more: the next fault could not tell that it has taken effect.
+
+        Raises:
+            DrillError: something stays away, or a process ends.
+        """
+        for name in ("Kafka", "Redis"):
+            self.runs.wait_until_back(AWAY.format(name), BACK.format(name))
+
     def start(self, redis_url: str | None = None) -> str:
         """Start the dataflow again, with one process or two. `redis_url`: another one than usual."""
         processes = self.chance.choice([1, 1, 2])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from feast_repo.errors import ExitCode
 from sandbox.chaos.runs import DrillError
-from sandbox.chaos.scene import AWAY, BACK, Scene
+from sandbox.chaos.scene import AWAY, Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,9 +124,9 @@ def kafka_and_redis_go(scene: Scene) -> str:
     scene.runs.wait_to_say(AWAY.format(first), more_than=away)
     cores = scene.runs.require_calm()
     scene.chance.shuffle(servers)
-    for name, server in servers:
+    for _, server in servers:
         server.start()
-        scene.runs.wait_until_back(AWAY.format(name), BACK.format(name))
+    scene.wait_until_back()
     return f"held with {cores:.2f} cores, and went on by itself"
 
 
