@@ -1,7 +1,7 @@
-"""What runs over stored data. The modules here are commands; their code is in the packages.
+"""Jobs over stored data. The modules here are commands; their code is in the packages.
 
 In: the archive and stored rows. Out: backfilled and healed rows, reports, training sets.
-Guarantee: nothing beyond the progress of the stream is read, and results are the same from either engine.
+Guarantee: jobs read only what the stream has committed, and both engines give the same results.
 """
 
 from __future__ import annotations

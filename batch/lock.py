@@ -1,7 +1,7 @@
-"""One batch writer at a time on a data folder: backfill, heal and compaction read files, and then write in their place.
+"""A lock for one batch writer per data folder: backfill, heal and compaction read files and then replace them.
 
-The lock is the operating system's, so it ends with the process, however it ends. The stream needs none of it: it only
-adds files of its own.
+The operating system holds the lock, so it ends with the process, however that ends. The stream doesn't need it, because
+it only adds its own files.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class BatchRunningError(UnavailableError):
-    """Another batch writer holds the folder; the message names it."""
+    """Another batch writer holds the folder that the message names."""
 
 
 @contextmanager
 def only_batch_writer(data_root: Path) -> Iterator[None]:
-    """Hold the data folder, which is made if it isn't there.
+    """Lock the data folder, creating it if needed.
 
     Raises:
         BatchRunningError: another process holds it.

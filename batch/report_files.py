@@ -1,4 +1,4 @@
-"""A report as two files that appear whole: JSON for programs, and an HTML page for people."""
+"""Writes a report as two files, each atomically: JSON for programs and an HTML page for people."""
 
 from __future__ import annotations
 

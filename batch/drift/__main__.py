@@ -1,10 +1,10 @@
 """Drift of stored features between two periods, with a report for people and an exit code for programs.
 
-    python -m batch.drift                                             # the last day against the day before it
+    python -m batch.drift                                             # the last day against the day before
     python -m batch.drift --reference 2026-01-01 2026-01-08 --current 2026-02-01 2026-02-08
 
-Exit 1 if a feature has drifted as much as `--fail-on` says. Where too little is known to say that a feature has not
-drifted, the report says `insufficient data`; that is no failure.
+Exits with 1 if a feature has drifted by at least `--fail-on`. If there is too little data to rule drift out, the report
+says `insufficient data`; that is not a failure.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MOST_DAYS = 14
 
 
 def samples_of(data_root: Path, reference: Period, current: Period) -> Samples:
-    """Values of every declared feature in both periods, and of the predictions if a service has given any.
+    """Values of every declared feature in both periods, and of the predictions if there are any.
 
     Raises:
         OSError: a file can't be read.
@@ -79,9 +79,9 @@ def _periods(options: argparse.Namespace, command: Command, settings: StreamSett
 
 
 def _history(settings: StreamSettings, samples: Samples, current: Period, p_threshold: float) -> list[dict[str, Any]]:
-    """Each feature's largest effect on each of the last days, as a multiple of minor drift's threshold.
+    """Each feature's largest effect on each of the last days, as a multiple of the threshold of minor drift.
 
-    It begins with the first of the days of which there is any click feature, and compares each with the same reference.
+    It starts with the first day that has click features, and compares each day with the same reference.
     """
     days: list[dict[str, Any]] = []
     ends = [current.end - number * DAY for number in reversed(range(MOST_DAYS))]
@@ -119,7 +119,7 @@ def _report(
 
 
 def verdict_of(drifts: Sequence[Drift]) -> tuple[Severity, str]:
-    """The severity of all features together, and a sentence: nothing has drifted only if all could be told."""
+    """The overall severity and a sentence: nothing has drifted only if every feature could be judged."""
     drifted = [f"{one.feature} ({one.severity})" for one in drifts if one.drifted]
     untold = [one.feature for one in drifts if one.severity == "insufficient data"]
     told = [one.severity for one in drifts if one.severity != "insufficient data"]
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("python -m batch.drift", "Compare the features of two periods.")
     bounds: dict[str, Any] = {"nargs": 2, "type": instant, "metavar": ("START", "END")}
     command.add_argument("--current", **bounds, help="ISO 8601 UTC (default: the last day)")
-    command.add_argument("--reference", **bounds, help="(default: as long, just before the current one)")
+    command.add_argument("--reference", **bounds, help="(default: the period of equal length just before)")
     command.add_argument("--p-threshold", type=number(above=0.0, maximum=1.0), default=DEFAULT_P, help="(%(default)s)")
     command.add_argument("--fail-on", choices=["minor", "major", "never"], default="major", help="exit 1 (%(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

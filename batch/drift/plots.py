@@ -1,4 +1,4 @@
-"""A feature's two distributions, and its drift over the days, as one picture."""
+"""A picture of a feature's two distributions and its drift by day."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#1f6feb", "#e36209", "#666"
 COLOURS = {"none": "#1b6e2e", "minor": "#c98a00", "major": "#b00020", "insufficient data": GREY}
 MOST_BARS = 15
-"""More categories, or different numbers, than these are not shown as single bars."""
+"""The most categories, or distinct numbers, to show as single bars."""
 BINS = 30
 SHOWN = 0.99
-"""Of the numbers, up to this quantile: a few users do very much."""
+"""Numbers are shown up to this quantile, because a few users are extremely active."""
 
 
 def plot(name: str, reference: pl.Series, current: pl.Series, history: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG in base64: `history` is that of the report, of which the feature's own is shown."""
+    """An SVG in base64. `history` is the report's, of which the feature's own part is shown."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (takes a second, and is an extra)
 
     figure = Figure(figsize=(10, 2.6), layout="constrained")
@@ -62,7 +62,7 @@ def _distributions(axes: Any, reference: pl.Series, current: pl.Series) -> None:
 
 
 def _numbers(axes: Any, values: Sequence[np.ndarray]) -> str:
-    """Returns what is to be said about the horizontal axis."""
+    """Plot two numeric distributions; returns a note for the horizontal axis."""
     both = np.concatenate(values)
     if not len(both):
         return "no values"
@@ -76,7 +76,7 @@ def _numbers(axes: Any, values: Sequence[np.ndarray]) -> str:
     else:
         low = float(both.min())
         bins = np.linspace(low, high, BINS + 1)
-        if not (distinct % 1).any():  # as many whole numbers in each, or bars would rise and fall by themselves
+        if not (distinct % 1).any():  # equally many whole numbers per bin, or bars would fluctuate
             step = -(-(high - low + 1) // BINS)
             bins = np.arange(low, high + step + 1, step) - 0.5
         for one, label, colour in zip(values, ("reference", "current"), (BLUE, ORANGE), strict=True):

@@ -1,4 +1,4 @@
-"""The drift report as one HTML page that needs nothing else."""
+"""The drift report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def page(report: Mapping[str, Any], samples: Mapping[str, tuple[pl.Series, pl.Series]]) -> str:
-    """The page: `samples` are each feature's values in the reference and in the current period."""
+    """The page. `samples` are each feature's values in the reference and in the current period."""
     features = sorted(report["features"], key=lambda one: -_rank(one["severity"]))
     history = report["history"]
     plots = {name: plot(name, *pair, history) for name, pair in samples.items() if min(map(len, pair))}
@@ -36,6 +36,6 @@ def page(report: Mapping[str, Any], samples: Mapping[str, tuple[pl.Series, pl.Se
 
 
 def _rank(severity: str) -> int:
-    """Drifted features come first, then those of which too little is known."""
+    """Sort drifted features first, then those with insufficient data."""
     order = ("none", "insufficient data", "minor", "major")
     return order.index(severity)

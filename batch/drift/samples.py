@@ -1,4 +1,4 @@
-"""Samples of stored features in a period, one value a user, and how the stream did in it."""
+"""Samples of stored features in a period, one value per user, and the stream's health in it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import BatchView
 
 PREDICTION = "predicted_probability"
-"""How the predictions are named among the features."""
+"""The name of the predictions among the features."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Window ends, and times of records, from `start` to before `end` (UTC)."""
+    """A range of window ends or record times: `start` <= time < `end` (UTC)."""
 
     start: datetime
     end: datetime
@@ -45,7 +45,7 @@ class Period:
 
 
 def values_of(data_root: Path, period: Period) -> dict[str, pl.Series]:
-    """Each declared feature's values in a period, one a user; and PREDICTION, which is empty if no score was given.
+    """Each declared feature's values in a period, one per user, and PREDICTION, which is empty without predictions.
 
     Raises:
         OSError: a file can't be read.
@@ -59,11 +59,11 @@ def values_of(data_root: Path, period: Period) -> dict[str, pl.Series]:
 
 
 def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> pl.DataFrame:
-    """The features of a view, a row for each user.
+    """The features of a view, one row per user.
 
-    Of a windowed view: one of the user's windows, chosen by a hash, among those that do not overlap and in which the
-    user did something. Rows of overlapping windows, or several of one user, would not be independent, and tests would
-    find differences where none are. Of a batch view: the row that held at the end of the period.
+    For a windowed view: one window per user, chosen by a hash among the non-overlapping windows in which the user was
+    active. Overlapping windows or several rows of one user would not be independent, and tests would find spurious
+    differences. For a batch view: the row that was valid at the end of the period.
 
     Raises:
         OSError: a file can't be read.
@@ -73,7 +73,7 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
         return _newest(data_root, view, period).select(features)
     slide_ms = view.slide_ms
     first, last = (-(-round(time.timestamp() * 1000) // slide_ms) for time in (period.start, period.end))
-    # Windows that end on multiples of their length do not overlap.
+    # Windows that end at multiples of their length do not overlap.
     rows = effective(view, stored_rows(data_root, view, first, last - 1, every=view.panes_per_window))
     active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
     chosen = rows.filter(active).sort(pl.struct(key, EVENT_TIME).hash(), EVENT_TIME).unique(key, keep="first")
@@ -81,7 +81,7 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
 
 
 def scores(data_root: Path, period: Period) -> pl.Series:
-    """The last probability in the period that the prediction service gave each user.
+    """Each user's last predicted probability in the period.
 
     Raises:
         OSError: a file can't be read.
@@ -113,7 +113,7 @@ def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
 def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[str, float]:
     """`events_per_hour`, `late_share` (of the events) and `dead_letter_share` (of events and dead letters).
 
-    By Kafka time. Heartbeats are no events: there are many where there is little traffic.
+    By Kafka time. Heartbeats don't count as events, because low traffic causes many of them.
 
     Raises:
         OSError: a file can't be read.
@@ -132,7 +132,7 @@ def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[s
 
 
 def health_in_words(reference: Mapping[str, float], current: Mapping[str, float]) -> list[str]:
-    """What `stream_health` found of two periods, such as `events per hour 6,240, now 6,200 (-1%)`."""
+    """The results of `stream_health` for two periods as text, such as `events per hour 6,240, now 6,200 (-1%)`."""
     volumes = reference["events_per_hour"], current["events_per_hour"]
     change = f" ({volumes[1] / volumes[0] - 1:+.0%})" if volumes[0] else ""
     shares = [

@@ -1,12 +1,12 @@
-"""Has a distribution drifted, and by how much: tests for whether, effect sizes for how much.
+"""Whether a distribution has drifted, by tests, and how far, by effect sizes.
 
-With many rows a test finds any difference, also one that no model would notice. So a feature has drifted only if the
-test says so, corrected for the number of features (Benjamini and Hochberg 1995), and an effect passes a threshold.
-Where many values are zero, as counts are, their share is compared apart, and the other values with each other.
+With many rows a test finds any difference, even one that no model would notice. So a feature has drifted only if a test
+is significant, corrected for the number of features (Benjamini and Hochberg 1995), and an effect passes a threshold. If
+many values are zero, as in counts, the share of zeros and the non-zero values are compared separately.
 
-Each of these parts has a test of its own, and only that test makes its effects count. A part with few values is tested
-exactly: drift that it shows is drift, but too few values can't show that there is none. "none" therefore means that
-every part was tested on enough values and that no part shows a major effect; otherwise it is "insufficient data".
+Each of these parts has its own test, and its effects count only if that test is significant. A part with few values is
+tested exactly: drift that it shows is drift, but too few values can't rule drift out. "none" therefore means that every
+part was tested on enough values and shows no major effect; otherwise the verdict is "insufficient data".
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ THRESHOLDS = {
     "zeros": (0.1, 0.25),
     "missing": (0.1, 0.25),
 }
-"""From which effect on drift is minor, and from which it is major."""
+"""The smallest effects of minor and of major drift."""
 TESTS = {
     "ks": ("ks", "wasserstein", "psi"),
     "cramers_v": ("cramers_v", "psi"),
     "zeros": ("zeros",),
     "missing": ("missing",),
 }
-"""The effects that each test tells significant."""
+"""The effects that each test makes significant."""
 MEANINGS = {
     "psi": "population stability index, over tenths of the reference, or over categories",
     "ks": "the greatest distance of the distribution functions (Kolmogorov and Smirnov)",
@@ -51,23 +51,23 @@ MEANINGS = {
 }
 DEFAULT_P = 0.05
 LEAST_ROWS = 200
-"""With fewer values in a period, a test that finds nothing proves nothing: it would miss major drift, too."""
+"""With fewer values in a period, a test without a finding proves nothing: it would miss major drift too."""
 LEAST_EXPECTED = 5
-"""With fewer expected in a cell, the chi-square distribution is too far from that of its test."""
+"""With a smaller expected count in a cell, the test statistic is too far from a chi-square distribution."""
 RESAMPLES = 1_999
 MANY_ZEROS = 0.1
 BINS = 10
 LEAST_SHARE = 1e-4
-"""An empty bin counts as so much, or the index would be infinite."""
+"""The share that an empty bin counts as; otherwise the index would be infinite."""
 
 
 @dataclass(frozen=True)
 class Drift:
     """One feature in two periods.
 
-    `p_values` are those of its TESTS. `p_value` is the smallest of them times their number, `p_adjusted` is corrected
-    for the number of features too. `few` says of a test how many values it had in both periods, where these are too few
-    to rule drift out. `untold` says for people what could not be told.
+    `p_values` are those of its TESTS. `p_value` is the smallest of them times their number; `p_adjusted` is also
+    corrected for the number of features. `few` has the number of values in both periods for each test that had too few
+    to rule drift out. `untold` says, for people, what could not be decided.
     """
 
     feature: str
@@ -85,14 +85,15 @@ class Drift:
 
     @property
     def drifted(self) -> bool:
-        """Whether it has."""
+        """Whether the feature has drifted."""
         return self.severity in {"minor", "major"}
 
 
 def compare(feature: str, reference: pl.Series, current: pl.Series) -> Drift:
-    """Compare a feature's values, one for each user: numbers, or categories as text.
+    """Compare a feature's values, one per user: numbers, or categories as text.
 
-    Null, NaN and infinite are missing. The result has no severity yet: that takes all features, see `judge`.
+    Null, NaN and infinity count as missing. The result has no severity yet, because that depends on all features (see
+    `judge`).
     """
     is_number = any(one.dtype.is_numeric() for one in (reference, current))
     drift = Drift(feature, "number" if is_number else "category", len(reference), len(current))
@@ -163,7 +164,7 @@ def _numbers(left: pl.Series, right: pl.Series) -> _Found:
 
 
 def _ks_test(left: Any, right: Any) -> tuple[float, float]:
-    """The p-value and the distance; exact where there are few values (for tied ones, p is an upper bound)."""
+    """The p-value and the distance; exact for few values (with ties, p is an upper bound)."""
     few = min(len(left), len(right)) < LEAST_ROWS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that it takes the other way where the exact one overflows
@@ -178,7 +179,7 @@ def _moved(what: str, before: float, now: float) -> str:
 
 
 def in_figures(value: float) -> str:
-    """A number for people: four digits, and all of those before the point."""
+    """A number for people: four digits, and all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.4g}"  # noqa: PLR2004  (four digits)
 
 
@@ -203,7 +204,7 @@ def _categories(left: pl.Series, right: pl.Series) -> _Found:
 
 
 def _table_test(table: Any) -> tuple[float, float]:
-    """The p-value and the statistic of the chi-square test [2, categories]; by random tables where cells expect few."""
+    """P-value and statistic of the chi-square test [2, categories], by random tables for small expected counts."""
     test = stats.chi2_contingency(table, correction=False)
     if test.expected_freq.min() < LEAST_EXPECTED:
         draws = stats.MonteCarloMethod(n_resamples=RESAMPLES, batch=100, rng=np.random.default_rng(0))
@@ -221,7 +222,7 @@ def _cohens_h(reference: float, current: float) -> float:
 
 
 def _share_test(left: pl.Series, right: pl.Series) -> float:
-    """Whether two shares differ: the chi-square test of the two-by-two table, where cells have few Fisher's."""
+    """The p-value that two shares differ: chi-square on the two-by-two table, or Fisher's exact test for few counts."""
     table = np.array([[one.sum(), len(one) - one.sum()] for one in (left, right)], dtype=np.int64)
     if (table.sum(axis=0) == 0).any():
         return 1.0
@@ -231,10 +232,10 @@ def _share_test(left: pl.Series, right: pl.Series) -> float:
 
 
 def judge(drifts: Sequence[Drift], p_threshold: float = DEFAULT_P) -> list[Drift]:
-    """Give each feature its severity: significant among all of them, and of an effect that matters.
+    """Set each feature's severity: it must be significant among all features and have an effect that matters.
 
-    Within a feature that differs significantly, its tests are held against what the correction for the number of
-    features leaves (Benjamini and Bogomolov 2014).
+    Within a significant feature, its tests are compared with the level that the correction for the number of features
+    leaves (Benjamini and Bogomolov 2014).
     """
     tested = [one for one in drifts if one.severity != "insufficient data"]
     adjusted = [float(p) for p in stats.false_discovery_control([one.p_value for one in tested])] if tested else []
@@ -269,5 +270,5 @@ def _is_major(name: str, effects: Mapping[str, float]) -> bool:
 
 
 def level_of(name: str, effect: float) -> int:
-    """Which severity an effect has if it is significant, as an index into SEVERITIES."""
+    """The severity of an effect if it is significant, as an index into SEVERITIES."""
     return sum(effect >= bound for bound in THRESHOLDS[name])

@@ -1,4 +1,4 @@
-"""Drift of one column between two frames: what notebooks and other jobs call."""
+"""Drift of one column between two frames, for notebooks and other jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batch.drift.statistics import DEFAULT_P, compare, judge
 
 @dataclass(frozen=True)
 class DriftResult:
-    """What `analyze_click_count_drift` found; attributes can also be asked for by name, as in `result["p_value"]`."""
+    """The result of `analyze_click_count_drift`; attributes are also available by name, as in `result["p_value"]`."""
 
     is_drift_detected: bool
     p_value: float
@@ -30,7 +30,7 @@ class DriftResult:
 def analyze_click_count_drift(
     yesterday_data: Any, today_data: Any, feature_column: str = "click_count", p_threshold: float = DEFAULT_P
 ) -> DriftResult:
-    """Compare a column of two frames (Polars, pandas or Arrow), one row a user.
+    """Compare a column of two frames (Polars, pandas or Arrow), one row per user.
 
     `click_count_1h` is another name for `click_count`.
 

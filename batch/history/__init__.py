@@ -1,7 +1,7 @@
-"""History that never went through the stream, brought into the shape of the archive.
+"""Imports history that never went through the stream into the archive's format.
 
 In: JSON lines or Parquet files. Out: archived records, and a file of rejects with place and reason.
-Guarantee: judged by the codec and rules that messages are judged by.
+Guarantee: the same codec and rules apply as to messages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Events that never went through the stream, brought into the shape of the archive.
+"""Imports events that never went through the stream into the archive's format.
 
-JSON lines or Parquet with the event's declared fields, judged as the stream judges messages; what is not accepted is
-kept as a reject. A user's partition is the one that Java clients give it, so that rows join those of the stream.
+The input is JSON lines or Parquet with the event's declared fields, validated as the stream validates messages. What is
+not accepted is kept as a reject. A user's partition is the one that Java clients assign, so rows match the stream's.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 FIRST_OFFSET = -(2**62)
 NEVER_SEEN = pl.datetime(9999, 12, 31, time_zone="UTC")
-"""The watermark of these events: all windows had closed, as far as the stream can tell."""
+"""The watermark of these events: for the stream, all windows had closed."""
 JSON_LINES, PARQUET = (".jsonl", ".ndjson", ".json"), ".parquet"
 ROWS_A_PART = 250_000
-"""Events that are written at once, so that there are few files."""
+"""Events per file, to keep files few."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What was brought in: where it lies, how many events, the last one's time, and what was not.
+    """The result of an import: its folder, the number of events, the time of the last one, and the rejects.
 
-    `heartbeats` say nothing here. `reasons`: how many lines or rows were rejected, by reason, the most frequent first.
+    `heartbeats` are ignored here. `reasons`: the number of rejected lines or rows by reason, most frequent first.
     `rejects`: the file that keeps them, if there are any.
     """
 
@@ -62,9 +62,9 @@ class History:
 
 
 def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, rejects: Path | None = None) -> History:
-    """Write the events of a file, or of all files in a folder, as an archive by event day. Memory: a part of a file.
+    """Write the events of a file, or of all files in a folder, as an archive by event day. Memory: part of a file.
 
-    An event is accepted if the stream would accept it now. What is not accepted goes to the file `rejects`.
+    An event is accepted if the stream would accept it now. Rejects go to the file `rejects`.
 
     Raises:
         ArchiveError: a file can't be read or has a column of another type, or no event was accepted.
@@ -112,7 +112,7 @@ class _Archive:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the buffered events."""
         rows = pl.concat([pl.DataFrame(schema=self._declaration.schema), *self._waiting])
         self._waiting = []
         if rows.is_empty():
@@ -136,7 +136,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _told(path: Path, parts: Iterator[Part]) -> Iterator[Part]:
-    """The parts of a file, whose errors name it in one line."""
+    """The parts of a file; errors name the file in one line."""
     try:
         yield from parts
     except (pa.ArrowException, OSError) as error:
@@ -146,7 +146,7 @@ def _told(path: Path, parts: Iterator[Part]) -> Iterator[Part]:
 
 
 def reach_with(view: WindowedView, reach: pl.DataFrame, partitions: int, history: History) -> pl.DataFrame:
-    """How far each partition may be recomputed: as far as the stream is, or without one, as far as history is whole."""
+    """How far each partition may be recomputed: up to the stream's progress, or without one, to the end of history."""
     held = dict(zip(reach[PARTITION].to_list(), reach.rows(), strict=True))
     whole = min(reach["last"].to_list(), default=history.last_ms // view.slide_ms)
     rows = [held.get(partition, (partition, 0, whole)) for partition in range(partitions)]

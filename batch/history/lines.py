@@ -1,4 +1,4 @@
-"""JSON lines of history, decoded and judged as messages are. Only a line feed ends a line."""
+"""JSON lines of history, decoded and validated like messages. Only a line feed ends a line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 8 * 2**20
 LONGEST_LINE = 64 * 2**20
-"""Kafka's brokers take messages of up to 1 MiB unless told otherwise."""
+"""Kafka brokers accept messages of up to 1 MiB by default."""
 
 
 def judged_lines(path: Path, events: EventDeclaration, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """A file's records with the declared fields, and its rejects with number, reason and value, part by part.
 
-    A line is a message that arrives at `now_ms`. A blank one is the reject `empty`, and a byte order mark at the
-    beginning of the file makes its first line `not_json`. Memory: a block of the file, or its longest line.
+    A line counts as a message that arrives at `now_ms`. A blank line is rejected as `empty`, and a byte order mark at
+    the beginning of the file makes its first line `not_json`. Memory: a block of the file, or its longest line.
 
     Raises:
         ArchiveError: a line is longer than 64 MiB.
@@ -49,7 +49,7 @@ def judged_lines(path: Path, events: EventDeclaration, now_ms: int) -> Iterator[
 
 
 def _lines(file: BinaryIO) -> Iterator[list[bytes] | None]:
-    """The next whole lines without their ends; None: the next one is too long."""
+    """The next complete lines without their line ends; None if the next one is too long."""
     rest = b""
     while block := file.read(BLOCK_BYTES):
         *lines, rest = (rest + block).split(b"\n")

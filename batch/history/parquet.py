@@ -1,7 +1,7 @@
-"""Parquet files of history: columns that have the declared types, judged by the rules that messages are judged by.
+"""Parquet files of history: columns of the declared types, validated by the same rules as messages.
 
-Nothing is cast. A column of another type is refused with its name and type. A value that the declared type doesn't have
-(an unsigned integer beyond 64 bits with a sign, a time between two milliseconds) is the reject `type:<field>`.
+Nothing is cast. A column of another type is refused with its name and type. A value outside the declared type (an
+unsigned integer beyond signed 64 bits, a time between two milliseconds) is rejected as `type:<field>`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from feast_repo.declare.events import EventDeclaration, EventField
 
 ROWS_AT_ONCE = 100_000
-UNITS_IN_A_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}  # Parquet has no others
+UNITS_IN_A_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}  # Parquet has no other units
 HINT = "; pandas writes integers with gaps as double, use astype('Int64')"
 
 
 def judged_rows(path: Path, events: EventDeclaration, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """A file's records with the declared fields, and its rejects with number, reason and value, part by part.
 
-    A row is an event that arrives at `now_ms`. Text is a string column, also a dictionary of strings. An integer is a
-    column of any width. A time is an integer (ms) or a timestamp of any unit and time zone; without one it is UTC. A
-    column that only has nulls may have any type. The value of a reject is the row as JSON, with timestamps as the
-    integers that they are stored as. Memory: a part of a file.
+    A row counts as an event that arrives at `now_ms`. Text is a string column or a dictionary of strings. An integer
+    column may have any width. A time is an integer (ms) or a timestamp of any unit and time zone; without a zone it is
+    UTC. A column with only nulls may have any type. A reject's value is the row as JSON, with timestamps as their
+    stored integers. Memory: part of a file.
 
     Raises:
-        ArchiveError: the file lacks a required column, or has a column twice or of another type.
+        ArchiveError: the file lacks a required column, or has a duplicate column or one of another type.
         pyarrow.ArrowException, OSError: the file can't be read.
     """
     rules = Rules(events)
@@ -91,7 +91,7 @@ def _check_type(path: Path, field: EventField, held: pa.DataType) -> None:
 
 
 def _given(path: Path, field: EventField, column: pa.Array) -> pl.Series:
-    """A column as the file has it; a timestamp as the integer that it is stored as."""
+    """A column as stored; a timestamp as its stored integer."""
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -100,7 +100,7 @@ def _given(path: Path, field: EventField, column: pa.Array) -> pl.Series:
     if pa.types.is_null(column.type):
         return pl.Series(field.name, [None] * len(column), dtype=field.dtype)
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())  # Polars stops at some time zones
+        column = column.cast(pa.int64())  # Polars panics on some time zones
     elif not pa.types.is_integer(column.type):
         column = pc.cast(column, pa.large_string())
     return pl.Series(field.name, column)
@@ -109,7 +109,7 @@ def _given(path: Path, field: EventField, column: pa.Array) -> pl.Series:
 def _declared(
     events: EventDeclaration, given: pl.DataFrame, units: dict[str, str]
 ) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
-    """The declared columns, and for each that has values of another type which ones; there it is 0."""
+    """The declared columns, and a mask of mistyped values for each that has any; those values are 0."""
     columns, mistyped = [], {}
     for field in events.fields:
         if field.name not in given.columns:
@@ -129,13 +129,13 @@ def _declared(
 
 
 def _whole_ms(stored: pl.Series, unit: str) -> pl.Series:
-    """Milliseconds, or null where there is no such whole number."""
+    """Milliseconds, or null if the time is not a whole number of them."""
     value, units = pl.col(stored.name), UNITS_IN_A_MS[unit]
     return stored.to_frame().select(pl.when(value % units == 0).then(value // units)).to_series()
 
 
 def _verdict(rules: Rules, columns: pl.DataFrame, mistyped: dict[str, pl.Series]) -> pl.Series:
-    """The first reason against each row: what is missing, then wrong types, then the other rules."""
+    """The first reason against each row: missing fields, then wrong types, then the other rules."""
     verdict = rules.judge(columns, None)
     for name, wrong in reversed(mistyped.items()):
         decides = wrong & ~verdict.str.starts_with("missing:").fill_null(value=False)

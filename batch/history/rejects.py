@@ -1,4 +1,4 @@
-"""Rows of a file that were not accepted: counted, and kept with their place and reason."""
+"""Rejected rows of a file: counted, and kept with their place and reason."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ NAME_CHARACTERS = 40
 
 
 def rejects_file(data_root: Path, source: Path) -> Path:
-    """Where the rejects of a source are kept: one file a source, however often it is read."""
+    """The file that keeps the rejects of a source: one per source, however often it is read."""
     digest = hashlib.sha256(bytes(source.resolve())).hexdigest()[:8]
     return rejects_folder(data_root) / f"{source.name[:NAME_CHARACTERS]}-{digest}.jsonl"
 
 
 class Rejects:
-    """Collects them into lines of JSON: file, `line` or `row` (from 1), reason and value.
+    """Collects rejects as lines of JSON: file, `line` or `row` (from 1), reason and value.
 
-    As a context manager it replaces `path` atomically at the end, or removes it where nothing was rejected. After an
-    error, `path` is as it was. `path` None: they are only counted.
+    As a context manager it replaces `path` atomically at the end, or removes it if nothing was rejected. After an error
+    `path` is unchanged. With `path` None, rejects are only counted.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -68,5 +68,5 @@ class Rejects:
 
     @property
     def summary(self) -> str:
-        """How many rows by reason, the most frequent first."""
+        """The number of rows by reason, most frequent first."""
         return ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common())

@@ -1,10 +1,11 @@
-"""Many small files of a day become few, while the stream writes and readers read.
+"""Merges the many small files of a day into few, while the stream writes and readers read.
 
     python -m batch.compaction
 
-Only what the progress record covers is merged: files that the stream may write again keep their names. The merged file
-appears before its originals go, so no reader ever lacks a row; for that moment, and after a crash in it, rows are there
-twice with equal content, which readers allow for. A journal beside the files lets the next run finish the work.
+Only files that the progress record covers are merged: files that the stream may rewrite keep their names. The merged
+file appears before its originals are removed, so no reader ever misses a row. In between, and after a crash at that
+point, rows exist twice with equal content, which readers allow for. A journal beside the files lets the next run
+finish.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
 
 MERGED, JOURNALS, UNFINISHED = "compacted-", ".compacted-*.json", ".compacted-*.tmp"
 TARGET_ROWS, TARGET_BYTES = 2_000_000, 256 * 2**20
-"""Files with at least half of either, bytes as they are in memory, are left alone; a merged one has at most so much.
-It bounds memory, also where dead letters are large."""
+"""Files with at least half of either (bytes in memory) are left unchanged; a merged file has at most this much. It
+bounds memory even if dead letters are large."""
 HALF = 0.5
 LOG_FILE = re.compile(r"p\d{5}-\d{20}\.parquet")
 STREAM_FILE = re.compile(r"stream-p(?P<partition>\d{5})-(?P<end>\w+)\.parquet")
@@ -59,7 +60,7 @@ LOG_ORDER, FEATURE_ORDER = ("partition", "offset"), ("event_timestamp", "created
 
 @dataclass
 class CompactionSummary:
-    """Files of a table before and after, over all days."""
+    """The number of a table's files before and after, over all days."""
 
     before: int = 0
     after: int = 0
@@ -67,7 +68,7 @@ class CompactionSummary:
 
 @dataclass(frozen=True)
 class _TableFiles:
-    """A table's folder, the order of its rows, and which of its files nobody will write again."""
+    """A table's folder, its row order, and which of its files nobody will rewrite."""
 
     name: str
     folder: Path
@@ -76,11 +77,11 @@ class _TableFiles:
 
 
 def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, CompactionSummary]:
-    """Merge what can be merged, by table. To call it again changes nothing.
+    """Merge what can be merged, by table. Idempotent.
 
     Raises:
         BatchRunningError: a backfill, a heal or another compaction is running.
-        OSError: the disk is full or not writable; all rows are still there, and a new run goes on.
+        OSError: the disk is full or not writable; all rows are still there, and a new run continues.
     """
     with only_batch_writer(data_root):
         progress = ProgressRecord(progress_folder(data_root)).load()
@@ -106,7 +107,7 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
                 finish(day)
                 summary = done[table.name]
                 summary.before += len(data_files(day))
-                while groups := list(_groups(table, day)):  # merged files may be smaller than the sum, and merge again
+                while groups := list(_groups(table, day)):  # a merged file may be small enough to merge again
                     for group in groups:
                         merge(day, group, table.order)
                     finish(day)
@@ -137,7 +138,7 @@ def _window_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
 
 
 def _groups(table: _TableFiles, day: Path) -> Iterator[list[Path]]:
-    """Files to merge into one each, in order of their names: at least two, and together at most what is the target."""
+    """Groups of files to merge, ordered by name: at least two files, together within the target size."""
     group: list[Path] = []
     held = 0.0
     for file in data_files(day):
@@ -161,13 +162,13 @@ def _share_of_target(file: Path) -> float:
 
 
 def merge(folder: Path, files: Sequence[Path], order: Sequence[str]) -> None:
-    """Add a file with the rows of others, which `finish` then removes.
+    """Add a file with the rows of others, which `finish` removes afterwards.
 
     Raises:
         OSError: the disk is full or not writable; call `finish`, then try again.
     """
     name = f"{MERGED}{uuid.uuid4().hex}"
-    # All columns, also those of features that are declared no more.
+    # All columns, including those of features that are no longer declared.
     parts = [scan(file) for file in files]
     rows = pl.concat(parts, how="diagonal_relaxed").sort(order).collect()
     _write_journal(folder, name, files)
@@ -181,17 +182,17 @@ def _write_journal(folder: Path, name: str, files: Sequence[Path]) -> None:
         file.write(json.dumps({"merged": f"{name}.parquet", "originals": originals}).encode())
         disk.sync(file)
     disk.rename(temporary, folder / f".{name}.json")
-    disk.sync_folder(folder)  # before the merged file can be there
+    disk.sync_folder(folder)  # before the merged file can appear
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    """A file of the same name that was written later has another one."""
+    """Identifies a file's content: a file of the same name that was written later has another identity."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def finish(folder: Path) -> None:
-    """Remove the originals of merged files, then the journals that name them, and what a killed merge left unfinished.
+    """Remove the originals of merged files, then their journals, and the leftovers of a killed merge.
 
     Raises:
         OSError: the folder is not writable.

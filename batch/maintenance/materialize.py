@@ -1,10 +1,10 @@
-"""Batch features to the online store, and a look at what is served then.
+"""Materializes batch features to the online store, and verifies what is served.
 
-    python -m batch.materialize                     # what the profile job has stored in the last 7 days
+    python -m batch.materialize                     # rows that the profile job has stored in the last 7 days
 
-Each entity gets its newest row, as columns straight to Feast's bytes, unless the online store has one as new. Then what
-is served is compared with what is stored, through Feast's own reads. Exit 1 if it differs. The click features need none
-of this: the stream is their writer.
+Each entity gets its newest row, encoded from columns straight to Feast's bytes, unless the online store has one at
+least as new. Then served values are read through Feast and compared with stored ones; exits with 1 if they differ. The
+click features don't need this, because the stream writes them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ MOST_EXAMPLES = 10
 
 
 def materialize(online: OnlineView, data_root: Path, view: BatchView, since: datetime, console: Console) -> int:
-    """Write each entity's newest row of a view, of those from `since` on; returns how many were written.
+    """Write each entity's newest row of a view among those from `since` on; returns how many were written.
 
     Raises:
         redis.RedisError: Redis is away.
     """
     written = 0
-    online.settle()  # a wrong address is told, also where there is nothing to write
+    online.settle()  # reports a wrong address even if there is nothing to write
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view, f"{since:%Y-%m-%d}"):
@@ -75,9 +75,9 @@ def _print(report: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m batch.materialize", "Batch features to the online store.")
+    command = Command("python -m batch.materialize", "Materialize batch features to the online store.")
     command.add_argument(
-        "--look-back-days", type=number(above=0), default=LOOK_BACK_DAYS, help="rows so young (%(default)s)"
+        "--look-back-days", type=number(above=0), default=LOOK_BACK_DAYS, help="age limit of rows (%(default)s)"
     )
     command.add_argument(
         "--sample", type=integer(0, MOST_USERS), default=SAMPLE, help="users to compare afterwards (%(default)s)"

@@ -1,10 +1,10 @@
 """Refill Redis from Parquet after it was lost or emptied, while the stream runs on.
 
-    python -m batch.restore_online                  # what Redis lacks, or has only an older row of
-    python -m batch.restore_online --overwrite      # also what differs from the stored row of the same window
+    python -m batch.restore_online                  # rows that Redis lacks or has an older version of
+    python -m batch.restore_online --overwrite      # also rows that differ from the stored row of the same window
 
-Each entity gets its newest offline row. Every row is compared and written in one step, so that a row of the running
-stream is never replaced by an older one; what the stream writes meanwhile is newer anyway.
+Each entity gets its newest offline row. Every row is written by an atomic compare-and-set, so a row of the running
+stream is never replaced by an older one.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from feast_repo.stores.online.view import OnlineView
 
 ROWS_AT_ONCE = 100_000
-"""Rows that are compared and written at once, which bounds memory."""
+"""Rows to compare and write at once, which bounds memory."""
 
 HEALED = pl.col("writer") == "heal"
 HEALED_LATER = "#healed_later"
-"""The n-th correction of a row stands in Redis n us later than its window's end, to be newer than what it corrects."""
+"""In Redis, the n-th correction of a row has a time n us after its window's end, to be newer than what it corrects."""
 
 
 def newest_by_day(
     data_root: Path, view: WindowedView | BatchView, first_day: str = ""
 ) -> Iterator[tuple[int, int, pl.DataFrame]]:
-    """Each entity's newest row, by day from the newest day on: (days done, days in all, rows as they stand online).
+    """Each entity's newest row, day by day from the newest: (days done, total days, rows as stored online).
 
-    In memory are the entities: their newest rows of a day, and the names of those that have had theirs.
+    Memory: the entities' newest rows of one day, and the names of entities that are done.
     """
     key, columns = view.entity.join_key, offline_columns(view)
     days = day_folders(features_folder(data_root, view.name))
@@ -66,7 +66,7 @@ def newest_by_day(
 def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
     def read() -> pl.DataFrame:
         rows = scan(data_files(folder), columns)
-        # Twice over the files, since a sort would hold all rows of the day.
+        # Two passes over the files, because a sort would hold all rows of the day.
         newest = rows.group_by(key).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
         return rows.join(newest.lazy(), on=[key, "event_timestamp"], how="semi").collect(engine="streaming")
 
@@ -86,7 +86,7 @@ def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.Da
 def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineView) -> int:
     """Make Redis serve each entity's newest stored row; returns how many rows were written.
 
-    The caller holds the lock of batch writers, so that no correction comes in between.
+    The caller holds the lock of batch writers, so no correction can come in between.
 
     Raises:
         redis.RedisError: Redis is away; run it again.
@@ -138,7 +138,7 @@ def _write(online: OnlineView, view: WindowedView | BatchView, rows: pl.DataFram
     parts = rows.iter_slices(ROWS_AT_ONCE)
     if not overwrites:
         return sum(map(online.write_beside, parts))
-    # A row and its corrections stand in one window, microseconds apart.
+    # A row and its corrections belong to one window, microseconds apart.
     resolution = view.slide if isinstance(view, WindowedView) else None
     return sum(online.write_over(part, resolution) for part in parts)
 
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command("python -m batch.restore_online", "Refill Redis from Parquet, while the stream runs on.")
     command.add_argument(
-        "--overwrite", action="store_true", help="also replace what differs from the stored row of the same window"
+        "--overwrite", action="store_true", help="also replace rows that differ from the stored row of the same window"
     )
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = command.parse_args(arguments)
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overwrites: bool = options.overwrite
     with command.telling(settings.data_root):
         try:
-            # A correction that a heal makes meanwhile would be undone.
+            # A concurrent heal's correction would be undone.
             with only_batch_writer(settings.data_root) if overwrites else nullcontext():
                 for view in purchase_prediction.views:
                     online = OnlineView(store, store.get_feature_view(view.name))

@@ -1,11 +1,11 @@
-"""Stream against batch: what is stored is recomputed from the archive and compared, value by value.
+"""Parity of stream and batch: stored rows are recomputed from the archive and compared value by value.
 
-    python -m batch.parity --engine spark                   # as-seen: the stream's own rows, without any tolerance
-    python -m batch.parity --mode complete                  # the rows that hold, against the truth with late events
-    python -m batch.parity --online --sample 1000           # and Redis against the newest stored rows
+    python -m batch.parity --engine spark                   # as-seen: the stream's own rows, with zero tolerance
+    python -m batch.parity --mode complete                  # the effective rows, against the truth with late events
+    python -m batch.parity --online --sample 1000           # also Redis, against the newest stored rows
 
 Exits with 1 on any difference that late events don't explain (in `as-seen`, on any), and names the first rows. It may
-run beside the stream: it compares as far as the progress record goes.
+run beside the stream: it compares up to the progress record.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def compare(recomputation: Recomputation, settings: StreamSettings, comparison: 
     scope = recomputation.scope
     last = max(scope.reach["last"].to_list()) if scope.last is None else scope.last
     chunks, reaches = recomputation.chunks(), Reaches(settings.data_root, scope.view).load()
-    # Between the chunks the archive has nothing, so nothing should be stored.
+    # Between chunks the archive has no events, so no rows should be stored.
     starts = [scope.first or 0, *(chunk.last + 1 for chunk in chunks[:-1])]
     ends = [*(chunk.last for chunk in chunks[:-1]), last]
     for chunk, first, end in zip(track(recomputation, "parity"), starts, ends, strict=True):
@@ -72,7 +72,7 @@ def as_report(
     comparison: ParityComparison,
     online: OnlineComparison | None,
 ) -> dict[str, Any]:
-    """All that was found, as JSON has it."""
+    """All findings, for JSON."""
     rows = (
         "recomputed",
         "equal",
@@ -108,10 +108,10 @@ def as_report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m batch.parity", "Recompute what the stream stored, and compare.")
+    command = Command("python -m batch.parity", "Recompute the stream's stored rows and compare them.")
     add_arguments(command)
     command.add_argument("--online", action="store_true", help="also compare Redis with the newest stored rows")
-    command.add_argument("--sample", type=integer(1, MOST_USERS), help="so many users for --online (default: all)")
+    command.add_argument("--sample", type=integer(1, MOST_USERS), help="number of users for --online (default: all)")
     command.add_argument(
         "--examples", type=integer(0, MOST_EXAMPLES), default=DEFAULT_EXAMPLES, help="rows to name (%(default)s)"
     )

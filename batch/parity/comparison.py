@@ -1,4 +1,4 @@
-"""Stored rows against recomputed ones, window by window: what is equal, what is not, and what late events explain."""
+"""Compares stored with recomputed rows, window by window: equal, different, or explained by late events."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 NTH, IN_STORE, IN_BATCH, OWN, WHOLE, COPY = "#nth", "#in_store", "#in_batch", "#own", "#whole", "#copy"
-"""NTH tells rows of one user and window apart; OWN: the stored row is the stream's; WHOLE: so are others of the window;
-COPY: the same row is stored once more, as it is for a moment while files are compacted, which harms no reader."""
+"""NTH numbers rows of one user and window; OWN: the stored row is the stream's; WHOLE: so are others of the window;
+COPY: the same row is stored once more, as happens briefly during compaction, which harms no reader."""
 BY_STREAM = pl.col("writer").eq_missing(pl.lit("stream"))
 DEFAULT_EXAMPLES = 20
 
 
 @dataclass
 class FeatureCount:
-    """One column's comparison. `undeclared`: stored before the feature was declared, so there is nothing to compare."""
+    """One column's counts. `undeclared`: rows from before the feature was declared, with nothing to compare."""
 
     compared: int = 0
     equal: int = 0
@@ -38,9 +38,9 @@ class FeatureCount:
 
 @dataclass
 class ParityComparison:
-    """Sums over all windows. Rows are explained where the difference is exactly what late events make.
+    """Sums over all windows. A row is explained if late events cause exactly its difference.
 
-    `not_compared`: rows that a backfill made of events that this mode has not: from history, or late in all windows.
+    `not_compared`: backfilled rows of events that this mode lacks: from history, or late in all windows.
     """
 
     view: WindowedView
@@ -61,16 +61,16 @@ class ParityComparison:
 
     @property
     def _columns(self) -> list[str]:
-        """What is compared."""
+        """The compared columns."""
         return [*self.view.features, CREATED]
 
     @property
     def unexplained(self) -> int:
-        """Rows that differ, or are only on one side, and that no late event explains."""
+        """Rows that differ or exist on one side only, and that no late event explains."""
         return self.different + self.only_in_stream + self.only_in_batch - self.explained
 
     def add(self, truth: Truth, stored: pl.DataFrame) -> None:
-        """Compare all rows of some windows: recomputed ones, and all that are stored."""
+        """Compare all recomputed and all stored rows of some windows."""
         view, key = self.view, self.view.entity.join_key
         rows = truth.rows(self.mode)
         split = in_two_partitions(view, rows)
@@ -78,14 +78,14 @@ class ParityComparison:
         if self.mode == "as-seen":
             rows, stored = self._as_seen(rows, stored)
         else:
-            # Which of two halves is the truth can't be said.
+            # There is no way to tell which of two halves is right.
             rows, stored = (side.filter(~pl.col(key).is_in(split)) for side in (rows, stored))
             rows = rows.with_columns(pl.lit(value=True).alias(WHOLE))
             stored = effective(view, stored).with_columns((pl.col("writer") != "backfill").alias(OWN))
         self._count(self._paired(rows, stored), truth)
 
     def _as_seen(self, rows: pl.DataFrame, stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The stream's own rows; where it has none of a whole window and partition, what was backfilled for it."""
+        """The stream's own rows, or backfilled rows for a window and partition that it has none of."""
         keys = [self.view.entity.join_key, EVENT_TIME]
         own = stored.filter(pl.col("writer") == "stream").with_columns(pl.lit(value=True).alias(OWN))
         streamed = rows.join(own.select(keys), on=keys, how="semi").select(PARTITION, EVENT_TIME).unique()
@@ -93,7 +93,7 @@ class ParityComparison:
             streamed.with_columns(pl.lit(value=True).alias(WHOLE)), on=[PARTITION, EVENT_TIME], how="left"
         ).with_columns(pl.col(WHOLE).fill_null(value=False))
         filled = effective(self.view, stored.filter(pl.col("writer") == "backfill"))
-        # A complete backfill also has users of whom nothing was in time; complete parity compares these.
+        # A complete backfill also has users with late events only; complete parity compares those.
         self.not_compared += filled.join(rows, on=keys, how="anti").height
         filled = filled.join(rows.filter(~pl.col(WHOLE)).select(keys), on=keys, how="semi")
         return rows, pl.concat([own, filled.with_columns(pl.lit(value=False).alias(OWN))])
@@ -120,11 +120,11 @@ class ParityComparison:
         return paired.filter(~from_history & (pl.col(IN_BATCH) | ~pl.col(COPY)))
 
     def _judged(self, paired: pl.DataFrame) -> pl.DataFrame:
-        """The same with what is compared, undeclared and different, by feature and by row."""
+        """Add what is compared, undeclared and different, by feature and by row."""
         types = offline_columns(self.view)
         for name in self._columns:
             left, right = bits(STORED + name, types[name]), bits(name, types[name])
-            # When the stream wrote a row follows from the log; when batch did, from the clock.
+            # A stream row's creation time follows from the log, a batch row's from the clock.
             compared = pl.col(BOTH) & BY_STREAM if name == CREATED else pl.col(BOTH)
             without = pl.col(STORED + name).is_null() & pl.col(name).is_not_null()
             undeclared = pl.lit(value=False)
@@ -139,7 +139,7 @@ class ParityComparison:
         return paired.with_columns(pl.any_horizontal(pl.lit(value=False), *different).alias("#different"))
 
     def _explained(self, paired: pl.DataFrame, truth: Truth) -> pl.DataFrame:
-        """The same with what late events explain. A row of the stream must be as seen even if it is true by chance."""
+        """Add what late events explain. A stream row must be as seen, even if it happens to equal the truth."""
         is_late = pl.col(BOTH) & BY_STREAM & pl.col(LATE) & pl.lit(self.mode == "complete")
         to_explain = pl.col("#different") | ~pl.col(BOTH) | is_late
         numbers = explained(self.view, self.mode, paired.filter(to_explain), truth)
@@ -194,7 +194,7 @@ class ParityComparison:
         count.largest_difference = max(count.largest_difference, largest)
 
     def _note(self, wrong: pl.DataFrame, columns: list[str]) -> None:
-        """Keep the first wrong rows, those first that nothing explains."""
+        """Keep the first wrong rows, unexplained ones first."""
         key = self.view.entity.join_key
         rows = wrong.sort("#explained", EVENT_TIME, key).head(self.most_examples)
         for row in rows.iter_rows(named=True):
@@ -215,7 +215,7 @@ class ParityComparison:
         del self.examples[self.most_examples :]
 
     def _sum_up(self, paired: pl.DataFrame, wrong: pl.Expr) -> None:
-        """Keep sums by window end, for the plots."""
+        """Keep sums by window end for the plots."""
         features = [
             pl.col(name).cast(pl.Float64).filter(pl.col(BOTH)).sum().alias(name)
             for feature in self.view.features

@@ -1,7 +1,7 @@
-"""Which differences late events explain: those that are exactly what late events make, to the bit.
+"""Decides which differences late events explain: those that late events cause exactly, bit by bit.
 
-A stream's row must be the row as seen; a healed or backfilled one the complete truth as of the reach on record when it
-was written. That late events exist excuses nothing by itself.
+A stream row must equal the row as seen; a healed or backfilled row must equal the complete truth as of the reach that
+was recorded when it was written. The mere existence of late events excuses nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 ROW, BOTH, UNDECLARED = "#row", "#both", "#undeclared:"
-"""ROW numbers the compared rows; BOTH: stored and recomputed; UNDECLARED: before a feature that the stored row lacks,
-since it was not declared yet."""
+"""ROW numbers the compared rows; BOTH: stored and recomputed; UNDECLARED: prefix of a feature that the stored row lacks
+because it was not declared yet."""
 EXPECTED = "#expected:"
 
 
 class Truth:
-    """A chunk's rows by the log: as seen, complete, and complete as of recorded reaches; each computed when needed."""
+    """A chunk's rows from the log: as seen, complete, and complete as of recorded reaches; each computed on demand."""
 
     def __init__(self, recomputation: Recomputation, chunk: Chunk, reaches: pl.DataFrame) -> None:
         self._recomputation, self._chunk, self._reaches = recomputation, chunk, reaches
@@ -39,7 +39,7 @@ class Truth:
         return self._recomputation.rows(self._chunk, mode)
 
     def as_of(self, writer: str, created: object = None) -> Iterator[pl.DataFrame]:
-        """The complete rows as of a writer's recorded reaches, newest first; all of them, or those of one time."""
+        """The complete rows as of a writer's recorded reaches, newest first: all of them, or those of one time."""
         recorded = self._reaches.filter(pl.col("writer") == writer)
         if created is not None:
             recorded = recorded.filter(pl.col(CREATED) == pl.lit(created, recorded.schema[CREATED]))
@@ -48,7 +48,7 @@ class Truth:
 
 
 def explained(view: WindowedView, mode: Mode, wrong: pl.DataFrame, truth: Truth) -> pl.Series:
-    """The ROW numbers of those wrong rows that are what late events make.
+    """The ROW numbers of the wrong rows that late events explain.
 
     `wrong`: paired rows with ROW, BOTH, the writer and values of the stored row, and UNDECLARED columns.
     """
@@ -75,7 +75,7 @@ def explained(view: WindowedView, mode: Mode, wrong: pl.DataFrame, truth: Truth)
 
 
 def _equal(view: WindowedView, stored: pl.DataFrame, expected: pl.DataFrame, also: tuple[str, ...] = ()) -> pl.Series:
-    """The ROW numbers of stored rows whose features, and other columns, are the expected ones."""
+    """The ROW numbers of stored rows with the expected features and other columns."""
     keys, types = [view.entity.join_key, EVENT_TIME], offline_columns(view)
     names = [*view.features, *also]
     expected = expected.select(*keys, *(pl.col(name).alias(EXPECTED + name) for name in names))

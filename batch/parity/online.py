@@ -1,7 +1,7 @@
-"""What Redis serves against the newest offline rows.
+"""Compares what Redis serves with the newest offline rows.
 
-Offline rows are read first, so beside a running stream some users are served a newer row by then. Such a row must turn
-up in Parquet, where the stream stores it in the same epoch, and be equal; what does not turn up is nobody's.
+Offline rows are read first, so beside a running stream some users may already be served a newer row. Such a row must
+appear in Parquet, where the stream stores it in the same epoch, and be equal; one that never appears is an error.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 USERS_PER_READ = 2_000
 PATIENCE_S, LOOK_AGAIN_S = 30.0, 0.25
-"""How long a row that the stream has pushed may take to be in Parquet: both are written at once."""
+"""How long a pushed row may take to appear in Parquet: the stream writes both concurrently."""
 
 
 @dataclass
 class OnlineComparison:
-    """Users by what Redis has for them. `ahead`: a newer row than Parquet, where it did not turn up either.
+    """Counts of users by what Redis has for them. `ahead`: a newer row that never appeared in Parquet.
 
-    `age_seconds`: how old the served values are, from the window's end to now: median, 95th percentile, oldest.
+    `age_seconds`: the age of the served values, from the window's end to now: median, 95th percentile, oldest.
     """
 
     users: int = 0
@@ -50,12 +50,12 @@ class OnlineComparison:
 
     @property
     def wrong(self) -> int:
-        """Users who are not served what is stored."""
+        """Users who are not served the stored row."""
         return self.different + self.missing + self.behind + self.ahead
 
     @property
     def remedies(self) -> list[str]:
-        """What to do about them, a sentence each."""
+        """The remedies, a sentence each."""
         remedies = {
             "`python -m batch.restore_online --overwrite` replaces what is different": self.different,
             "`python -m batch.restore_online` brings what is missing or behind": self.missing + self.behind,
@@ -68,7 +68,7 @@ class OnlineComparison:
 def compare_online(
     store: FeatureStore, data_root: Path, view: WindowedView | BatchView, *, sample: int | None, most_examples: int
 ) -> OnlineComparison:
-    """Compare all users, or a sample of them that is the same in each run, through Feast's own reads.
+    """Compare all users, or a sample that is the same in each run, through Feast's own reads.
 
     Raises:
         OSError: a file can't be read.
@@ -91,7 +91,7 @@ def compare_online(
 
 
 def _caught_up(data_root: Path, view: WindowedView | BatchView, paired: pl.DataFrame) -> pl.DataFrame:
-    """The same, with the offline row of the served time where that is newer and turns up."""
+    """Replace the offline row by the one of the served time, if that is newer and has appeared."""
     key, served = view.entity.join_key, STORED + EVENT_TIME
     is_ahead = pl.col(served) > pl.col(EVENT_TIME)
     if not paired.select(is_ahead.any()).item():
@@ -109,7 +109,7 @@ def _caught_up(data_root: Path, view: WindowedView | BatchView, paired: pl.DataF
 
 
 def _stored_at(data_root: Path, view: WindowedView | BatchView, wanted: pl.DataFrame) -> pl.DataFrame:
-    """The stored rows of users and times that there are."""
+    """The stored rows of these users and times, as far as they exist."""
     if isinstance(view, WindowedView):
         windows = (wanted[EVENT_TIME].dt.epoch("ms") // view.slide_ms).to_list()
         rows = effective(view, stored_rows(data_root, view, min(windows), max(windows)))
@@ -119,7 +119,7 @@ def _stored_at(data_root: Path, view: WindowedView | BatchView, wanted: pl.DataF
 
 
 def _floored(view: WindowedView | BatchView, column: str) -> pl.Expr:
-    """The window's end: a healed row stands a little after it."""
+    """The window's end: a healed row's time is slightly after it."""
     if not isinstance(view, WindowedView):
         return pl.col(column)
     slide_us = view.slide_ms * 1000
@@ -173,7 +173,7 @@ def _example(row: dict[str, Any], key: str, feature: str, online: Any, offline: 
 def _online_rows(
     store: FeatureStore, view: WindowedView | BatchView, users: list[str], columns: dict[str, pl.DataType]
 ) -> pl.DataFrame:
-    """The users' rows as Feast gives them; users whom Redis doesn't know are left out."""
+    """The users' rows as returned by Feast; users that Redis doesn't have are left out."""
     key = view.entity.join_key
     references = [f"{view.name}:{name}" for name in view.features]
     parts = [pl.DataFrame(schema=columns)]

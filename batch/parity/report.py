@@ -1,4 +1,4 @@
-"""The parity report as one HTML page with plots that needs nothing else."""
+"""The parity report as one self-contained HTML page with plots."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _online(online: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Plot:
-    """A small picture: bars, or lines by style, in units of the drawing."""
+    """A small plot: bars, or lines by style, in units of the drawing."""
 
     caption: str
     bars: list[dict[str, str]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Plot:
 
 
 def _plots(comparison: ParityComparison) -> Iterator[Plot]:
-    """Wrong rows by window end; and each feature's mean, stored and recomputed."""
+    """Wrong rows by window end, and each feature's stored and recomputed mean."""
     if not comparison.series:
         return
     series = pl.concat(comparison.series).group_by(EVENT_TIME).sum().sort(EVENT_TIME)

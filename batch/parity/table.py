@@ -1,4 +1,4 @@
-"""The parity report as people read it in a terminal."""
+"""The parity report for the terminal."""
 
 from __future__ import annotations
 

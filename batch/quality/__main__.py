@@ -1,11 +1,11 @@
-"""Quality gates: what may be published, and whether what is published can be trusted.
+"""Quality gates: which rows may be published, and whether published rows can be trusted.
 
-    python -m batch.quality profiles --input new_profiles.csv   # publish the good rows, keep the broken ones apart
-    python -m batch.quality export broken.csv                   # what was kept apart, to be mended
-    python -m batch.quality replay broken.csv                   # once more, when it is mended
-    python -m batch.quality clicks                              # look at the stream's rows, which are published already
+    python -m batch.quality profiles --input new_profiles.csv   # publish the good rows, quarantine the broken ones
+    python -m batch.quality export broken.csv                   # quarantined rows, for repair
+    python -m batch.quality replay broken.csv                   # publish them once they are repaired
+    python -m batch.quality clicks                              # check the stream's rows, which are already published
 
-Exit 1: `profiles` and `replay` published nothing, or a rule does not hold for `clicks`.
+Exits with 1 if `profiles` or `replay` published nothing, or if `clicks` breaks a rule.
 """
 
 from __future__ import annotations
@@ -58,31 +58,35 @@ def _action(actions: Any, name: str, description: str) -> Command:
 
 
 def _engines(action: Command) -> None:
-    action.add_argument("--engine", choices=["pandas", "spark"], default="pandas", help="what checks (%(default)s)")
-    action.add_argument("--master", default="local[*]", help="of Spark (%(default)s)")
+    action.add_argument(
+        "--engine", choices=["pandas", "spark"], default="pandas", help="engine for the checks (%(default)s)"
+    )
+    action.add_argument("--master", default="local[*]", help="Spark master (%(default)s)")
 
 
 def _parser() -> Command:
-    command = Command("python -m batch.quality", "Check data by rules that follow from the declarations.")
+    command = Command("python -m batch.quality", "Check data against rules derived from the declarations.")
     actions = command.add_subparsers(dest="action", required=True, metavar="profiles|export|replay|clicks")
     profiles = _action(actions, "profiles", "Gate a table of user profiles, and publish its good rows.")
     profiles.add_argument("--input", type=Path, help=".csv or .parquet (default: profiles/profiles.csv in DATA_ROOT)")
     profiles.add_argument(
-        "--time", type=instant, help="from when they hold, ISO 8601 UTC (default: as the file says, or now)"
+        "--time", type=instant, help="when they become valid, ISO 8601 UTC (default: as the file says, or now)"
     )
-    profiles.add_argument("--least-rows", type=integer(0, MOST_ROWS), help="good rows (default: half of the published)")
+    profiles.add_argument(
+        "--least-rows", type=integer(0, MOST_ROWS), help="minimum of good rows (default: half of the published)"
+    )
     profiles.add_argument(
         "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
     )
     _engines(profiles)
-    out = _action(actions, "export", "Write rows of the quarantine to a file, to be mended.")
+    out = _action(actions, "export", "Write quarantined rows to a file for repair.")
     out.add_argument("file", type=Path, metavar="FILE", help="a new .csv or .parquet file, which replay reads")
     out.add_argument(
-        "--time", type=instant, help="rows that would hold from then on, ISO 8601 UTC (default: the newest)"
+        "--time", type=instant, help="rows that would be valid from then on, ISO 8601 UTC (default: the newest)"
     )
-    out.add_argument("--rule", help="only rows that break it, such as age_range")
-    again = _action(actions, "replay", "Gate mended rows of the quarantine, and publish them if all are good.")
-    again.add_argument("file", type=Path, metavar="FILE", help="what export wrote, mended")
+    out.add_argument("--rule", help="only rows that break this rule, such as age_range")
+    again = _action(actions, "replay", "Gate repaired rows of the quarantine, and publish them if all are good.")
+    again.add_argument("file", type=Path, metavar="FILE", help="the exported file, repaired")
     clicks = _action(actions, "clicks", "Look at the click features that the stream has stored.")
     clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
     clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
@@ -94,7 +98,7 @@ def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[
     path = options.input or root / "profiles" / "profiles.csv"
     with only_batch_writer(root), _candidate(options, path, root) as candidate:
         time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
-        time = time or datetime.now(UTC)  # later than what is published: the online store keeps the latest row
+        time = time or datetime.now(UTC)  # later than the published rows: the online store keeps the latest row
         gated = gate(candidate, time, root, docs, least=options.least_rows, days=options.most_days_old)
     failed = [f"{one.rule.name} ({one.rule.says})" for one in gated.findings if one.stops]
     verdict = (
@@ -130,7 +134,7 @@ def _candidate(options: argparse.Namespace, path: Path, root: Path) -> Iterator[
         return
     from batch.quality.spark import SparkCandidate  # noqa: PLC0415  (an extra)
 
-    with TemporaryDirectory(dir=root, prefix=".gate-") as scratch:  # beside where it goes, on a disk with room for it
+    with TemporaryDirectory(dir=root, prefix=".gate-") as scratch:  # on the target's disk, which has room for it
         yield SparkCandidate(path, quarantine.VIEW, Path(scratch))
 
 

@@ -1,7 +1,7 @@
-"""Candidate tables of a batch view: read as text, so that nothing is lost, then given the declared types.
+"""Candidate tables of a batch view: read as text to lose nothing, then cast to the declared types.
 
-Text that is no value of the declared type becomes null beside the text itself, and a rule tells. This module works in
-memory; `quality_spark.py` does the same with Spark, for tables beyond it.
+Text that is not a value of the declared type becomes null beside the original text, and a rule reports it. This module
+works in memory; `spark.py` does the same with Spark for larger tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Candidate(Protocol):
-    """Rows that want to be published, and the one `time` that they name, if any."""
+    """Rows to be published, and the one `time` that they name, if any."""
 
     time: datetime | None
 
@@ -34,20 +34,20 @@ class Candidate(Protocol):
         """How many there are."""
 
     def frame(self) -> Any:
-        """What the rules see, for pandas or Spark: ROW, join key, features, and of numbers GIVEN and UNREADABLE."""
+        """The rules' input for pandas or Spark: ROW, join key, features, and GIVEN and UNREADABLE of numbers."""
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
-        """The rows whose ROW is not in `broken`, as declared: join key and features."""
+        """The rows that are not in `broken`, with declared types: join key and features."""
 
     def only(self, broken: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `broken` as text, with what it has beside ROW."""
+        """The rows of `broken` as text, with its columns besides ROW."""
 
 
 class MemoryCandidate:
     """A candidate in memory, from a CSV or Parquet file.
 
     Raises:
-        QualityError: it is of another kind, damaged, lacks a column, or names more than one time.
+        QualityError: it is of another format, damaged, lacks a column, or names more than one time.
         OSError: it can't be read.
     """
 
@@ -57,7 +57,7 @@ class MemoryCandidate:
         try:
             if kind_of(path) == "csv":
                 raw = pl.read_csv(path, infer_schema=False, glob=False)
-                raw = raw.with_columns(pl.all().replace("", None))  # quoted or not, nothing is nothing
+                raw = raw.with_columns(pl.all().replace("", None))  # quoted or not, an empty value is null
             else:
                 raw = read_foreign(path, (*needed, EVENT_TIME))
             check_columns(path, view, raw.columns)
@@ -77,7 +77,7 @@ class MemoryCandidate:
         return len(self._text)
 
     def frame(self) -> Any:
-        """What the rules see, for pandas."""
+        """The rules' input for pandas."""
         typed, numbers = self._typed(self._text), numeric(self._view)
         given = self._text.select(pl.col(numbers).name.suffix(GIVEN))
         unreadable = self._text.select(
@@ -86,7 +86,7 @@ class MemoryCandidate:
         return typed.hstack(given).hstack(unreadable).to_pandas()
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
-        """The rows that are not broken, as declared."""
+        """The good rows with declared types."""
         good = self._text.join(broken, on=ROW, how="anti", maintain_order="left")
         return self._typed(good).drop(ROW).lazy()
 
@@ -131,10 +131,10 @@ def check_columns(path: Path, view: BatchView, columns: Sequence[str]) -> None:
 
 
 def one_time(path: Path, values: Iterable[Any]) -> datetime | None:
-    """The time that all rows name, from text or as it is; without values, none.
+    """The time that all rows name, parsed from text if needed; None without values.
 
     Raises:
-        QualityError: they name more than one, or one that is no time.
+        QualityError: they name more than one time, or a value that is not a time.
     """
     try:
         times = {one if isinstance(one, datetime) else datetime.fromisoformat(one) for one in values}

@@ -1,6 +1,6 @@
-"""What the rules see of stored click features: single rows, and how many there are in each hour.
+"""The rules' input from stored click features: single rows, and row counts by hour.
 
-The stream has published these rows already, so this is a monitor and no gate.
+The stream has already published these rows, so this is a monitor rather than a gate.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
-    """Stored rows with ROW, OFF_GRID and VERSION; a feature is empty in windows from before it was declared."""
+    """Stored rows with ROW, OFF_GRID and VERSION; a feature is null in windows from before its declaration."""
     time_us = pl.col(EVENT_TIME).dt.epoch("us")
-    # The stream writes a window once; what backfill and heal write later are versions of it.
+    # The stream writes a window once; backfill and heal later write versions of it.
     version = pl.when(pl.col("writer") == "stream").then(0).otherwise(pl.col(CREATED).dt.epoch("us"))
     known = [
         pl.when(pl.col(name).is_null().all().over(EVENT_TIME)).then(feature.empty).otherwise(pl.col(name)).alias(name)
@@ -42,7 +42,7 @@ def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
 
 
 def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
-    """How many `rows` hold, and of how many `windows`, in each `hour` (UTC)."""
+    """The number of effective `rows`, and of their `windows`, by `hour` (UTC)."""
     row = pl.struct(view.entity.join_key, EVENT_TIME)
     counts = {"rows": row.n_unique(), "windows": pl.col(EVENT_TIME).n_unique()}
     return stored.group_by(pl.col(EVENT_TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
@@ -51,9 +51,9 @@ def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
 def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
     """The full hours from `start` to `end` that can be compared with the day before: ROW, `hour`, `rows`, RATIO.
 
-    `hours` are those of `hours_of`. An hour that lacks rows or windows counts if rows come after it:
-    windows beyond the last row may have been closed by a heartbeat after the end of the data. Hours for which the day
-    before is not complete, or has few rows, are left out.
+    `hours` come from `hours_of`. An hour that lacks rows or windows counts only if rows follow it, because a heartbeat
+    may have closed windows after the end of the data. Hours are left out if the day before is incomplete or has few
+    rows.
     """
     full = pl.col("windows") == HOUR // view.slide
     ends = hours.select(pl.when(full).then(pl.col("hour") + HOUR).otherwise("hour"))

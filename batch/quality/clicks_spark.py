@@ -1,4 +1,4 @@
-"""What `clicks.py` makes of stored click features, by Spark from the files: for more than fits into memory."""
+"""The results of `clicks.py`, computed by Spark from the files, for data larger than memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def spark_frames(
     view: WindowedView, data_root: Path, first: int, last: int, start: datetime, reach: pl.DataFrame
 ) -> tuple[Any, int, pl.DataFrame]:
-    """What the rules see from `start` on, how many rows that is, and `hours_of` windows `first` to `last` (indices).
+    """The rules' input from `start` on, its row count, and `hours_of` for windows `first` to `last` (indices).
 
     Raises:
         OSError: a file can't be read.
@@ -43,7 +43,7 @@ def _frames(
         return None, 0, pl.DataFrame(schema={"hour": columns[EVENT_TIME], "rows": pl.Int64, "windows": pl.Int64})
     end_ms, end_us = F.unix_millis(EVENT_TIME), F.unix_micros(EVENT_TIME)
     every = spark.read.schema(sql_schema(columns)).option("recursiveFileLookup", "true").parquet(*files)
-    floats = [name for name, dtype in columns.items() if dtype.is_float()]  # pandas knows no NaN beside what is missing
+    floats = [name for name, dtype in columns.items() if dtype.is_float()]  # pandas can't tell NaN from missing
     numbers = {name: F.when(~F.isnan(name), F.col(name)) for name in floats}
     stored = every.withColumns(numbers).filter(end_ms.between(first * view.slide_ms, last * view.slide_ms))
     hours = stored.groupBy(F.date_trunc("hour", EVENT_TIME).alias("hour")).agg(

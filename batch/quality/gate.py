@@ -1,4 +1,4 @@
-"""The gate of user profiles: good rows are published, broken ones kept apart, and a doubtful table stops it all."""
+"""The gate of user profiles: publishes good rows, quarantines broken ones, and stops everything on a doubtful table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = VIEW.entity.join_key
 
 @dataclass(frozen=True)
 class Gated:
-    """What the gate found and did. `broken` has the ROW of each broken row, and the names of the RULES it breaks."""
+    """The gate's result. `broken` has the ROW of each broken row and the names of the RULES that it breaks."""
 
     findings: list[Finding]
     rows: int
@@ -38,7 +38,7 @@ class Gated:
 
     @property
     def good(self) -> int:
-        """How many rows break no rule."""
+        """The number of rows that break no rule."""
         return self.rows - len(self.broken)
 
     @property
@@ -48,7 +48,7 @@ class Gated:
 
 
 def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, days: float | None) -> Gated:
-    """Hold the rows against all rules; nothing is published.
+    """Check the rows against all rules; nothing is published.
 
     Raises:
         QualityError: a rule can't be checked.
@@ -72,7 +72,7 @@ def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, 
 
 
 def gate(candidate: Candidate, time: datetime, root: Path, docs: Path, *, least: int | None, days: float) -> Gated:
-    """Check a candidate; unless a table rule fails, publish its good rows and keep the broken ones in quarantine.
+    """Check a candidate; unless a table rule fails, publish its good rows and quarantine the broken ones.
 
     Raises:
         QualityError: a rule can't be checked; nothing is published.
@@ -91,7 +91,7 @@ def gate(candidate: Candidate, time: datetime, root: Path, docs: Path, *, least:
 
 
 def replay(candidate: Candidate, time: datetime, root: Path, docs: Path) -> Gated:
-    """Add mended rows to what is published at their time, all or none; a user that is there is replaced.
+    """Add repaired rows to the rows published at their time, all or none; existing users are replaced.
 
     Raises:
         QualityError: a rule can't be checked; nothing is published.
@@ -111,7 +111,7 @@ def replay(candidate: Candidate, time: datetime, root: Path, docs: Path) -> Gate
 
 
 def newest_time(root: Path) -> datetime | None:
-    """From when the newest published profiles hold."""
+    """The time from which the newest published profiles are valid."""
     by_day = map(data_files, reversed(day_folders(features_folder(root, VIEW.name))))
     last = next(filter(None, by_day), [])
     if not last:
@@ -121,7 +121,7 @@ def newest_time(root: Path) -> datetime | None:
 
 
 def published(root: Path, time: datetime | None) -> pl.DataFrame:
-    """The published rows of a time, one a user."""
+    """The published rows of a time, one per user."""
     folder, columns = features_folder(root, VIEW.name), offline_columns(VIEW)
     files = [] if time is None else data_files(day_folder(folder, f"{time:%Y-%m-%d}"))
     if not files:

@@ -1,4 +1,4 @@
-"""Publishing profiles: `DATA_ROOT/profiles/profiles.csv` for people, and rows of the offline store."""
+"""Publishes profiles: `DATA_ROOT/profiles/profiles.csv` for people, and rows in the offline store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def publish_profiles(profiles: pl.DataFrame | pl.LazyFrame, time: datetime, data_root: Path) -> list[Path]:
     """Write the CSV and the offline rows, valid from `time`; returns the files. A lazy table may exceed memory.
 
-    Both appear atomically. `created_timestamp` is the profile time too, as if the job had run then: training sets of
+    Both appear atomically. `created_timestamp` is also the profile time, as if the job had run then: training sets of
     the past see the rows, and a repeated run writes the same bytes.
 
     Raises:

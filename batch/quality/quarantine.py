@@ -1,6 +1,6 @@
-"""Profile rows that broke a rule: kept as text with the names of the rules, and taken out to be mended.
+"""The quarantine: profile rows that broke a rule, kept as text with the names of the rules, and exported for repair.
 
-`DATA_ROOT/quarantine/<view>/dt=YYYY-MM-DD/`, by the time from which the rows would have held.
+`DATA_ROOT/quarantine/<view>/dt=YYYY-MM-DD/`, by the time from which the rows would have been valid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RULES = "rules"
 
 @dataclass(frozen=True)
 class Exported:
-    """How many rows of one time were written; users `published_since` are not among them. `other_times` has more."""
+    """The number of exported rows of one time, without users `published_since`; `other_times` have more rows."""
 
     time: datetime
     rows: int
@@ -38,7 +38,7 @@ class Exported:
 
 
 def keep(root: Path, time: datetime, rows: pl.DataFrame) -> Path:
-    """Keep broken rows. The name tells the content apart, so that no run replaces what another one kept.
+    """Keep broken rows. The file name depends on the content, so no run replaces another run's rows.
 
     Raises:
         OSError: DATA_ROOT is not writable.
@@ -50,13 +50,13 @@ def keep(root: Path, time: datetime, rows: pl.DataFrame) -> Path:
 
 
 def export(root: Path, file: Path, published: pl.DataFrame, *, time: datetime, rule: str | None) -> Exported:
-    """Write the rows kept for a time (with `rule`: those that break it) to a new .csv or .parquet file, to be mended.
+    """Write a time's quarantined rows (with `rule`: those that break it) to a new .csv or .parquet file for repair.
 
-    Users of `published` are left out: they were mended before, or came again.
+    Users in `published` are left out: they were repaired or delivered again.
 
     Raises:
-        QualityError: there are no such rows, or the file has another ending.
-        FileExistsError: the file is there already.
+        QualityError: there are no such rows, or the file has another suffix.
+        FileExistsError: the file already exists.
         OSError: a file can't be read or written.
     """
     key = VIEW.entity.join_key
@@ -82,10 +82,10 @@ def export(root: Path, file: Path, published: pl.DataFrame, *, time: datetime, r
 
 
 def newest_time(root: Path) -> datetime:
-    """The last time for which rows are kept.
+    """The newest time with quarantined rows.
 
     Raises:
-        QualityError: none are.
+        QualityError: there are none.
         OSError: a file can't be read.
     """
     time: datetime | None = _read(root)[EVENT_TIME].max()  # type: ignore[assignment]  # a column of times
@@ -103,4 +103,4 @@ def _read(root: Path) -> pl.DataFrame:
     names = [VIEW.entity.join_key, *VIEW.features]
     columns = pl.Schema({**dict.fromkeys([*names, RULES], pl.String()), EVENT_TIME: UTC_MICROSECONDS})
     rows = scan(files_of(_folder(root), days_of(_folder(root))), columns)
-    return rows.unique(maintain_order=True).collect()  # a run that was repeated kept the same rows again
+    return rows.unique(maintain_order=True).collect()  # a repeated run has kept the same rows again

@@ -1,4 +1,4 @@
-"""What a check found, as one HTML page that needs nothing else."""
+"""The findings of a check as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST_NAMED = 3
 
 
 def broken_in_words(findings: Sequence[Finding]) -> str:
-    """The row rules that are broken most often, and what to edit where the data are right; empty if none is."""
+    """The most frequently broken row rules, and what to edit if the data are right; empty if none is broken."""
     broken = sorted(
         (one for one in findings if one.rule.scope == "row" and not one.holds), key=lambda one: -len(one.broken)
     )
@@ -51,7 +51,7 @@ def broken_in_words(findings: Sequence[Finding]) -> str:
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Findings as JSON has them."""
+    """Findings for JSON."""
     return [
         {
             "rule": one.rule.name,

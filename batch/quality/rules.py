@@ -1,8 +1,8 @@
-"""What must hold for feature rows: rules that follow from the declarations, and those of this shop's domain.
+"""The rules for feature rows: those derived from the declarations, and those of this shop's domain.
 
-A row rule says which single rows are broken, so that they can be kept apart; a table rule says whether the rows as a
-whole can be trusted. A rule is plain data that names the Great Expectations expectation it becomes: it can be read,
-listed and tested without that library, and both engines check the same ones.
+A row rule identifies single broken rows for quarantine; a table rule says whether the rows as a whole can be trusted. A
+rule is plain data that names the Great Expectations expectation it becomes, so it can be read, listed and tested
+without that library, and both engines check the same rules.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import BatchView, WindowedView
 
 GIVEN = "_as_given"
-"""Ends the name of the column that holds a value as the file has it, as text, beside the one of the declared type."""
+"""Suffix of the column with a value's original text, beside the column of the declared type."""
 UNREADABLE = "_unreadable"
-"""Ends the name of the column that holds the text which has no value of the declared type, and else null."""
+"""Suffix of the column with text that is not a value of the declared type; null otherwise."""
 # Anchored for Rust and Java, whose `$` also stands before a line break at the end (in Java; in Rust it does not).
 INTEGER = r"\A[+-]?[0-9]{1,18}(\.0*)?\z"
-"""Whole numbers as text; `35.0` is one, since tools that have no missing integers write it so."""
+"""Whole numbers as text, including `35.0`, as written by tools without nullable integers."""
 NO_FRACTION = r"\.0*\z"
 FLOAT = r"\A[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\z"
 READABLE = {"Int64": INTEGER, "Float64": FLOAT}
@@ -35,13 +35,13 @@ LARGEST_FLOAT = 1.7976931348623157e308
 WRITERS = ("stream", "backfill", "heal")
 
 OFF_GRID, VERSION = "off_grid_us", "version"
-"""Columns that the monitor adds: how far a window's end is off the grid, and which of a row's versions it is."""
+"""Columns that the monitor adds: how far a window's end is off the grid, and the row's version number."""
 RATIO = "times_the_day_before"
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """A value out of a fixed set."""
+    """A value from a fixed set."""
 
     values: tuple[str, ...]
 
@@ -58,22 +58,22 @@ class Within:
 Domain: TypeAlias = OneOf | Within
 
 USER_ID = r"user_[0-9]{6,}"
-"""What a whole user id looks like. Write [0-9] for a digit, since the engines differ in \\d."""
+"""The pattern of a complete user id. Write [0-9] for a digit, because the engines differ in \\d."""
 PROFILE_DOMAINS: Mapping[str, Domain] = {
     "age": Within(18, 120),
     "country": OneOf(tuple(COUNTRIES)),
     "subscription_tier": OneOf(tuple(TIERS)),
     "activity_weight": Within(0, 1, above=True),
 }
-"""What values of a profile make sense. A declared feature that is not named here must still be there and readable."""
+"""Plausible values of a profile. A declared feature that is not named here must still be present and readable."""
 THIS_FILE = "batch/quality/rules.py"
 
 LEAST_SHARE_OF_PUBLISHED = 0.5
 MOST_BROKEN_SHARE = 0.5
-"""With more broken rows than this, it is the file that is wrong, and not some of its rows."""
+"""With a larger share of broken rows, the file itself is wrong rather than some of its rows."""
 MOST_DAYS_OLD = 2.0
 VOLUME = Within(0.5, 2.0)
-"""Rows of an hour, as a multiple of those of the same hour on the day before."""
+"""Rows of an hour relative to the same hour of the day before."""
 LEAST_ROWS_TO_COMPARE = 100
 
 
@@ -81,7 +81,7 @@ LEAST_ROWS_TO_COMPARE = 100
 class Rule:
     """One expectation with a name. `says` completes "each row: ..." or "the table: ..." for people.
 
-    `set_by`: the name in THIS_FILE that has to change where the data are right and the rule is not.
+    `set_by`: the name in THIS_FILE to change if the data are right and the rule is wrong.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Suite:
 
 
 def whole(pattern: str) -> str:
-    """A regular expression for all of a text, alike in Python and Java; `$` also stands before a last line break."""
+    """A regular expression for a complete text, in Python and Java alike; `$` also matches before a final newline."""
     return rf"^(?:{pattern})(?![\s\S])"
 
 
@@ -139,7 +139,7 @@ def _domain(column: str, domain: Domain) -> Rule:
 def profile_suite(
     view: BatchView, events: EventDeclaration, domains: Mapping[str, Domain] = PROFILE_DOMAINS, pattern: str = USER_ID
 ) -> Suite:
-    """The row rules of a batch view, whose users are those of the events."""
+    """The row rules of a batch view; its users are those of the events."""
     key = view.entity.join_key
     rules = [
         _present(key),
@@ -215,7 +215,7 @@ def click_suite(view: WindowedView) -> Suite:
             "ExpectColumnValuesToBeInSet",
             {"column": "writer", "value_set": list(WRITERS)},
         ),
-        # A backfill or heal may write a window again, later; that is a version of the row, and no duplicate.
+        # A backfill or heal may write a window again later; that is a version of the row, not a duplicate.
         Rule(
             "row_unique",
             f"a row comes once by {', '.join(identity)}",
@@ -238,7 +238,7 @@ def click_suite(view: WindowedView) -> Suite:
 
 
 def _least(feature: Feature, view: WindowedView) -> int | None:
-    """0 if a feature can never be negative, by what it is made of."""
+    """0 if a feature can never be negative by its definition."""
     if isinstance(feature, Ratio):
         sides = (view.aggregates[feature.numerator], view.aggregates[feature.denominator])
         return None if None in (_least(side, view) for side in sides) else 0
@@ -249,6 +249,6 @@ def _least(feature: Feature, view: WindowedView) -> int | None:
 
 
 def volume_suite(view: WindowedView) -> Suite:
-    """The table rule of a windowed view, on a row for each hour."""
+    """The table rule of a windowed view, on one row per hour."""
     says = f"rows of an hour are {VOLUME.low:g} to {VOLUME.high:g} times those of the same hour on the day before"
     return Suite(f"{view.name}_volume", (_within("volume", RATIO, VOLUME, says, "table"),))

@@ -1,7 +1,7 @@
-"""Candidate tables with Spark, for files beyond one machine's memory: the rules of `candidate.py`.
+"""Candidate tables with Spark, for files beyond one machine's memory, with the rules of `candidate.py`.
 
-Spark reads the file, gives types, checks and splits. The driver holds the broken rows only; good ones come to it as
-files, and go from there to where they are published without being held.
+Spark reads, casts, checks and splits the file. The driver holds only the broken rows; good rows reach it as files and
+are published from there without being held in memory.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ TYPES = {"Int64": "bigint", "Float64": "double"}
 
 
 class SparkCandidate:
-    """A candidate for the running Spark session, which `scratch` must reach: a folder for what Spark hands over.
+    """A candidate for the running Spark session. `scratch` is a folder that Spark must reach, for handing over files.
 
     Raises:
-        QualityError: the file is of another kind, damaged, lacks a column, or names more than one time.
+        QualityError: the file is of another format, damaged, lacks a column, or names more than one time.
         OSError: it can't be opened.
     """
 
@@ -54,8 +54,8 @@ class SparkCandidate:
         self._spark = spark
         kind = kind_of(path)
         with self._told():
-            reader = self._spark.read.option("recursiveFileLookup", "true")  # or a folder `dt=...` adds a column
-            # As Polars reads it: a quote is doubled, a line break within quotes belongs to the value.
+            reader = self._spark.read.option("recursiveFileLookup", "true")  # otherwise a folder `dt=...` adds a column
+            # As in Polars: quotes are doubled, and a line break within quotes belongs to the value.
             csv = {"header": "true", "escape": '"', "multiLine": "true", "mode": "FAILFAST"}
             if kind == "csv":
                 raw = reader.options(**csv).csv(local_url(self._plain(path)))
@@ -72,15 +72,15 @@ class SparkCandidate:
             )
             self.time = None if times is None else one_time(path, [value for (value,) in times.collect()])
             numbered = raw.select(F.monotonically_increasing_id().alias(ROW), *texts)
-            # A CSV file is read by one task, since it can't be cut at a line break within quotes.
+            # One task reads a CSV file, because it can't be split at a line break within quotes.
             self._text = numbered.repartition(self._spark.sparkContext.defaultParallelism).persist()
             self.rows = self._text.count()
 
     def _plain(self, path: Path) -> Path:
-        """The path, or a link to it where Spark would take the path for a pattern.
+        """The path, or a link to it if Spark would take the path for a pattern.
 
-        Spark expands the path of a multi-line CSV file twice, so no escape helps. Workers on other machines don't see
-        the link.
+        Spark expands the path of a multi-line CSV file twice, so escaping doesn't help. Workers on other machines don't
+        see the link.
         """
         if PATTERN.search(str(path.resolve())) is None:
             return path
@@ -91,11 +91,11 @@ class SparkCandidate:
         return link
 
     def frame(self) -> Any:
-        """What the rules see, for Spark."""
+        """The rules' input for Spark."""
         return self._typed(self._text, given=True).persist()
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
-        """The rows that are not broken, as declared, in the order of the file."""
+        """The good rows with declared types, in file order."""
         folder = tempfile.mkdtemp(dir=self._scratch)
         with self._told():
             good = self._text.join(F.broadcast(self._frame(broken.select(ROW))), ROW, "left_anti").orderBy(ROW)
@@ -138,6 +138,6 @@ def _value(name: str, value_type: str) -> Column:
     if value_type not in READABLE:
         return column
     number = F.regexp_replace(column, NO_FRACTION, "") if value_type == "Int64" else column
-    # Only readable text is cast, since Spark's strict cast fails on other text, and trims what Polars does not.
+    # Only readable text is cast: Spark's strict cast fails on other text, and trims what Polars does not.
     value = F.when(column.rlike(READABLE[value_type]), number).cast(TYPES[value_type])
     return F.when(F.abs(value) < float("inf"), value)

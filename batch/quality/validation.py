@@ -1,6 +1,6 @@
-"""Rules checked by Great Expectations: on pandas in memory or on Spark, with the same suites and the same answers.
+"""Checks rules with Great Expectations, on pandas in memory or on Spark, with the same suites and the same results.
 
-Nothing here reaches for the network: the library's analytics are off, and its context lives in memory only.
+Nothing here uses the network: the library's analytics are off, and its context lives in memory only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class QualityError(RefusedError):
 
 @dataclass(frozen=True)
 class Batch:
-    """A pandas or Spark frame with ROW, the suite that it is held against, and the column that people know a row by."""
+    """A pandas or Spark frame with ROW, its suite, and the column that identifies a row for people."""
 
     suite: Suite
     frame: Any
@@ -38,7 +38,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule found: `broken` holds the ROW numbers that break it, `examples` the first few offending values."""
+    """One rule's result: `broken` has the ROW numbers that break it, `examples` the first few offending values."""
 
     rule: Rule
     holds: bool
@@ -47,20 +47,20 @@ class Finding:
 
     @property
     def stops(self) -> bool:
-        """Whether it stops publication: a rule of the table does not hold."""
+        """Whether it stops publication: a table rule failed."""
         return self.rule.scope == "table" and not self.holds
 
 
 def validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
-    """Check all batches as one checkpoint, and write Data Docs below `docs`; findings are in the order of the rules.
+    """Check all batches as one checkpoint and write Data Docs below `docs`; findings are in rule order.
 
     Raises:
-        QualityError: Great Expectations is not installed, or a rule could not be computed.
+        QualityError: Great Expectations is not installed, or a rule can't be computed.
         OSError: the folder is not writable.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read once, when the library is imported
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library's own dependencies: nothing that our callers could act on
+        warnings.simplefilter("ignore")  # from the library's dependencies: callers can't act on them
         return _validate(batches, docs)
 
 
@@ -75,7 +75,7 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]  # a plain mapping is what it takes
-    folder = str(docs).replace("$", r"\$")  # or it would be taken for a variable
+    folder = str(docs).replace("$", r"\$")  # otherwise it would be taken for a variable
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder}
     site = {
         "class_name": "SiteBuilder",

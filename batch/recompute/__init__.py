@@ -2,5 +2,5 @@
 
 In: archived records and a range of windows. Out: rows, bit-identical with the stream's (`as-seen`), or those of all
 valid records (`complete`).
-Guarantee: nothing beyond what the stream has committed is read, and both engines return the same rows.
+Guarantee: both engines read only what the stream has committed, and return the same rows.
 """

@@ -1,8 +1,8 @@
-"""The event archive as batch jobs read it: which days, how far each partition reaches, and what the log's order says.
+"""The event archive for batch jobs: which days to read, how far each partition reaches, and what the log's order says.
 
-Files lie by the day of their Kafka time, while windows go by event time. An event is at most a declared time ahead of
-its Kafka time, so the days before a range are known; a late one may lie on any later day, so the `Timeline` tells on
-which days the events of each pane are. Only those are read again.
+Files are partitioned by the day of their Kafka time, but windows by event time. An event is at most a declared time
+ahead of its Kafka time, which bounds the earlier days of a range. A late event may be on any later day, so the
+`Timeline` records the days that hold each pane's events. Only those are read again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Mode: TypeAlias = Literal["as-seen", "complete"]
 
 PARTITION = "partition"
 LATE = "#late"
-"""The stream counted something of this row otherwise, or not at all."""
+"""The stream counted part of this row differently, or not at all."""
 REACH = {PARTITION: pl.Int32(), "next_offset": pl.Int64(), "last": pl.Int64()}
 """How far each partition may be recomputed: records before this offset, windows up to this index."""
 CLOSINGS = {PARTITION: pl.Int32(), WINDOW: pl.Int64(), "created_ms": pl.Int64()}
@@ -38,11 +38,11 @@ CLOSINGS = {PARTITION: pl.Int32(), WINDOW: pl.Int64(), "created_ms": pl.Int64()}
 DAYS = {"day": pl.String(), PANE: pl.Int64(), "rows": pl.Int64()}
 """How many records of a pane lie on which day of the archive."""
 MISMATCHES = {PARTITION: pl.Int32(), "offset": pl.Int64(), "archived_ms": pl.Int64(), "recomputed_ms": pl.Int64()}
-"""Records whose archived watermark is not the one that the records before them give."""
+"""Records with an archived watermark that doesn't follow from the records before them."""
 
 MOST_MISMATCHES = 20
 MOST_ROWS = 2_000_000
-"""Records that are taken at once, unless one window has more: it bounds memory, and still keeps all cores busy."""
+"""Records to process at once, unless one window has more: enough to keep all cores busy within bounded memory."""
 
 
 class ArchiveError(RefusedError):
@@ -51,10 +51,10 @@ class ArchiveError(RefusedError):
 
 @dataclass(frozen=True)
 class Scope:
-    """What is recomputed: windows `first` to `last` (indices, both included; None: all) of a view.
+    """What to recompute: windows `first` to `last` (inclusive indices; None: all) of a view.
 
-    `reach` has the columns of REACH. `history` holds events that never went through the stream, in files like those of
-    the archive with negative offsets; their watermark is after all windows, since the stream saw none of them.
+    `reach` has the columns of REACH. `history` holds events that never went through the stream, in archive-like files
+    with negative offsets; their watermark is after all windows, because the stream saw none of them.
     """
 
     view: WindowedView
@@ -65,30 +65,30 @@ class Scope:
 
     @property
     def first_day(self) -> str:
-        """The first day of Kafka time that can matter; empty: the first there is."""
+        """The first day of Kafka time that can matter; empty: the first existing one."""
         return "" if self.first is None else day(max(0, self.first_pane_ms(self.first) - self.ahead_ms))
 
     @property
     def ahead_ms(self) -> int:
-        """How far an event time can be after its Kafka time."""
+        """How far an event time may be ahead of its Kafka time."""
         time = self.view.events.by_name[self.view.events.time]
         return time.max_ahead_ms if isinstance(time, Timestamp) else 0
 
     def unseen_ms(self, *, goes_back: bool) -> int | None:
-        """If the archive goes back beyond the first day: what watermark the records there can explain at most."""
+        """If the archive starts before the first day: the greatest watermark that records there can explain."""
         if not goes_back:
             return None
         first_day = datetime.fromisoformat(self.first_day).replace(tzinfo=UTC)
         return round(first_day.timestamp() * 1000) + self.ahead_ms - self.view.lateness_ms
 
     def first_pane_ms(self, window: int) -> int:
-        """Where the first pane starts that a window or its expiry rows need."""
+        """The start of the first pane that a window or its expiry rows need."""
         return (window - self.view.panes_per_window - 1) * self.view.slide_ms
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What the order of the log says; columns as in CLOSINGS, DAYS and MISMATCHES (the first few of `mismatched`)."""
+    """What the log's order implies, with the columns of CLOSINGS, DAYS and MISMATCHES (the first of `mismatched`)."""
 
     closings: pl.DataFrame
     days: pl.DataFrame
@@ -96,7 +96,7 @@ class Timeline:
     mismatched: int
 
     def chunks(self, scope: Scope, most_rows: int = MOST_ROWS) -> Iterator[Chunk]:
-        """The windows of a scope that can have rows, in runs that are small enough to be recomputed at once."""
+        """The windows of a scope that can have rows, in runs small enough to recompute at once."""
         panes = scope.view.panes_per_window
         bound = max(scope.reach["last"].to_list(), default=-1)
         if scope.last is not None:
@@ -128,7 +128,7 @@ class Chunk:
 
 
 class Engine(Protocol):
-    """What recomputes: both engines give identical results."""
+    """A recomputation engine; both engines give identical results."""
 
     def timeline(self, scope: Scope) -> Timeline:
         """Read the log once, in order of offsets."""
@@ -137,11 +137,11 @@ class Engine(Protocol):
         """The rows of a chunk's windows, in any order: PARTITION, join key, WINDOW, LATE, features."""
 
     def close(self) -> None:
-        """Let go of what the engine holds."""
+        """Release the engine's resources."""
 
 
 def reach_of(view: WindowedView, progress: dict[int, Progress]) -> pl.DataFrame:
-    """How far the stream has come, as REACH: partitions that have closed a window."""
+    """The stream's progress as REACH, for partitions that have closed a window."""
     rows = [
         (one.partition, one.next_offset, one.last_closed_end_ms // view.slide_ms)
         for one in progress.values()
@@ -151,7 +151,7 @@ def reach_of(view: WindowedView, progress: dict[int, Progress]) -> pl.DataFrame:
 
 
 def days_of(folder: Path, first_day: str = "") -> list[str]:
-    """The days that a table has, from one on, in order."""
+    """A table's days in order, from `first_day` on."""
     days = [path.name.removeprefix("dt=") for path in day_folders(folder)]
     return [one for one in days if one >= first_day]
 

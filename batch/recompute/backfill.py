@@ -1,11 +1,11 @@
-"""Features from the archive: what is not stored is computed and added.
+"""Backfill: computes features from the archive and adds the missing rows.
 
     python -m batch.backfill --start 2026-01-01 --end 2026-02-01 --engine spark
-    python -m batch.backfill --mode complete --heal           # also corrects what late events change, Redis included
+    python -m batch.backfill --mode complete --heal           # also corrects rows changed by late events, in Redis too
     python -m batch.backfill --from events.jsonl --end 2026-01-01T12:10   # from events that were never streamed
 
-Stored rows are never changed, and nothing is computed beyond the progress record. It may be stopped at any time and run
-again: it then goes on with what is lacking, and when nothing is, it writes nothing.
+Existing rows are left unchanged, and nothing is computed beyond the progress record. It can be stopped and restarted at
+any time: it continues with the missing rows, and writes nothing if there are none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MOST_PARTITIONS = 100_000
 
 @dataclass
 class BackfillSummary:
-    """What a backfill did."""
+    """The result of a backfill."""
 
     engine: str
     mode: Mode
@@ -71,10 +71,10 @@ class BackfillSummary:
 
 
 def backfill(recomputation: Recomputation, filling: Filling, summary: BackfillSummary) -> None:
-    """Add the rows that are lacking; with history, also those of windows that the stream saw in part.
+    """Add the missing rows; with history, also rows of windows that the stream saw in part.
 
     Raises:
-        OSError: the disk is full or not writable; what was added before stays, and a new run goes on.
+        OSError: the disk is full or not writable; added rows stay, and a new run continues.
     """
     for chunk in track(recomputation, "backfill"):
         rows = recomputation.rows(chunk, summary.mode)
@@ -87,8 +87,8 @@ def heal(recomputation: Recomputation, data_root: Path, summary: BackfillSummary
     """Correct the rows that differ from the truth, offline chunk by chunk, then online.
 
     Raises:
-        OSError: the disk is full or not writable; what was healed before stays, and a new run goes on.
-        redis.RedisError: Redis is away; what was healed offline stays, and a new run goes on.
+        OSError: the disk is full or not writable; healed rows stay, and a new run continues.
+        redis.RedisError: Redis is away; rows healed offline stay, and a new run continues.
     """
     healing = Healing(data_root, recomputation.scope, datetime.now(UTC))
     for chunk in track(recomputation, "heal"):
@@ -107,7 +107,7 @@ def _count(summary: BackfillSummary, recomputation: Recomputation, rows: pl.Data
 
 
 def _open_online(command: Command, name: str, settings: StreamSettings) -> OnlineView | None:
-    """The view in Redis, or None where the online store is another one."""
+    """The view in Redis, or None if the online store is another one."""
     from feast_repo.stores.online.format import UnsupportedFormatError  # noqa: PLC0415
     from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415  (Feast takes seconds to import)
 
@@ -152,9 +152,9 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
 
 
 def _complete_online(command: Command, settings: StreamSettings) -> int | None:
-    """Give Redis what its rows lacked; returns how many rows, None if Redis is away, which is told.
+    """Add missing features to Redis's rows; returns how many, or None if Redis is away, which is reported.
 
-    All of them: a feature that was away and came back lost its values in older rows too.
+    All rows are checked: a feature that was removed and declared again has lost its values in older rows too.
     """
     try:
         if (online := _open_online(command, settings.view.name, settings)) is None:
@@ -181,7 +181,7 @@ def _with_history(
     summary.rejects_file = None if history.rejects is None else str(history.rejects)
     reach = reach_with(scope.view, scope.reach, partitions, history)
     end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=history.last_ms + 1)
-    # Windows that history doesn't reach into are left to a backfill from the archive.
+    # Windows that history doesn't overlap are left to a backfill from the archive.
     last = history.last_ms // scope.view.slide_ms + scope.view.panes_per_window + 1
     return replace(scope, reach=reach, last=min(last, scope.last or last), history=folder), end
 
@@ -204,7 +204,7 @@ def _table(summary: BackfillSummary) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m batch.backfill", "Compute features from the archive and add those that are lacking.")
+    command = Command("python -m batch.backfill", "Compute features from the archive and add the missing ones.")
     add_arguments(command)
     command.add_argument("--heal", action="store_true", help="correct stored rows, Redis too; needs --mode complete")
     command.add_argument(
@@ -215,7 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="add events of JSON lines or Parquet (file or folder); rejects are kept in DATA_ROOT",
     )
     command.add_argument(
-        "--partitions", type=integer(1, MOST_PARTITIONS), help="of the topic, for --from (default: as the stream knows)"
+        "--partitions",
+        type=integer(1, MOST_PARTITIONS),
+        help="of the topic, for --from (default: as the stream recorded)",
     )
     options = parsed(command, arguments)
     mode: Mode = options.mode or ("as-seen" if options.source is None else "complete")

@@ -1,4 +1,4 @@
-"""Add the rows that are lacking, and the features that stored rows lack."""
+"""Adds missing rows, and missing features of stored rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WRITER = "backfill"
 
 
 class Filling:
-    """Fills windows chunk by chunk. `history_end`: windows that begin before it are filled where the stream saw a part.
+    """Fills windows chunk by chunk. `history_end`: windows that begin before it are filled if the stream saw a part.
 
-    A row that was healed is completed by the complete truth whatever the mode, so that it stays healed.
+    A healed row is always completed from the complete truth, whatever the mode, so it stays healed.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class Filling:
         self._history_end = history_end
         self._is_recorded = False
         self.completed = 0
-        """Stored rows that have got the features they lacked."""
+        """Stored rows that received missing features."""
 
     def fill(self, chunk: Chunk, rows: pl.DataFrame) -> int:
-        """Write what is lacking in a chunk's windows; returns how many rows. `rows`: recomputed in the filling's mode.
+        """Write a chunk's missing rows; returns how many. `rows`: recomputed in the filling's mode.
 
         Raises:
             OSError: the disk is full or not writable.

@@ -1,4 +1,4 @@
-"""Correct stored rows that late events change."""
+"""Corrects stored rows that late events have changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSION = "#version"
 class Healing:
     """Heals windows chunk by chunk, then the online rows.
 
-    A healed window that heals again keeps its earlier corrections: each tells what was served, and from when on.
+    A window that is healed again keeps its earlier corrections: each records what was served, and from when on.
     """
 
     def __init__(self, data_root: Path, scope: Scope, now: datetime) -> None:
@@ -37,7 +37,7 @@ class Healing:
     def heal(self, first: int, last: int, complete: pl.DataFrame) -> int:
         """Write corrections of windows `first` to `last` (indices); returns how many.
 
-        `complete`: the windows' true rows, with PARTITION. Users in two partitions are left as they are.
+        `complete`: the windows' true rows, with PARTITION. Users in two partitions are left unchanged.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -55,7 +55,7 @@ class Healing:
         return len(wrong)
 
     def _created(self, wrong: pl.DataFrame) -> datetime:
-        """When the corrections are created: now, and after all that they correct; their reach is on record under it."""
+        """The corrections' creation time: now, but after the corrected rows. Their reach is recorded under it."""
         corrected = wrong.select((pl.col(STORED + CREATED) + LATER).max()).item()
         wanted = self._now if corrected is None else max(self._now, corrected)
         if self._recorded is None or wanted > self._recorded:
@@ -63,7 +63,7 @@ class Healing:
         return self._recorded
 
     def _remember(self, stored: pl.DataFrame) -> None:
-        """Keep each user's newest window, if it is a healed one, with the number of its corrections."""
+        """Keep each user's newest window, if it was healed, with the number of its corrections."""
         view, keys = self._view, [self._view.entity.join_key, EVENT_TIME]
         versions = (
             stored.filter(pl.col("writer") == WRITER).group_by(keys).agg(pl.col(CREATED).n_unique().alias(VERSION))
@@ -73,10 +73,10 @@ class Healing:
         self._newest = known.sort(EVENT_TIME).unique(view.entity.join_key, keep="last", maintain_order=True)
 
     def heal_online(self, online: OnlineView) -> int:
-        """Write the healed rows that are their users' newest, each compared and written in one step.
+        """Write the healed rows that are their users' newest, with an atomic compare-and-set for each.
 
-        The n-th correction of a row stands n us after its window's end, so it replaces what it corrects and never a
-        row of a later window. Calling it again changes nothing.
+        The n-th correction of a row has a time n us after its window's end, so it replaces the row that it corrects and
+        never a row of a later window. Idempotent.
 
         Raises:
             redis.RedisError: Redis is away; run the heal again.

@@ -40,10 +40,10 @@ class PolarsEngine:
         self._events = events
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def timeline(self, scope: Scope) -> Timeline:
-        """Read the log once, day by day; in memory are a day and what later days have records before."""
+        """Read the log once, day by day; memory holds one day and the records that await earlier offsets."""
         order = _Order(scope, goes_back=any(day < scope.first_day for day in days_of(self._events)))
         days = [_by_pane(scope, rows) for rows in self._in_order(scope, order)]
         if scope.history is not None:
@@ -52,7 +52,7 @@ class PolarsEngine:
         return Timeline(order.closings(), counts.sort("day", PANE), order.mismatches(), order.mismatched)
 
     def _in_order(self, scope: Scope, order: _Order) -> Iterator[pl.DataFrame]:
-        """Give each day's records, and pass all on in order of offsets, whatever their Kafka times."""
+        """Yield each day's records, and pass all on in offset order, whatever their Kafka times."""
         days = days_of(self._events, scope.first_day)
         lowest = [self._lowest(scope, day) for day in days]
         waiting = pl.DataFrame()
@@ -131,7 +131,7 @@ class PolarsEngine:
 
 
 def _scan(scope: Scope, folder: Path, days: tuple[str, ...]) -> pl.LazyFrame:
-    """The archived records of some days, as far as the scope reaches."""
+    """The archived records of some days, up to the scope's reach."""
     columns = event_columns(scope.view.events)
     log = scan(files_of(folder, days), columns)
     bounds = scope.reach.lazy().select(PARTITION, "next_offset")
@@ -139,7 +139,7 @@ def _scan(scope: Scope, folder: Path, days: tuple[str, ...]) -> pl.LazyFrame:
 
 
 def _once(view: WindowedView, log: pl.LazyFrame) -> pl.LazyFrame:
-    """Each event once if so declared; each record once anyway: compaction may show one twice for a moment."""
+    """Each event once if declared so, and each record once in any case: compaction may briefly show one twice."""
     if not view.deduplicate:
         return log.unique(LOG)
     events = view.events
@@ -152,7 +152,7 @@ def _by_pane(scope: Scope, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 class _Order:
-    """The running maxima of each partition's log, part by part in order of offsets."""
+    """The running maxima of each partition's log, part by part in offset order."""
 
     def __init__(self, scope: Scope, *, goes_back: bool) -> None:
         self._view = scope.view
@@ -167,7 +167,7 @@ class _Order:
         if rows.is_empty():
             return
         lateness = self._view.lateness_ms
-        # A record tells of itself and, by its watermark, of those before it.
+        # A record gives its own time and, by its watermark, the maximum of those before it.
         told = pl.max_horizontal(pl.col("event_ms") - lateness, "watermark_ms")
         rows = rows.sort(LOG).join(self._carried, on=PARTITION, how="left", maintain_order="left")
         rows = rows.with_columns(

@@ -1,8 +1,8 @@
-"""How far the log reached when batch wrote rows by the complete truth.
+"""Records how far the log reached when batch wrote complete rows.
 
-Later late events make such rows differ from the truth of today. Parity excuses exactly that: a row must then be the
-truth as of the reach that is on record here. A reach is recorded before its first row is written, so a crash can leave
-one without rows, which explains nothing, and never rows without one.
+Later late events make such rows differ from today's truth. Parity excuses exactly that: a row must then equal the truth
+as of the reach recorded here. A reach is recorded before its first row is written, so a crash can leave a reach without
+rows, which is harmless, but never rows without a reach.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Reaches:
-    """The recorded reaches of a view: `<writer>-<created>.parquet`, a row a partition."""
+    """The recorded reaches of a view: `<writer>-<created>.parquet`, one row per partition."""
 
     def __init__(self, data_root: Path, view: WindowedView) -> None:
         self._folder = reaches_folder(data_root, view.name)
 
     def record(self, writer: str, created: datetime, reach: pl.DataFrame) -> datetime:
-        """Put a reach (columns of REACH) on record under a time that no other has; returns it: `created`, or later.
+        """Record a reach (columns of REACH) under a unique time; returns that time: `created` or later.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -55,7 +55,7 @@ class Reaches:
         return created
 
     def load(self) -> pl.DataFrame:
-        """All of them, with the columns of COLUMNS.
+        """All reaches, with the columns of COLUMNS.
 
         Raises:
             OSError: a file can't be read.

@@ -1,4 +1,4 @@
-"""Rows recomputed from the archive, chunk by chunk, by either engine; backfill, heal and parity start from here."""
+"""Rows recomputed from the archive, chunk by chunk, by either engine: the basis of backfill, heal and parity."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ MODES: tuple[Mode, ...] = ("as-seen", "complete")
 
 @dataclass(frozen=True)
 class Recomputation:
-    """A scope, the engine that recomputes it, and what the log's order says about it."""
+    """A scope, its engine, and what the log's order implies for it."""
 
     engine: Engine
     scope: Scope
     timeline: Timeline
 
     def chunks(self) -> list[Chunk]:
-        """The runs of windows to recompute one after the other."""
+        """The runs of windows to recompute, one after the other."""
         return list(self.timeline.chunks(self.scope))
 
     def as_of(self, reach: pl.DataFrame) -> Recomputation:
-        """The same when the log reached only as far as `reach` says (partition, next_offset)."""
+        """The same recomputation with the log only up to `reach` (partition, next_offset)."""
         then = self.scope.reach.join(reach.select(PARTITION, pl.col("next_offset").alias("then")), on=PARTITION)
         then = then.with_columns(pl.min_horizontal("next_offset", "then").alias("next_offset")).drop("then")
         return replace(self, scope=replace(self.scope, reach=then))
@@ -78,18 +78,20 @@ class Recomputation:
 
 
 def add_arguments(command: Command) -> None:
-    """The arguments that all recomputing commands have."""
+    """Add the arguments that all recomputing commands share."""
     command.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: all that is archived)")
     command.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
-    command.add_argument("--engine", choices=ENGINES, default="polars", help="what recomputes (%(default)s)")
+    command.add_argument("--engine", choices=ENGINES, default="polars", help="recomputation engine (%(default)s)")
     command.add_argument("--mode", choices=MODES, help="as the stream saw it (default), or with all late events")
-    command.add_argument("--master", default="local[*]", help="of Spark, unless spark-submit names one (%(default)s)")
+    command.add_argument(
+        "--master", default="local[*]", help="Spark master, unless spark-submit names one (%(default)s)"
+    )
     command.add_argument("--archive", help="URL of events/ that Spark reads (default: in DATA_ROOT)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def parsed(command: Command, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command's arguments, or its end if they contradict each other."""
+    """The command's arguments; exits if they contradict each other."""
     options = command.parse_args(arguments)
     if options.start is not None and options.end is not None and options.start >= options.end:
         command.error("--start must be before --end")
@@ -150,7 +152,7 @@ def recompute(engine: Engine, scope: Scope) -> Recomputation:
 
 
 def complaint(timeline: Timeline) -> str:
-    """What is wrong with an archive whose watermarks are not those that its records give."""
+    """The complaint about an archive with watermarks that don't follow from its records."""
     first = timeline.mismatches.row(0, named=True)
     return (
         f"{timeline.mismatched:,} archived watermarks are not what the records before them give, the first at "

@@ -1,4 +1,4 @@
-"""Which rows batch adds to the stored ones, and the files it adds them in."""
+"""Selects the rows that batch adds to the stored ones, and writes them to files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 STORED = "#stored:"
-"""Before the names of stored columns beside recomputed ones."""
+"""Prefix of stored columns beside recomputed ones."""
 LATER = pl.duration(microseconds=1)
 
 
 def beside_stored(view: WindowedView, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-    """Recomputed rows, each with the stored row that holds for its user and window under names with STORED before."""
+    """Recomputed rows, each with the effective stored row of its user and window in columns prefixed with STORED."""
     keys = [view.entity.join_key, EVENT_TIME]
     held = effective(view, stored).rename({name: STORED + name for name in stored.columns if name not in keys})
     return rows.join(held, on=keys, how="left", maintain_order="left")
 
 
 def lacking(view: WindowedView, beside: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are not stored, or stored without a feature that was declared later.
+    """The rows that are not stored, or are stored without a feature that was declared later.
 
-    The latter are created, and count as served, 1 us after the stored ones, so that joins take them.
+    The latter are created, and count as served, 1 us after the stored ones, so joins prefer them.
     """
     without = pl.any_horizontal(
         pl.lit(value=False), *(pl.col(STORED + name).is_null() & pl.col(name).is_not_null() for name in view.features)
@@ -60,7 +60,7 @@ def is_different(view: WindowedView) -> pl.Expr:
 
 
 def overruling(view: WindowedView, beside: pl.DataFrame, reaches_back_to: datetime) -> pl.DataFrame:
-    """The rows of windows that begin before a time, where the stream could not see all events and counted less."""
+    """The rows of windows that begin before a time, of which the stream did not see all events and counted fewer."""
     reaches_back = pl.col(EVENT_TIME) - view.window < pl.lit(reaches_back_to)
     partial = beside.filter(reaches_back & pl.col(LATE) & pl.col(STORED + CREATED).is_not_null() & is_different(view))
     return partial.with_columns(
@@ -69,17 +69,17 @@ def overruling(view: WindowedView, beside: pl.DataFrame, reaches_back_to: dateti
 
 
 def _served_with_stored() -> pl.Expr:
-    """A row that takes the place of a stored one taught nobody before that one was served."""
+    """The served time of a row that replaces a stored one: no earlier than the stored row's."""
     return (pl.col(STORED + SERVED) + LATER).alias(SERVED)
 
 
 def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFrame) -> int:
-    """Add rows to the files of a writer, one a day, named after its first and last window; returns how many.
+    """Add rows to a writer's files, one per day, named after its first and last window; returns how many.
 
-    What such a file holds stays in it, so rows of earlier runs keep telling what was known when.
+    Rows in such a file stay there, so rows of earlier runs keep recording what was known when.
 
     Raises:
-        OSError: the disk is full or not writable; files that were written before stay.
+        OSError: the disk is full or not writable; files that were already written stay.
     """
     columns = pl.Schema(offline_columns(view))
     folder = features_folder(data_root, view.name)
@@ -96,6 +96,6 @@ def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFram
 
 
 def in_two_partitions(view: WindowedView, rows: pl.DataFrame) -> list[str]:
-    """Users whose events lie in more than one partition, which breaks the precondition of one partitioner."""
+    """Users with events in more than one partition, which violates the precondition of one partitioner."""
     key = view.entity.join_key
     return sorted(rows.group_by(key).agg(pl.col(PARTITION).n_unique()).filter(pl.col(PARTITION) > 1)[key])

@@ -1,7 +1,7 @@
 """Recomputation with Spark, for archives beyond one machine: the rule of `polars_engine.py` as Spark columns.
 
-The declaration is compiled here once more, since Spark has its own expressions; tests hold both engines to the same
-bits. Spark reads events and computes rows; the driver takes the rows of one chunk at a time.
+The declaration is compiled here again, because Spark has its own expressions; tests require bit-identical results from
+both engines. Spark reads events and computes rows; the driver takes the rows of one chunk at a time.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ LOCAL = {
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
 }
 CHECKED_ON = {"pyspark": "4.3.0"}
-"""Its listing of folders, which has no public name."""
+"""The version whose private listing of folders is used here."""
 FILE_IS_GONE = ("FileNotFound", "FILE_NOT_EXIST", "PATH_NOT_FOUND")
-"""What the text of an error says; its type depends on the step that found out."""
+"""Texts that identify this error; its type depends on the step that fails."""
 
 
 class SparkEngine:
@@ -85,7 +85,7 @@ class SparkEngine:
         logging.getLogger("py4j").setLevel(logging.ERROR)
         self._mine = SparkSession.getActiveSession() is None
         builder = SparkSession.builder.appName("ml-feature-store")
-        if "SPARK_ENV_LOADED" not in os.environ:  # spark-submit brings a master of its own
+        if "SPARK_ENV_LOADED" not in os.environ:  # spark-submit sets its own master
             builder = builder.master(master)
         for name, value in {**CONFIGURATION, **(LOCAL if master.startswith("local") else {})}.items():
             builder = builder.config(name, value)
@@ -101,7 +101,7 @@ class SparkEngine:
                 raise ArchiveError(message) from error
 
     def close(self) -> None:
-        """End the session if it was begun here."""
+        """End the session if it was started here."""
         if self._mine:
             self._spark.stop()
 
@@ -257,7 +257,7 @@ class SparkEngine:
         if not days:
             return self._spark.createDataFrame([], schema)
         paths = [f"{url}/dt={day}" for day in days]
-        # Not as a partitioned table, whose column `dt` could hide a field of that name.
+        # Not as a partitioned table: its column `dt` could hide a field of that name.
         log = self._spark.read.schema(schema).option("recursiveFileLookup", "true").parquet(*paths)
         bounds = self._reach(scope).select(PARTITION, "next_offset")
         return (
@@ -268,7 +268,7 @@ class SparkEngine:
         return self._spark.createDataFrame(scope.reach.rows(), f"`{PARTITION}` int, next_offset bigint, last bigint")
 
     def _folders(self, url: str) -> list[str]:
-        """The days that a table has, by the file system that the URL names."""
+        """A table's days, listed by the file system of the URL."""
         machine: Any = self._spark._jvm  # noqa: SLF001  (PySpark has no listing of its own)
         path = machine.org.apache.hadoop.fs.Path(f"{url}/dt=*")
         system = path.getFileSystem(self._spark._jsc.hadoopConfiguration())  # noqa: SLF001
@@ -281,10 +281,10 @@ def sql_schema(columns: Mapping[str, pl.DataType]) -> str:
 
 
 def local_url(path: Path) -> str:
-    """A path of this machine as Spark takes it: it would read some characters as wildcards.
+    """A local path as a URL for Spark, which would read some characters as wildcards.
 
     Raises:
-        ArchiveError: it has a colon, which Hadoop's file systems don't allow.
+        ArchiveError: the path has a colon, which Hadoop's file systems don't allow.
     """
     absolute = str(path.absolute())
     if ":" in absolute:
@@ -295,7 +295,7 @@ def local_url(path: Path) -> str:
 
 @contextmanager
 def _errors_into(file: int) -> Iterator[None]:
-    """What Java says from its start on, which is a page of warnings; failures of jobs come as Python's errors."""
+    """Redirect Java's output, a page of warnings from its start; failures of jobs arrive as Python errors."""
     sys.stderr.flush()
     kept = os.dup(2)
     os.dup2(file, 2)
@@ -313,7 +313,7 @@ def _frame(rows: DataFrame) -> pl.DataFrame:
 
 
 def _column(name: str) -> Column:
-    """A column by its very name, whatever characters it has."""
+    """A column by its literal name, whatever characters it has."""
     return F.col("`" + name.replace("`", "``") + "`")
 
 
@@ -355,7 +355,7 @@ def _ratio(numerator: Column, denominator: Column) -> Column:
 
 
 def _once(view: WindowedView, log: DataFrame) -> DataFrame:
-    """Each event once if so declared; each record once anyway."""
+    """Each event once if declared so, and each record once in any case."""
     if not view.deduplicate:
         return log.dropDuplicates([PARTITION, "offset"])
     events = view.events

@@ -1,4 +1,4 @@
-"""Stored feature rows of a range of windows, and which of them holds."""
+"""Stored feature rows of a range of windows, and the effective row among versions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STREAM_FILE = re.compile(r"stream-p(?P<partition>\d+)-(?P<end>\w+)\.parquet")
 def stored_rows(
     data_root: Path, view: WindowedView, first: int, last: int, *, reach: pl.DataFrame | None = None, every: int = 1
 ) -> pl.DataFrame:
-    """All rows of windows `first` to `last` (indices), whoever wrote them; null where a feature was not declared yet.
+    """All rows of windows `first` to `last` (indices), by any writer; null if a feature was not declared yet.
 
-    With `every`, only of windows whose index is a multiple of it. With `reach` (see `archive.py`), without the stream's
-    files of windows that are beyond it: the stream writes them before it says so, and they keep their own names until
-    then.
+    With `every`, only windows with an index that is a multiple of it. With `reach` (see `archive.py`), the stream's
+    files of windows beyond it are excluded: the stream writes them before it commits them, and they keep their own
+    names until then.
 
     Raises:
         OSError: a file can't be read.
@@ -51,7 +51,7 @@ def stored_rows(
 def stored_files(
     data_root: Path, view: WindowedView, first: int, last: int, *, reach: pl.DataFrame | None = None, every: int = 1
 ) -> list[Path]:
-    """The files of `stored_rows`, which may hold other windows of the same days too."""
+    """The files of `stored_rows`, which may also hold other windows of the same days."""
     folder = features_folder(data_root, view.name)
     days = [one for one in days_of(folder) if day(first * view.slide_ms) <= one <= day(last * view.slide_ms)]
     reaches = None if reach is None else dict(reach.select(PARTITION, "last").iter_rows())
@@ -59,7 +59,7 @@ def stored_files(
 
 
 def _is_wanted(file: Path, view: WindowedView, reaches: dict[int, int] | None, every: int) -> bool:
-    """By the name that the stream gives a file; a file of another name may hold any windows."""
+    """Decide by the stream's file names; a file of another name may hold any windows."""
     name = STREAM_FILE.fullmatch(file.name)
     if name is None:
         return True
@@ -69,12 +69,12 @@ def _is_wanted(file: Path, view: WindowedView, reaches: dict[int, int] | None, e
 
 
 def effective(view: WindowedView, rows: pl.DataFrame) -> pl.DataFrame:
-    """The row that holds for each user and window: the one created last."""
+    """The effective row for each user and window: the one created last."""
     return rows.sort(CREATED).unique((view.entity.join_key, EVENT_TIME), keep="last", maintain_order=True)
 
 
 def bits(column: str, dtype: pl.DataType) -> pl.Expr:
-    """A column that is equal only where all bits are."""
+    """A column that compares equal only if it is bit-identical."""
     return pl.col(column).map_batches(_as_integers, pl.Int64) if dtype.is_float() else pl.col(column)
 
 

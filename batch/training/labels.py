@@ -1,11 +1,11 @@
-"""Labelled pairs of user and time: what a model that serves at that time has to predict.
+"""Labelled pairs of user and time: what a model serving at that time has to predict.
 
-A pair is a user's first event of a minute, so that bursts of clicks don't outweigh the rest. Its label tells whether
-the user bought within the next hour. Pairs whose label is not known yet are left out. It is known when both hold:
+A pair is a user's first event in a minute, so bursts of clicks don't outweigh the rest. Its label says whether the user
+bought within the next hour. Pairs with an unknown label are left out. The label is known when both hold:
 
-- The partition's watermark has passed the end of the hour, so nothing that counts can still come.
+- The partition's watermark has passed the end of the hour, so nothing that counts can still arrive.
 - The stream has an event, of any user in any partition, at or after the end of the hour. Heartbeats prove that time has
-  passed, not that anybody was recording. After an import, or when the producers have stopped, the data end with the
+  passed, not that anything was recorded. After an import, or once the producers have stopped, the data end with the
   last event: an hour beyond it is unknown, not without a purchase.
 """
 
@@ -45,7 +45,7 @@ def labelled_pairs(
 ) -> pl.DataFrame:
     """Pairs with start <= time < end, sorted by time and user: join key, event_timestamp (UTC, us), LABEL (Boolean).
 
-    A purchase at the very time of the pair does not count; copies of events change nothing.
+    A purchase at exactly the pair's time does not count; duplicate events change nothing.
 
     Raises:
         OSError: a file can't be read.
@@ -64,7 +64,7 @@ def _labelled_pairs(
     time = pl.col(events.time)
     log = _scan(data_root, view, start).filter(pl.col(events.kind) != events.heartbeat)
     reach = log.select(time.max().alias("#reach"))
-    if start is not None:  # the whole minute: the range must not change which event is its first
+    if start is not None:  # the whole minute: the range must not change which event is first in it
         log = log.filter(time >= pl.lit(start).dt.truncate(SPACING))
     if end is not None:
         log = log.filter(time < end + HORIZON)

@@ -1,12 +1,12 @@
 """A point-in-time training set: labelled (user, time) pairs, each with the features that serving had at that time.
 
     python -m batch.training_set --start 2026-01-01 --end 2026-02-01
-    python -m batch.training_set --as-created               # of a history that was streamed at once
+    python -m batch.training_set --as-created               # for history that was streamed all at once
     python -m batch.training_set --healed --to corrected.parquet
 
-The join is Feast's. As served (the default), it takes only rows that had been created and served by the pair's time:
-rows of a stream that was down, of a backfill or of a heal count from when they could be read. `--as-created` takes what
-a stream without delay would have served; `--healed` the truth of today. Missing and expired values get the declared
+The join is Feast's. By default (as served) it uses only rows that had been created and served by the pair's time: rows
+of a stream that was down, of a backfill or of a heal count from when they could be read. `--as-created` uses what a
+stream without delay would have served; `--healed` uses today's truth. Missing and expired values get the declared
 defaults, as in serving.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 FeatureTime: TypeAlias = Literal["as served", "as created", "with all corrections"]
 MANY = 0.01
-"""A share of pairs that is worth a warning."""
+"""The share of pairs from which a warning is logged."""
 AS_SERVED: FeatureTime = "as served"
 AS_CREATED: FeatureTime = "as created"
 CORRECTED: FeatureTime = "with all corrections"
@@ -52,7 +52,7 @@ CORRECTED: FeatureTime = "with all corrections"
 
 @dataclass
 class TrainingSetSummary:
-    """What a training set holds. Of the pairs `without` a view's row, so many have one that `arrived_later`."""
+    """The content of a training set. Of the pairs `without` a view's row, some have one that `arrived_later`."""
 
     rows: int = 0
     purchased: int = 0
@@ -66,7 +66,7 @@ class TrainingSetSummary:
 
 
 class TrainingSet:
-    """Features for pairs, joined day by day, so that memory is bounded by a day's pairs and the result."""
+    """Joins features to pairs day by day, so memory is bounded by a day's pairs and the result."""
 
     def __init__(self, store: FeatureStore, service: FeatureServiceDeclaration, summary: TrainingSetSummary) -> None:
         self._store, self._views, self._summary = store, service.views, summary
@@ -74,17 +74,17 @@ class TrainingSet:
         self.columns = {name: dtype for view in service.views for name, dtype in _types(view).items()}
 
     def join(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """The pairs in their order, with each feature: stored value, else the declared default.
+        """The pairs in order with each feature: the stored value, else the declared default.
 
         Raises:
-            RuntimeError: the join lost or doubled pairs.
+            RuntimeError: the join lost or duplicated pairs.
         """
         joined = self._joined(pairs, self._summary.features)
         lacking = joined.select(_has_no_row(view).alias(view.name) for view in self._views)
         self._count(self._summary.without, lacking)
         some = lacking.select(pl.any_horizontal(pl.all())).to_series()
         if self._summary.features != CORRECTED and some.any():
-            later = self._joined(pairs.filter(some), CORRECTED)  # once for all views: each join reads the files again
+            later = self._joined(pairs.filter(some), CORRECTED)  # once for all views: each join rereads the files
             came = later.select((~_has_no_row(view)).alias(view.name) for view in self._views)
             self._count(
                 self._summary.arrived_later,
@@ -167,17 +167,17 @@ def _show(summary: TrainingSetSummary, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m batch.training_set", "Labelled pairs of user and time, with the features served then.")
+    command = Command(
+        "python -m batch.training_set", "Write labelled pairs of user and time with the features served then."
+    )
     command.add_argument("--start", type=instant, help="first time of a pair, ISO 8601 UTC (default: all archived)")
     command.add_argument("--end", type=instant, help="times before this, ISO 8601 UTC")
     mode = command.add_mutually_exclusive_group()
     mode.add_argument(
         "--as-created", action="store_const", dest="features", const=AS_CREATED, default=AS_SERVED,
-        help="as a stream without delay would have served them: for a history that was streamed at once",
+        help="as a stream without delay would have served them: for history that was streamed all at once",
     )  # fmt: skip
-    mode.add_argument(
-        "--healed", action="store_const", dest="features", const=CORRECTED, help="the truth of today instead"
-    )
+    mode.add_argument("--healed", action="store_const", dest="features", const=CORRECTED, help="today's truth instead")
     command.add_argument("--to", type=Path, help="Parquet file (default: training/<service>.parquet in DATA_ROOT)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
