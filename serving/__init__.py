@@ -1,7 +1,8 @@
 """Predictions from online features: reader, model, HTTP service, commands.
 
 In: rows in Redis, and a training set. Out: features with age and status, predictions.
-Guarantee: a model sees the values that it was trained on; a row that is too old is never served as fresh.
+Guarantee: no training-serving skew, because models see features as in training; a row that is too old is never served
+as fresh.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m serving                       # http://127.0.0.1:8000/openapi.json
 
-One process answers with one core; more cores take more processes on other ports, behind a balancer. SIGTERM ends it
-when the requests that it has begun are answered.
+One process uses one core; for more cores, run more processes on other ports behind a load balancer. On SIGTERM it
+finishes the requests in progress and ends.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 BACKLOG = 4_096
 SHUTDOWN_S = 5
-"""For requests that were begun: they answer 503 sooner if Redis does not."""
+"""For requests in progress; they answer 503 sooner if Redis does not answer."""
 SWITCH_S = 0.0005
-"""So long may the threads that look at the registry hold up a request; Python's own choice is ten times as long."""
+"""How long the threads that check the registry may delay a request; Python's default is ten times as long."""
 
 
 def open_service(command: Command, settings: ServingSettings) -> Service:
@@ -52,10 +52,10 @@ def open_service(command: Command, settings: ServingSettings) -> Service:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's, whose event loop takes signals for itself: it tells what bounds the time until the process ends."""
+    """uvicorn's server, with an event loop that handles signals itself; it passes them on to our shutdown deadline."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end."""
+        """Start the shutdown."""
         if signals.command is not None:
             signals.command.wake(sig)
         super().handle_exit(sig, frame)
@@ -71,7 +71,7 @@ def server_of(app: App) -> HttpServer:
         lifespan="on",
         log_level="warning",
         loop="uvloop",
-        proxy_headers=False,  # nobody asks for the client's address
+        proxy_headers=False,  # nothing uses the client's address
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         ws="none",
@@ -80,7 +80,7 @@ def server_of(app: App) -> HttpServer:
 
 
 def _allow_connections() -> None:
-    """As many open files as this process may have: the usual 1024 are too few connections."""
+    """Raise the limit of open files to its maximum: the usual 1024 allow too few connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -102,15 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app = App(open_service(command, settings), concurrency=settings.serving_concurrency)
         sys.setswitchinterval(SWITCH_S)
         gc.collect()
-        gc.freeze()  # a full collection would look through all of Feast again, for a tenth of a second
+        gc.freeze()  # a full collection would scan all of Feast again, for a tenth of a second
         host, port = listener.getsockname()[:2]
         logging.getLogger("serving").info("listening on http://%s:%d", host, port)
         try:
-            # The server ends by itself on SIGTERM, and then raises it again.
+            # The server ends by itself on SIGTERM, and then raises the signal again.
             with stop_event("did not end in order, so the last minute's scores may be lost"):
                 server_of(app).run(sockets=[listener])
         finally:
-            gc.unfreeze()  # what is frozen is never let go, and DuckDB's bindings then list it at exit, line by line
+            gc.unfreeze()  # frozen objects are never freed, and DuckDB's bindings would list them at exit
     return 0
 
 

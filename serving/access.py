@@ -1,4 +1,4 @@
-"""Who may ask: API keys from the environment or a file, two of them while they are changed."""
+"""API keys from the environment or a file; two are valid while they are rotated."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HEADER = b"x-api-key"
 
 
 class ApiKeys:
-    """The keys that may ask; none: anyone may.
+    """The valid keys; without any, every request is allowed.
 
     Raises:
-        OSError: the file of keys can't be read.
-        ValueError: keys are meant, but there is none, which would open the service to anyone.
+        OSError: the key file can't be read.
+        ValueError: keys are configured but empty, which would open the service to anyone.
     """
 
     def __init__(self, settings: ServingSettings) -> None:
@@ -36,18 +36,18 @@ class ApiKeys:
 
     @property
     def required(self) -> bool:
-        """Whether a key is asked for."""
+        """Whether a key is required."""
         return bool(self._hashes)
 
     def allow(self, key: bytes | None) -> bool:
-        """Whether a request with this key may be answered; takes the same time for every wrong key."""
+        """Whether a request with this key is allowed; takes the same time for every wrong key."""
         if not self._hashes:
             return True
         given = _hash(key or b"")
-        # All are compared, so that the time does not tell which one it is.
+        # All keys are compared, so the time doesn't reveal which one matched.
         return max([hmac.compare_digest(given, known) for known in self._hashes])
 
 
 def _hash(key: bytes) -> bytes:
-    """Of equal length for all keys: a comparison would tell the length."""
+    """A hash, because comparing the keys themselves would reveal their length."""
     return hashlib.sha256(key).digest()

@@ -1,4 +1,4 @@
-"""A line of JSON on stdout for each request: when, what and how long, and no values."""
+"""The access log: one line of JSON on stdout per request, with time, route and duration, and without values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Line(msgspec.Struct):
 
 
 class AccessLog:
-    """Collects lines and writes them twice a second: a system call for each would cost more than the answer."""
+    """Buffers lines and writes them twice a second: a system call per line would cost more than the answer."""
 
     def __init__(self) -> None:
         self._encoder = msgspec.json.Encoder()
@@ -31,19 +31,19 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Take note of an answered request; `route` is the declared path, without what stands in its place."""
+        """Log an answered request; `route` is the declared path, without parameter values."""
         self._lines += self._encoder.encode(
             _Line(round(time.time() * 1000), method, route, status, round(seconds * 1000, 3))
         )
         self._lines += b"\n"
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start writing."""
         self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.start)
         self._flush()
 
     def stop(self) -> None:
-        """Write what is left, and end."""
+        """Write the remaining lines and stop."""
         if self._timer is not None:
             self._timer.cancel()
         self._flush()
@@ -55,5 +55,5 @@ class AccessLog:
         try:
             sys.stdout.write(lines.decode())
             sys.stdout.flush()
-        except OSError as error:  # a full disk or a closed pipe must not keep lines in memory, nor end the log
+        except OSError as error:  # a full disk or a closed pipe must neither fill the memory nor end the log
             logger.warning("%d bytes of the access log are lost: %s", len(lines), error)

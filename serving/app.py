@@ -1,4 +1,4 @@
-"""The HTTP service, as a plain ASGI application: a framework would cost more than the whole answer does."""
+"""The HTTP service as a plain ASGI application: a framework would cost more than the whole answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 19
-"""A thousand ids of 64 characters, each escaped, fit into less."""
+"""A thousand ids of 64 escaped characters fit into less."""
 BODY_TIMEOUT_S = 10.0
 FEATURES = "/v1/features/"
 RETRY = (b"retry-after", b"1")
@@ -38,8 +38,8 @@ USERS_A_REQUEST = 32
 class App:
     """The ASGI application.
 
-    `concurrency`: requests under /v1 that are answered at once; more are turned away. One with many users counts as
-    one for each `USERS_A_REQUEST` begun, so that what is waited for stays about the same.
+    `concurrency`: requests under /v1 that are answered concurrently; more are rejected. A request with many users
+    counts as one per started `USERS_A_REQUEST`, which keeps the waiting time about the same.
     """
 
     def __init__(self, service: Service, *, concurrency: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
@@ -59,7 +59,7 @@ class App:
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or follow the server's life."""
+        """Answer one request, or handle the server's lifespan."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
@@ -102,7 +102,7 @@ class App:
     async def _features(self, scope: Scope, receive: Receive) -> Answer:
         del receive
         self._authorize(scope)
-        try:  # the server has replaced what is no UTF-8 in `path`, which would ask for another user
+        try:  # in `path` the server has replaced invalid UTF-8, which would name another user
             user = unquote_to_bytes(scope["raw_path"]).decode()[len(FEATURES) :]
         except UnicodeDecodeError:
             user = ""
@@ -114,7 +114,7 @@ class App:
         return (await self._service.features([user]))[0]
 
     async def _bounded(self, work: Awaitable[Any], users: int) -> Answer:
-        """Await what reads from the online store, unless too many others do."""
+        """Await a read from the online store, unless too many are running."""
         weight = -(-users // USERS_A_REQUEST)
         if self._in_flight and self._in_flight + weight > self._concurrency:
             work.close()  # type: ignore[attr-defined]  # a coroutine that never ran
@@ -169,7 +169,7 @@ class App:
 
 
 def _told(error: Exception) -> str:
-    """What is wrong with a body, in words that hold none of it."""
+    """What is wrong with a body, without quoting any of it."""
     if isinstance(error, msgspec.ValidationError):
         return str(error)
     return f"the body is no JSON: {error}"

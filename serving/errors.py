@@ -1,4 +1,4 @@
-"""Why the service can't answer for now."""
+"""Errors of a service that can't answer for now."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from feast_repo.errors import UnavailableError
 
 
 class OnlineStoreError(UnavailableError):
-    """The online store is away, too slow, or refuses."""
+    """The online store is away, too slow, or refuses commands."""
 
 
 class NotReadyError(UnavailableError):
-    """Predictions can't be made now; the message says why."""
+    """Predictions can't be made at the moment; the message says why."""

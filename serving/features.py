@@ -1,4 +1,4 @@
-"""Features to what a model reads: float32 [rows, features], the same from served rows and from a training set."""
+"""Encodes features for a model: float32 [rows, features], identical for served rows and training sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MISSING = float("nan")
 
 
 class InputFeature(Struct, frozen=True):
-    """One column of the matrix. `categories`: of a String feature, numbered in this order."""
+    """One column of the matrix. `categories` of a String feature are numbered in this order."""
 
     view: str
     name: str
@@ -31,7 +31,7 @@ class InputFeature(Struct, frozen=True):
 
 
 def input_features(views: Iterable[WindowedView | BatchView], rows: pl.DataFrame) -> tuple[InputFeature, ...]:
-    """The declared features that rows of a training set have values of, with their categories; most common first."""
+    """The declared features with values in a training set, with their categories, most common first."""
     return tuple(
         InputFeature(view.name, name, value_type, _categories(rows[name]) if value_type == "String" else None)
         for view in views
@@ -46,7 +46,7 @@ def _categories(column: pl.Series) -> tuple[str, ...]:
 
 
 class FeatureEncoder:
-    """Makes matrices. A category that training did not see is -1, null is NaN."""
+    """Encodes rows as matrices. A category that training did not see is -1, null is NaN."""
 
     def __init__(self, features: Sequence[InputFeature]) -> None:
         self.features = tuple(features)
@@ -56,7 +56,7 @@ class FeatureEncoder:
         ]
 
     def served(self, rows: Iterable[UserFeatures]) -> npt.NDArray[np.float32]:
-        """Rows as the reader gives them."""
+        """Encode rows from the reader."""
         flat: list[Any] = []
         for row in rows:
             views = row.views
@@ -70,7 +70,7 @@ class FeatureEncoder:
         return np.array(flat, np.float32).reshape(-1, len(self._columns))
 
     def trained(self, rows: pl.DataFrame) -> npt.NDArray[np.float32]:
-        """Rows of a training set."""
+        """Encode rows of a training set."""
         matrix = np.empty((len(rows), len(self._columns)), np.float32)
         for place, (_, name, numbers) in enumerate(self._columns):
             column = rows[name]
@@ -83,7 +83,7 @@ class FeatureEncoder:
 
 
 def misfit(features: Iterable[InputFeature], schema: ServedSchema) -> str | None:
-    """Why features can't be read from what the registry describes; None if they can."""
+    """Why the registry's schema doesn't provide these features; None if it does."""
     types = {(view.name, name): value_type for view in schema.views for name, value_type in view.types.items()}
     for one in features:
         served = types.get((one.view, one.name))

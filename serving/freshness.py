@@ -1,4 +1,4 @@
-"""How far a stored row can be trusted: its status, and what is served in its place when there is none."""
+"""Freshness of stored rows: the status of a row, and the defaults that are served without one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Freshness:
         self._names, self._defaults = tuple(view.types), dict(view.defaults)
 
     def read(self, values: list[Any], time_ms: float | None, now_ms: float, closed_end_ms: int | None) -> ViewRead:
-        """A row's values in the view's order as they are served; `time_ms` None: there is no row.
+        """A row's values in the view's order, as served; `time_ms` is None without a row.
 
-        `closed_end_ms`: the end of the last window that the stream has closed everywhere; None: not known.
+        `closed_end_ms`: the end of the last window that the stream has closed in all partitions; None if unknown.
         """
         behind_ms = None if closed_end_ms is None or self._stale_after_ms is None else now_ms - closed_end_ms
         lag = None if behind_ms is None else round(behind_ms) / 1000
@@ -36,6 +36,6 @@ class Freshness:
                 name: self._defaults[name] if value is None else value  # as in training sets
                 for name, value in features.items()
             }
-        # Nothing known of the stream is no reason to trust it.
+        # Without information about the stream, the row is not trusted.
         stale = self._stale_after_ms is not None and (behind_ms is None or behind_ms > self._stale_after_ms)
         return ViewRead("stale" if stale else "fresh", age, lag, features)

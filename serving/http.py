@@ -1,4 +1,4 @@
-"""The little of HTTP that the service needs on top of ASGI: a request's body within bounds, and answers."""
+"""The HTTP parts that the service needs on top of ASGI: bounded request bodies, and answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer(NamedTuple):
-    """What is sent back."""
+    """A response."""
 
     status: int
     body: bytes
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not always an error of ours)
-    """Ends a request with an error body."""
+    """Ends a request with an error response."""
 
     def __init__(self, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
@@ -38,11 +38,11 @@ class Refusal(Exception):  # noqa: N818  (an answer, not always an error of ours
 
 
 class ClientGoneError(Exception):
-    """The client has hung up."""
+    """The client has disconnected."""
 
 
 def answer(status: int, body: Any) -> Answer:
-    """An answer in JSON."""
+    """A JSON response."""
     return Answer(status, _encode(body))
 
 
@@ -50,8 +50,8 @@ async def read_body(receive: Receive, most_bytes: int, timeout_s: float) -> byte
     """The whole body.
 
     Raises:
-        Refusal: it is longer than `most_bytes`, or does not come in time.
-        ClientGoneError: the client hung up meanwhile.
+        Refusal: it is longer than `most_bytes`, or does not arrive in time.
+        ClientGoneError: the client disconnected meanwhile.
     """
     parts, size = [], 0
     try:
@@ -74,7 +74,7 @@ async def read_body(receive: Receive, most_bytes: int, timeout_s: float) -> byte
 
 
 async def send_answer(send: Send, one: Answer, *, head_only: bool) -> None:
-    """Send an answer; to HEAD only its head."""
+    """Send a response; for HEAD only its headers."""
     headers = [
         (b"content-type", one.content_type),
         (b"content-length", b"%d" % len(one.body)),

@@ -1,4 +1,4 @@
-"""What the service takes and gives, as JSON has it. The OpenAPI document is made from these types."""
+"""The service's requests and responses in JSON. The OpenAPI document is generated from these types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 MAX_USERS = 1_000
 MAX_ID_LENGTH = 64
-"""As the events declare it: a longer id can have no features."""
+"""As declared for the events: a longer id can't have features."""
 
 Status: TypeAlias = Literal["fresh", "stale", "expired", "missing"]
 UserId: TypeAlias = Annotated[
@@ -17,7 +17,7 @@ UserId: TypeAlias = Annotated[
 
 
 class PredictionRequest(Struct, forbid_unknown_fields=True):
-    """Whom to predict for."""
+    """The users to predict for."""
 
     user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_USERS)]
 
@@ -25,12 +25,13 @@ class PredictionRequest(Struct, forbid_unknown_fields=True):
 class ViewRead(Struct, gc=False):
     """One view's features of one user, and how far they can be trusted.
 
-    `fresh`: the stored values. `stale`: the stored values too, but the stream that makes them is behind, or it is not
-    known how far it is. `expired`: the stored row is older than the view's time to live, so these are the declared
-    defaults. `missing`: there is no row; the defaults. A stored null counts as missing too, feature by feature.
-    `age_seconds` is the age of the stored row, null if there is none; it is negative when the row's time lies ahead.
-    `stream_lag_seconds` tells how long ago the last window ended that the stream has closed in all its partitions;
-    null where no stream writes the view, or nothing is known of it.
+    `fresh`: the stored values. `stale`: also the stored values, but the stream that writes them is behind, or its
+    progress is unknown. `expired`: the stored row is older than the view's time to live, so these are the declared
+    defaults. `missing`: there is no row, so these are the defaults. A stored null also counts as missing, feature by
+    feature.
+    `age_seconds` is the age of the stored row: null if there is none, negative if the row's time is in the future.
+    `stream_lag_seconds` is the time since the end of the last window that the stream has closed in all partitions; null
+    if no stream writes the view, or its progress is unknown.
     """
 
     status: Status
@@ -47,7 +48,7 @@ class UserFeatures(Struct, gc=False):
 
 
 class Prediction(Struct, gc=False):
-    """The probability that a user buys within the next hour, and the features that it comes from."""
+    """The probability that a user buys within the next hour, and the features it is based on."""
 
     user_id: str
     probability: Annotated[float, Meta(ge=0, le=1)]
@@ -62,26 +63,26 @@ class Predictions(Struct, gc=False):
 
 
 class Problem(Struct, gc=False):
-    """What went wrong: a code for programs, a sentence for people."""
+    """An error: a code for programs, a sentence for people."""
 
     code: str
     message: str
 
 
 class ErrorBody(Struct, gc=False):
-    """Every answer that is not a success."""
+    """The body of every unsuccessful response."""
 
     error: Problem
 
 
 class Alive(Struct, gc=False):
-    """The process answers."""
+    """The process is running."""
 
     status: Literal["ok"] = "ok"
 
 
 class Part(Struct, gc=False):
-    """Whether a part that predictions need is there."""
+    """Whether a part that predictions need is available."""
 
     ok: bool
     detail: str
@@ -90,7 +91,7 @@ class Part(Struct, gc=False):
 class Readiness(Struct, gc=False):
     """Whether predictions can be made, and what is missing if not.
 
-    A registry that is away does not make the service unready: it goes on with the schema that it has read before.
+    An unavailable registry does not make the service unready: it continues with the schema that it read before.
     """
 
     ready: bool

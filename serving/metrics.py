@@ -1,4 +1,4 @@
-"""What the service tells Prometheus at /metrics."""
+"""The service's Prometheus metrics at /metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Tallies(Collector):
-    """A counter by labels, for the event loop's thread alone: locks for each row would cost more than reading it."""
+    """A labelled counter for the event loop's thread only: a lock per row would cost more than reading the row."""
 
     def __init__(
         self, name: str, text: str, labels: Sequence[str], *, registry: CollectorRegistry | None = REGISTRY
@@ -33,7 +33,7 @@ class Tallies(Collector):
             registry.register(self)
 
     def inc(self, *labels: str) -> None:
-        """Count one."""
+        """Increment by one."""
         self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def collect(self) -> Iterator[Metric]:
@@ -46,7 +46,7 @@ class Tallies(Collector):
 
 
 class Histograms(Collector):
-    """Histograms by labels, for the event loop's thread alone."""
+    """Labelled histograms for the event loop's thread only."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Histograms(Collector):
             registry.register(self)
 
     def observe(self, value: float, *labels: str) -> None:
-        """Count a value."""
+        """Observe a value."""
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
@@ -84,32 +84,30 @@ class Histograms(Collector):
 
 requests = Histograms(
     "serving_request_seconds",
-    "From a request's head to the last byte handed over",
+    "Time from a request's headers to the last byte of the response",
     (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
     ["route", "status"],
 )
-rows = Tallies(
-    "serving_rows", "Rows that were read, by what they are worth; the share of missing ones follows", ["view", "status"]
-)
+rows = Tallies("serving_rows", "Rows read, by status; the share of missing rows follows from it", ["view", "status"])
 age = Histograms(
     "serving_feature_age_seconds",
-    "Age of the rows that were read",
+    "Age of the rows read",
     (60, 300, 600, 900, 1800, 3600, 7200, 21600, 86400, 7 * 86400, 30 * 86400, 365 * 86400),
     ["view"],
 )
 probabilities = Histograms(
     "serving_probability", "Predicted probabilities", tuple(number / 20 for number in range(1, 21))
 )
-in_flight = Gauge("serving_in_flight", "Requests that are being answered, one of many users as several")
-refused = Counter("serving_refused", "Requests that got 503 because too many were being answered")
-ready = Gauge("serving_ready", "1 if a part that predictions need is there", ["part"])
-_model = Gauge("serving_model", "1 for the version of the model that is served", ["version"])
+in_flight = Gauge("serving_in_flight", "Requests in progress; a request with many users counts as several")
+refused = Counter("serving_refused", "Requests rejected with 503 because too many were in progress")
+ready = Gauge("serving_ready", "1 if this part, which predictions need, is available", ["part"])
+_model = Gauge("serving_model", "1 for the model version that is served", ["version"])
 _versions: set[str] = set()
-scores_lost = Counter("serving_scores_lost", "Predictions that could not be kept for drift reports")
+scores_lost = Counter("serving_scores_lost", "Predictions that could not be stored for drift reports")
 
 
 def serve_model(version: str) -> None:
-    """Take note of the model that is served."""
+    """Record the model that is served."""
     for other in _versions - {version}:
         _model.labels(other).set(0)
     _versions.add(version)
@@ -117,7 +115,7 @@ def serve_model(version: str) -> None:
 
 
 def count_rows(users: Iterable[UserFeatures]) -> None:
-    """Take note of what was read."""
+    """Count the rows read."""
     for user in users:
         for view, read in user.views.items():
             rows.inc(view, read.status)
@@ -126,11 +124,11 @@ def count_rows(users: Iterable[UserFeatures]) -> None:
 
 
 def count_probabilities(predicted: Sequence[float]) -> None:
-    """Take note of what was predicted."""
+    """Count the predicted probabilities."""
     for probability in predicted:
         probabilities.observe(probability)
 
 
 def exposition() -> bytes:
-    """All of it, as Prometheus reads it."""
+    """All metrics in Prometheus's text format."""
     return generate_latest()

@@ -1,7 +1,7 @@
-"""Trained models on disk, and one that is loaded.
+"""Trained models on disk and in memory.
 
-`DATA_ROOT/models/<feature service>/<version>/` holds `model.onnx` and `model.json`, the card; `current.json` beside
-the versions names the one that is served. A version never changes once it is there.
+`DATA_ROOT/models/<feature service>/<version>/` holds `model.onnx` and `model.json`, the model card; `current.json`
+beside the versions names the served one. A stored version never changes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class ModelError(RefusedError):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model: what it reads, what it was made from, and how good it is on rows after those.
+    """A model's metadata: its input features, its training data, and its quality on later rows.
 
-    `left_out`: declared features that no row to train from had a value of, as view:feature.
+    `left_out`: declared features without values in the training rows, as view:feature.
     """
 
     version: str
@@ -65,7 +65,7 @@ class Model:
     def __init__(self, card: ModelCard, onnx: bytes) -> None:
         self.card, self.encoder = card, FeatureEncoder(card.features)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a row takes microseconds: threads cost more
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a row takes microseconds, threads cost more
         try:
             self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors share no base class
@@ -76,12 +76,12 @@ class Model:
     def probabilities(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The probability of a purchase for each row [n, features] -> [n]."""
         (both,) = self._session.run(self._outputs, {INPUT: matrix})
-        # A sum in 32 bits may pass 1 by its last bit. (For one row np.clip takes three times as long.)
+        # A 32-bit sum may exceed 1 by its last bit. (For one row np.clip takes three times as long.)
         column: npt.NDArray[np.float32] = np.minimum(np.maximum(both[:, 1], 0.0), 1.0)
         return column
 
     def predict(self, rows: Sequence[UserFeatures]) -> list[float]:
-        """The probability for each user, from rows as the reader gives them."""
+        """The probability for each user, from the reader's rows."""
         probabilities: list[float] = self.probabilities(self.encoder.served(rows)).tolist()
         return probabilities
 
@@ -94,7 +94,7 @@ class ModelFolder:
 
     @property
     def current(self) -> str | None:
-        """The version that is served; None if there is none.
+        """The served version; None if there is none.
 
         Raises:
             ModelError: the pointer can't be read.
@@ -109,10 +109,10 @@ class ModelFolder:
             raise ModelError(message) from error
 
     def load(self, version: str | None = None) -> Model:
-        """A version, or the one that is served.
+        """Load a version, or the served one.
 
         Raises:
-            ModelError: there is none, or its files can't be read.
+            ModelError: the version doesn't exist, or its files can't be read.
         """
         version = version or self.current
         if version is None:
@@ -127,7 +127,7 @@ class ModelFolder:
             raise ModelError(message) from error
 
     def save(self, card: ModelCard, onnx: bytes) -> Path:
-        """Store a version, whole or not at all; returns its folder.
+        """Store a version atomically; returns its folder.
 
         Raises:
             OSError: the folder is not writable.
@@ -143,7 +143,7 @@ class ModelFolder:
         return folder
 
     def promote(self, version: str) -> None:
-        """Serve a version from now on; services notice when they next look.
+        """Serve a version from now on; services pick it up at their next check.
 
         Raises:
             OSError: the folder is not writable.

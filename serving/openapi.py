@@ -1,4 +1,4 @@
-"""The OpenAPI document of the service, made from the messages."""
+"""The service's OpenAPI document, generated from the messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ERRORS = {
 
 
 def document(*, keys_required: bool) -> dict[str, Any]:
-    """The document, as JSON has it; `keys_required`: whether /v1 asks for a key."""
+    """The document, for JSON; `keys_required`: whether /v1 requires a key."""
     messages = [PredictionRequest, Predictions, UserFeatures, ErrorBody, Alive, Readiness]
     _, schemas = msgspec.json.schema_components(messages, ref_template=REFERENCE)
     security: list[dict[str, list[str]]] = [{"key": []}] if keys_required else []

@@ -1,4 +1,4 @@
-"""Predictions for a few users, with the features that they come from and what each step takes.
+"""Predictions for a few users, with their features and the time of each step.
 
 python -m serving.predict --users user_000001 user_000010
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from serving.reader import Reader
 
 REPEATS = 200
-"""So often each step is taken, since one time of well under a millisecond says little."""
+"""Repetitions of each step, because a single time well under a millisecond says little."""
 SHOWN_USERS = 8
 
 
@@ -95,7 +95,7 @@ def _print(predictions: Sequence[Prediction], version: str, quantiles: dict[str,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m serving.predict", "How likely users buy within the next hour.")
+    command = Command("python -m serving.predict", "Predict how likely users are to buy within the next hour.")
     command.add_argument("--users", nargs="+", required=True, metavar="USER", help="such as user_000001")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     options = command.parse_args(arguments)

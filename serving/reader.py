@@ -1,10 +1,10 @@
-"""Features of users from the online store, each view's with its age and status.
+"""Reads users' features from the online store, with age and status per view.
 
     reader = open_reader(store, settings)
     reader.read(["user_000001"])            # or: await reader.read_async([...])
 
-With our Redis store, one round trip reads all views of all users, in Feast's own format. With any other online store
-Feast's SDK reads; the answers look the same.
+With our Redis store, one round trip reads all views of all users in Feast's own format. Any other online store is read
+through Feast's SDK, with the same results.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Reader(Protocol):
         """What is read."""
 
     def use(self, schema: ServedSchema) -> None:
-        """From now on, read this. A read that has begun ends with what it began with."""
+        """Read this schema from now on. A running read finishes with the schema it started with."""
 
     def read(self, users: Sequence[str]) -> list[UserFeatures]:
         """Features in the order of the users.
 
         Raises:
-            OnlineStoreError: it is away, too slow, or refuses.
+            OnlineStoreError: the online store is away, too slow, or refuses commands.
         """
 
     async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
@@ -151,13 +151,13 @@ class FeastReader:
             judge, columns = Freshness(view), [values[f"{view.name}__{name}"] for name in view.types]
             times = response.proto.results[names.index(f"{view.name}__{next(iter(view.types))}")].event_timestamps
             for number, row in enumerate(rows):
-                # Feast tells 1970 for an entity that it has nothing of.
+                # Feast returns 1970 for an unknown entity.
                 time_ms = times[number].ToMicroseconds() / 1000 or None
                 row.views[view.name] = judge.read([column[number] for column in columns], time_ms, now_ms, closed_end)
         return rows
 
     async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
-        """The same in a thread, which is not waited for beyond the timeout."""
+        """As `read`, in a thread that is abandoned after the timeout."""
         reading = asyncio.to_thread(self._read, self._schema, users)
         try:
             return await asyncio.wait_for(reading, self._timeout_s)
@@ -166,21 +166,21 @@ class FeastReader:
             raise OnlineStoreError(message) from error
 
     async def close(self) -> None:
-        """Feast holds its connections as long as the process lives."""
+        """Nothing to do: Feast keeps its connections for the life of the process."""
 
 
 def open_reader(store: FeatureStore, settings: ServingSettings) -> Reader:
     """The fastest reader for the store's online store.
 
     Raises:
-        SchemaError: the registry does not describe what is to be served.
-        ForeignRedisError: Redis holds the data of another DATA_ROOT than the one that is here.
+        SchemaError: the registry does not describe the feature service.
+        ForeignRedisError: Redis holds another DATA_ROOT's data.
         sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
     """
     schema = read_schema(store, settings.service, settings.views)
     online = store.config.online_store
     if isinstance(online, RedisUrlOnlineStoreConfig):
-        with suppress(RedisError), connect(settings.redis_url) as redis:  # it may come later
+        with suppress(RedisError), connect(settings.redis_url) as redis:  # Redis may come up later
             check(redis, store.project, settings.data_root)
     if isinstance(online, RedisUrlOnlineStoreConfig) and not online.key_ttl_seconds:
         version = store.config.entity_key_serialization_version

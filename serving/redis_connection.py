@@ -1,7 +1,8 @@
-"""One connection to Redis that all requests of an event loop share, with their commands in a pipeline.
+"""One Redis connection shared by all requests of an event loop, with pipelined commands.
 
-redis-py spends more on handing over one reply than the server on making it. Its connection logs in, encrypts and picks
-the database, as `REDIS_URL` says; from then on bytes go straight to the transport and replies through hiredis.
+redis-py spends more time delivering one reply than the server spends on making it. Its connection logs in, encrypts and
+selects the database according to `REDIS_URL`; from then on bytes go straight to the transport and replies through
+hiredis.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 1.0
 PAUSE_S = 0.05
-"""After a failed attempt to connect, requests fail at once for so long: a server that starts is not stormed."""
+"""After a failed attempt to connect, requests fail at once for this long, so a starting server is not overrun."""
 
 
 class _Replies(asyncio.Protocol):
-    """Hands out replies in the order of the questions, and gives up when the oldest has waited for `timeout_s`."""
+    """Delivers replies in request order, and gives up when the oldest request has waited for `timeout_s`."""
 
     def __init__(self, transport: asyncio.Transport, timeout_s: float) -> None:
         self._transport, self._timeout_s = transport, timeout_s
@@ -37,7 +38,9 @@ class _Replies(asyncio.Protocol):
         self._parser = hiredis.Reader(replyError=reply_error)
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
         self._replies: list[Any] = []
-        self._timer: asyncio.TimerHandle | None = None  # one for all: one for each would cost more than parsing replies
+        self._timer: asyncio.TimerHandle | None = (
+            None  # one for all: a timer per request would cost more than parsing replies
+        )
         self.lost: Exception | None = None
 
     def ask(self, payload: bytes, count: int) -> asyncio.Future[list[Any]]:
@@ -54,7 +57,7 @@ class _Replies(asyncio.Protocol):
             return
         left = self._waiting[0][2] - self._loop.time()
         if left <= 0 and self._unread():
-            left = self._timeout_s  # the server has answered: it is this process that is behind
+            left = self._timeout_s  # the server has answered, so this process is behind
         if left <= 0:
             self.fail(RedisTimeoutError(f"the server did not answer in {self._timeout_s:g} s"))
         else:
@@ -70,7 +73,7 @@ class _Replies(asyncio.Protocol):
             self._parser.feed(data)
             while (reply := self._parser.gets()) is not False:
                 self._take(reply)
-        except (hiredis.HiredisError, IndexError) as error:  # no RESP, or a reply that nobody asked for
+        except (hiredis.HiredisError, IndexError) as error:  # not RESP, or a reply without a request
             self.fail(RedisConnectionError(f"the server's reply was not understood: {error}"))
 
     def _take(self, reply: Any) -> None:
@@ -80,7 +83,7 @@ class _Replies(asyncio.Protocol):
             return
         self._waiting.popleft()
         replies, self._replies = self._replies, []
-        if future.done():  # the request was given up
+        if future.done():  # the request was abandoned
             return
         if (error := next((one for one in replies if isinstance(one, RedisError)), None)) is not None:
             future.set_exception(error)
@@ -91,7 +94,7 @@ class _Replies(asyncio.Protocol):
         self.fail(RedisConnectionError(f"the connection broke: {exc or 'the server closed it'}"))
 
     def fail(self, error: RedisError) -> None:
-        """Give up: whoever waits is told, and nobody may ask here any more."""
+        """Fail all waiting requests, and accept no more."""
         self.lost = self.lost or error
         self._transport.abort()
         if self._timer is not None:
@@ -104,14 +107,14 @@ class _Replies(asyncio.Protocol):
 
 
 class RedisConnection:
-    """Connects when it is first asked, and again after the connection broke. For one event loop.
+    """Connects on first use, and reconnects after the connection broke. For one event loop.
 
-    `timeout_s`: how long a question may wait for its replies. A server that is slower than that loses the connection,
-    since later replies would come later still.
+    `timeout_s`: how long a request may wait for its replies. The connection to a slower server is closed, because later
+    replies would arrive later still.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        # No retry in here: a request that finds Redis away says so at once.
+        # No retry here: a request that finds Redis away fails at once.
         self._pool = ConnectionPool.from_url(
             url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
         )
@@ -122,7 +125,7 @@ class RedisConnection:
         self._refused: tuple[float, RedisError] | None = None
 
     async def ask(self, payload: bytes, count: int) -> list[Any]:
-        """Send commands in RESP, and give their `count` replies.
+        """Send RESP commands and return their `count` replies.
 
         Raises:
             redis.RedisError: the server is away, too slow, or refused a command.
@@ -133,7 +136,7 @@ class RedisConnection:
         return await replies.ask(payload, count)
 
     async def _connected(self) -> _Replies:
-        """The connection that one of the waiting requests makes for all."""
+        """The connection, opened by one of the waiting requests for all."""
         loop = asyncio.get_running_loop()
         if self._refused is not None and loop.time() < self._refused[0]:
             raise self._refused[1]
@@ -170,7 +173,7 @@ class RedisConnection:
         self._connection = self._replies = None
 
     async def close(self) -> None:
-        """Let go of the server."""
+        """Close the connection."""
         if self._connecting is not None:
             self._connecting.cancel()
         await self._disconnect()

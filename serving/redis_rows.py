@@ -1,7 +1,7 @@
-"""A user's rows in Feast's Redis format: the command that reads all views at once, and its reply as values.
+"""A user's rows in Feast's Redis format: one command that reads all views, and the decoding of its reply.
 
-What doesn't depend on the user is made once, with Feast's own functions. Values of the common types are decoded here;
-bytes that look otherwise are given to Feast, so the result is always what `get_online_features` gives.
+Everything that doesn't depend on the user is computed once, with Feast's own functions. Values of common types are
+decoded here and other bytes by Feast, so the result always equals that of `get_online_features`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Decode: TypeAlias = "Callable[[bytes | None], Any]"
 
 REMEMBERED = 1 << 14
-"""So many different values of a feature are kept decoded: counts, countries and window ends repeat."""
+"""Distinct decoded values cached per feature: counts, countries and window ends repeat."""
 
 
 def _slowly(data: bytes) -> Any:
@@ -45,7 +45,7 @@ def _slowly(data: bytes) -> Any:
 
 
 def _remembering(known: dict[bytes, Any], decode: Callable[[bytes], Any]) -> Decode:
-    """Decodes what few different bytes stand for; None and empty bytes are null."""
+    """Wrap a decoder with a cache of its values; None and empty bytes are null."""
 
     def decode_known(data: bytes | None) -> Any:
         if not data:
@@ -99,7 +99,7 @@ DECODERS: Mapping[str, Callable[[], Decode]] = {
     "Float32": lambda: _fixed("float_val", FIXED32, "<f"),
     "String": _strings,
 }
-"""By Feast type; all others are decoded by Feast."""
+"""By Feast type; Feast decodes all others."""
 
 
 class RedisRows:
@@ -125,7 +125,7 @@ class RedisRows:
         self._time = _remembering({}, lambda data: decode_time(data) / 1e6)
 
     def commands(self, users: Sequence[str]) -> bytes:
-        """One HMGET for each user, in RESP."""
+        """One HMGET per user, in RESP."""
         parts = []
         for user in users:
             entity = user.encode()
@@ -143,7 +143,7 @@ class RedisRows:
         now_ms: float,
         closed_ends: Mapping[str, int],
     ) -> list[UserFeatures]:
-        """The replies as features, in the order of the users; `closed_ends` in ms by view."""
+        """The replies as features, in the order of the users; `closed_ends` are in ms, by view."""
         rows = []
         for user, reply in zip(users, replies, strict=True):
             read = {}

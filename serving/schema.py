@@ -1,4 +1,4 @@
-"""What is served: the views of a feature service as the registry describes them, with their declared meaning."""
+"""The served schema: the views of a feature service from the registry, with their declared meaning."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import BatchView
 
 MARGIN_MS = 60_000
-"""What closing a window, writing it and telling of it may take beside the lateness: epochs, retries, a restart."""
+"""Allowance beyond the lateness for closing, writing and announcing a window: epochs, retries, a restart."""
 
 
 @dataclass(frozen=True)
 class ServedView:
-    """One view. Times in ms; `ttl_ms` None: rows never expire; `stale_after_ms` None: no stream writes it."""
+    """One view. Times in ms; `ttl_ms` is None if rows never expire, `stale_after_ms` if no stream writes the view."""
 
     name: str
     types: dict[str, str]
@@ -42,16 +42,16 @@ class ServedSchema:
 
 
 class SchemaError(RefusedError):
-    """The registry does not describe what is to be served; the message names the remedy."""
+    """The registry does not describe the feature service; the message names the remedy."""
 
 
 def read_schema(store: FeatureStore, service_name: str, declared: Iterable[WindowedView | BatchView]) -> ServedSchema:
-    """The service as it is in the registry's database now, not in Feast's cache.
+    """The service as currently stored in the registry's database, bypassing Feast's cache.
 
-    A view or feature that is not declared here is served too, with null for its default.
+    A view or feature that is not declared here is also served, with null as its default.
 
     Raises:
-        SchemaError: the registry has no such service, or one that needs more than a user's id.
+        SchemaError: the registry has no such service, or the service needs more than a user's id.
         sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
     """
     from feast.errors import FeastObjectNotFoundException  # noqa: PLC0415  (Feast takes seconds to import)
@@ -77,7 +77,7 @@ def _served(projection: Any, ttl: timedelta | None, meaning: WindowedView | Batc
     defaults = {} if meaning is None else meaning.defaults
     stale_after_ms = None
     if isinstance(meaning, WindowedView):
-        # Just before the next window closes, the last one ended a slide and the lateness ago.
+        # Just before the next window closes, the last one ended one slide plus the lateness ago.
         stale_after_ms = meaning.slide_ms + meaning.lateness_ms + MARGIN_MS
     return ServedView(
         name=projection.name,

@@ -1,7 +1,7 @@
-"""Predictions that were given, kept as Parquet for drift reports: `DATA_ROOT/predictions/dt=.../`.
+"""Stores served predictions as Parquet for drift reports: `DATA_ROOT/predictions/dt=.../`.
 
-They are collected in memory and written once a minute, so a killed process loses the last minute's. A disk that is full
-holds them up; beyond a bound the oldest are given up, and counted.
+They are buffered in memory and written once a minute, so a killed process loses the last minute's predictions. On a
+full disk they wait; beyond a bound the oldest are dropped and counted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_SCORES = 1_000_000
 
 
 class ScoreLog:
-    """Collects predictions and writes them. `add` is quick; `flush` belongs into a thread."""
+    """Buffers predictions and writes them. `add` is fast; run `flush` in a thread."""
 
     def __init__(self, data_root: Path, *, most: int = MOST_SCORES) -> None:
         self._folder, self._most = predictions_folder(data_root), most
@@ -41,7 +41,7 @@ class ScoreLog:
         self._lock = threading.Lock()
 
     def add(self, time_s: float, users: Sequence[str], probabilities: Sequence[float], version: str) -> None:
-        """Keep the predictions of one request."""
+        """Buffer the predictions of one request."""
         with self._lock:
             self._entries.append((time_s, users, probabilities, version))
             self._held += len(users)
@@ -54,7 +54,7 @@ class ScoreLog:
             metrics.scores_lost.inc(lost)
 
     def flush(self) -> int:
-        """Write what has been collected; returns how many predictions. What can't be written is kept for later."""
+        """Write the buffered predictions; returns how many. Those that can't be written are kept for later."""
         with self._lock:
             entries, self._entries = self._entries, deque()
             held, self._held = self._held, 0

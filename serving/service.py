@@ -1,4 +1,4 @@
-"""What the service does, whoever asks: features and predictions, and what it has to do them with."""
+"""The service behind any interface: features and predictions, and the parts they need."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE = "readiness-probe"
-"""Read to see whether the online store answers, and to connect; nobody is called so."""
+"""Read as a probe of the online store, and to connect; no user has this id."""
 
 
 class Service:
-    """Features and predictions. It looks at registry, model and keys again and again, without stalling a request."""
+    """Features and predictions. Registry, model and keys are reloaded periodically without stalling requests."""
 
     def __init__(self, store: FeatureStore, reader: Reader, settings: ServingSettings) -> None:
         self._store, self._settings = store, settings
@@ -62,7 +62,7 @@ class Service:
             OnlineStoreError: the online store is away, too slow, or refuses.
             NotReadyError: there is no model that fits.
         """
-        # Taken before the wait, as the reader takes its schema: a refresh in between changes neither.
+        # Taken before the await, as the reader takes its schema: a refresh in between changes neither.
         if (model := self._model) is None:
             raise NotReadyError(self._model_part.detail)
         rows = await self.features(users)
@@ -79,7 +79,7 @@ class Service:
         )
 
     async def readiness(self) -> Readiness:
-        """Whether predictions can be made; asks the online store."""
+        """Whether predictions can be made; probes the online store."""
         try:
             await self.reader.read_async([PROBE])
             redis = Part(ok=True, detail="answers")
@@ -89,14 +89,14 @@ class Service:
         return Readiness(redis.ok and self._model_part.ok, redis, self._registry_part, self._model_part)
 
     async def refresh(self) -> None:
-        """Look at keys, registry and model once."""
-        try:  # first, since a key that was taken away must not stay valid while a registry hangs
+        """Reload keys, registry and model once."""
+        try:  # first, because a revoked key must not stay valid while the registry hangs
             self.keys = await asyncio.to_thread(ApiKeys, self._settings)
         except (OSError, ValueError) as error:
             logger.warning("the API keys stay as they were: %s", error)
         schema, self._registry_part = await asyncio.to_thread(self._read_registry)
         model, part = await asyncio.to_thread(self._fitting, schema, self._model)
-        # No await in between: a request sees both as before, or both as they are now.
+        # No await in between: a request sees both old or both new.
         if schema != self.reader.schema:
             logger.info("the registry has changed: reading its new schema")
             self.reader.use(schema)
@@ -114,7 +114,7 @@ class Service:
         return schema, Part(ok=True, detail=f"feature service {self._settings.service}")
 
     def _fitting(self, schema: ServedSchema, before: Model | None) -> tuple[Model | None, Part]:
-        """The model that is to be served, if it fits the schema."""
+        """The model to serve, if it fits the schema."""
         model, problem = before, None
         try:
             version = self._models.current
@@ -134,7 +134,7 @@ class Service:
         return model, Part(ok=True, detail=model.card.version)
 
     async def start(self) -> None:
-        """Begin to look again and again, and to keep the scores."""
+        """Start reloading periodically and storing scores."""
         await self._warm_up()
         self._tasks = [
             asyncio.create_task(self._every(self._settings.serving_refresh_seconds, self.refresh)),
@@ -142,7 +142,7 @@ class Service:
         ]
 
     async def _warm_up(self) -> None:
-        """Connect, and run the model once: the first request would take several times as long as others."""
+        """Connect and run the model once; otherwise the first request would take several times as long as others."""
         try:
             rows = await self.reader.read_async([PROBE])
         except OnlineStoreError as error:
@@ -152,7 +152,7 @@ class Service:
             self._model.predict(rows)
 
     async def stop(self) -> None:
-        """End that; keep the scores that are left, and let go of the online store."""
+        """Stop both, store the remaining scores, and close the online store."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -169,5 +169,5 @@ class Service:
             await asyncio.sleep(seconds)
             try:
                 await work()
-            except Exception:  # whatever it is: the service must go on, and say so
+            except Exception:  # whatever it is, the service must continue and log it
                 logger.exception("trying again in %g s", seconds)

@@ -12,7 +12,7 @@ from feast_repo.settings import StreamSettings
 
 
 class ServingSettings(StreamSettings):
-    """The stream's settings (the lateness decides when features are stale), and how predictions are served."""
+    """The stream's settings (the lateness decides when features are stale), and the settings of serving."""
 
     serving_api_keys: str = Field(
         default="",
@@ -44,6 +44,6 @@ class ServingSettings(StreamSettings):
 
     @property
     def views(self) -> tuple[WindowedView | BatchView, ...]:
-        """What the model reads, with the lateness of this deployment."""
+        """The views that the model reads, with this deployment's allowed lateness."""
         own = self.view
         return tuple(own if view.name == own.name else view for view in purchase_prediction.views)

@@ -1,4 +1,4 @@
-"""How far the stream is, as its progress record in Redis tells: asked now and then, along with a question for rows."""
+"""The stream's progress as announced in Redis, refreshed now and then along with a read of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from serving.schema import ServedSchema
 
 EVERY_S = 1.0
-"""The stream moves once in a slide of minutes, so this is often."""
+"""Frequent enough, because the stream advances once per slide, which is minutes."""
 
 
 class StreamReach:
@@ -30,11 +30,11 @@ class StreamReach:
         self.closed_ends: dict[str, int] = {}
 
     def commands(self) -> tuple[bytes, int]:
-        """Commands in RESP and how many they are; nothing while the last answer is young enough."""
+        """RESP commands and their number; none while the last answer is recent enough."""
         now = time.monotonic()
         if self._asked is not None and now - self._asked < EVERY_S:
             return b"", 0
-        if self.closed_ends:  # before anything is known, everybody asks
+        if self.closed_ends:  # until something is known, every read asks
             self._asked = now
         return self._command, len(self._views)
 
@@ -49,6 +49,6 @@ class StreamReach:
 
 
 def _closed_end(positions: Sequence[dict[str, Any]]) -> int | None:
-    """A partition in which no window was closed yet has no rows that could be stale."""
+    """The last window end closed in all partitions; one without a closed window has no rows that could be stale."""
     ends = [one["last_closed_end_ms"] for one in positions if one["last_closed_end_ms"] is not None]
     return min(ends, default=None)

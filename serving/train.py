@@ -2,9 +2,9 @@
 
     python -m batch.training_set && python -m serving.train
 
-A model is good enough if its log loss is below that of its baseline, which always predicts the mean, and not above that
-of the model that is served. All are judged by the same rows: the last of the training set, which the new model has not
-seen. A model that is not good enough is stored, the exit code is 1, and only `--force` serves it.
+A model is good enough if its log loss is below the baseline's, which always predicts the mean, and not above the served
+model's. All are evaluated on the same rows: the last of the training set, which the new model has not seen. A model
+that is not good enough is stored, the exit code is 1, and only `--force` serves it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROMOTE = ("if-not-worse", "always", "never")
 
 
 def _served_before(models: ModelFolder, columns: Sequence[str]) -> tuple[Model | None, str | None]:
-    """The model that is served, if it can be judged by rows with these columns; else why not."""
+    """The served model, if it can be evaluated on rows with these columns; else the reason why not."""
     try:
         if models.current is None:
             return None, None
@@ -55,7 +55,7 @@ def _served_before(models: ModelFolder, columns: Sequence[str]) -> tuple[Model |
 
 
 def _training_rows(settings: ServingSettings, source: Path) -> pl.DataFrame:
-    """The training set, with the columns and types that `batch.training_set` gives it; it may be of another maker."""
+    """The training set with the columns and types of `batch.training_set`; another tool may have written it."""
     columns = {LABEL: pl.Boolean(), EVENT_TIME: UTC_MICROSECONDS}
     for view in settings.views:
         columns |= {name: dtype for name, dtype in offline_columns(view).items() if name in view.features}
@@ -72,7 +72,7 @@ def _training_rows(settings: ServingSettings, source: Path) -> pl.DataFrame:
 
 
 def train_and_promote(settings: ServingSettings, source: Path, seed: int, promote: str) -> dict[str, Any]:
-    """All of it; returns what is told.
+    """Train, evaluate, store and promote; returns the report.
 
     Raises:
         TrainingError: the rows are not fit to train from.
@@ -161,10 +161,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command("python -m serving.train", "Train the purchase model from the point-in-time training set.")
     command.add_argument("--training-set", type=Path, help="Parquet (default: as batch.training_set writes it)")
-    command.add_argument("--seed", type=integer(0, 2**31 - 1), default=1, help="of the classifier (%(default)s)")
-    command.add_argument("--promote", choices=PROMOTE, default=PROMOTE[0], help="serve the model (%(default)s)")
+    command.add_argument("--seed", type=integer(0, 2**31 - 1), default=1, help="seed of the classifier (%(default)s)")
+    command.add_argument("--promote", choices=PROMOTE, default=PROMOTE[0], help="when to serve the model (%(default)s)")
     command.add_argument(
-        "--force", action="store_const", dest="promote", const="always", help="serve it, good enough or not"
+        "--force",
+        action="store_const",
+        dest="promote",
+        const="always",
+        help="serve the model even if it is not good enough",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)

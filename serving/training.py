@@ -1,8 +1,8 @@
-"""A model from a point-in-time training set, judged on rows that come after those it was made from.
+"""Trains a model from a point-in-time training set and evaluates it on later rows.
 
-The split is by time: the last part of the rows is held out, and the rows whose label reaches into it are left out of
-both, since they tell something of it. The classifier is scikit-learn's gradient boosting over histograms, which takes
-missing values as they are; it is exported to ONNX and must give the same probabilities there.
+The split is by time: the last part of the rows is held out, and rows with a label that reaches into it are left out of
+both parts, because they would leak information. The classifier is scikit-learn's histogram gradient boosting, which
+handles missing values; it is exported to ONNX and must give the same probabilities there.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import BatchView, WindowedView
 
 CHECKED_ON = {"scikit-learn": "1.9.1"}
-"""Its trees, which have no public name."""
+"""The version whose private tree structures are used here."""
 HOLDOUT = 0.2
 LEAST_ROWS = 200
 SAME = 1e-4
-"""How far ONNX, which adds up in 32 bits, may be from the classifier."""
+"""How far ONNX, which sums in 32 bits, may deviate from the classifier."""
 
 
 class TrainingError(RefusedError):
-    """The rows are not fit to train from; the message says why."""
+    """The rows are not fit for training; the message says why."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows to train from, and the rows to judge by, in order of time."""
+    """The training rows and the holdout rows, in time order."""
 
     train: pl.DataFrame
     holdout: pl.DataFrame
@@ -83,9 +83,9 @@ def split_by_time(rows: pl.DataFrame) -> Split:
 def train(
     views: Sequence[WindowedView | BatchView], service: str, split: Split, data_hash: str, seed: int, version: str
 ) -> Trained:
-    """Fit, export, and judge by the rows held out.
+    """Fit, export, and evaluate on the holdout rows.
 
-    A feature that no row to train from has a value of is left out: nothing can be learned from it.
+    A feature without values in the training rows is left out: nothing can be learned from it.
 
     Raises:
         TrainingError: no feature has a value, or the exported model gives other probabilities than the classifier.
@@ -99,9 +99,9 @@ def train(
     read = {(one.view, one.name) for one in features}
     encoder = FeatureEncoder(features)
     matrix = encoder.trained(split.train)
-    # scikit-learn refuses a column without any value, as of a feature that is new; a constant one teaches as little.
+    # scikit-learn refuses a column without values, such as a new feature; a constant column carries as little.
     matrix[:, np.isnan(matrix).all(axis=0)] = 0.0
-    # Smaller steps than the usual 0.1, which overfit a few thousand rows: they were worse than predicting the mean.
+    # Smaller steps than the usual 0.1, which overfit a few thousand rows and were worse than predicting the mean.
     classifier = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=100, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed
     )
@@ -146,7 +146,7 @@ def _exported(classifier: Any, features: int) -> bytes:
     name = f"Sklearn{kind.__name__}"
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        # skl2onnx 1.20 writes False where ONNX has a number, which protobuf refuses since its version 7.34.
+        # skl2onnx 1.20 writes False for an ONNX number, which protobuf refuses as of version 7.34.
         add_node = container.add_node
 
         def add_numbers(*arguments: Any, **attributes: Any) -> None:
@@ -169,10 +169,10 @@ def _exported(classifier: Any, features: int) -> bytes:
 
 
 def _round_thresholds_down(classifier: Any) -> None:
-    """Make the thresholds 32-bit numbers, as ONNX has them, that part 32-bit values as before.
+    """Round the thresholds to 32-bit numbers, as in ONNX, that split 32-bit values as before.
 
-    A threshold lies between two values. The nearest 32-bit number, which the export would take, can be the upper one,
-    and that one would then go the wrong way.
+    A threshold lies between two values. The nearest 32-bit number, which the export would use, can be the upper value,
+    which would then go the wrong way.
     """
     for (tree,) in classifier._predictors:  # noqa: SLF001  (where the export finds them)
         exact = tree.nodes["num_threshold"]
@@ -181,12 +181,12 @@ def _round_thresholds_down(classifier: Any) -> None:
 
 
 def judged(model: Model, holdout: pl.DataFrame) -> dict[str, float]:
-    """How good a model is on rows; for one that served before, the same rows as for its successor."""
+    """A model's metrics on rows; a previously served model is evaluated on the same rows as its successor."""
     return metrics(holdout[LABEL].to_numpy(), model.probabilities(model.encoder.trained(holdout)))
 
 
 def metrics(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) -> dict[str, float]:
-    """`log_loss` and `brier` (less is better), `roc_auc` (0.5: no better than chance), and the mean on both sides."""
+    """`log_loss` and `brier` (lower is better), `roc_auc` (0.5: no better than chance), and both means."""
     from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score  # noqa: PLC0415  (an extra, slow to import)
 
     scores = {
@@ -200,6 +200,6 @@ def metrics(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) -> dict
 
 
 def file_hash(path: Path) -> str:
-    """A file's content, as 16 hexadecimal digits."""
+    """A hash of a file's content, as 16 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

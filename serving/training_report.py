@@ -1,4 +1,4 @@
-"""What came of a training, as one HTML page that needs nothing else."""
+"""The result of a training as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def page(
     *,
     good_enough: bool,
 ) -> str:
-    """The page: `columns` are the metrics by whose they are, `truth` and `probability` [rows] of the rows held out."""
+    """The page. `columns` are the metrics by model; `truth` and `probability` [rows] are of the holdout rows."""
     plot = _calibration(truth, probability)
     return render(TEMPLATE, card=card, columns=columns, verdict=verdict, good_enough=good_enough, plot=plot)
 
