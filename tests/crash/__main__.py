@@ -17,6 +17,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -34,7 +35,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="how many histories (%(default)s)")
     parser.add_argument("--first", type=int, help="the first seed; a random one unless told")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="how many at a time (%(default)s)")
-    parser.add_argument("--to", type=Path, help="folder for simulation.md and simulation.json")
+    parser.add_argument(
+        "--to", type=Path, help="folder of simulation.md and simulation.json, where the histories are added"
+    )
     options = parser.parse_args()
     first = secrets.randbelow(NEWEST) if options.first is None else options.first
     start, failed = time.monotonic(), {}
@@ -58,16 +61,32 @@ def main() -> int:
     )
     sys.stdout.write(told)
     if options.to is not None:
-        _keep(options.to, first, options.seeds, failed, seconds, told)
+        _keep(options.to, first, options.seeds, failed, seconds)
     return int(bool(failed))
 
 
-def _keep(folder: Path, first: int, seeds: int, failed: dict[int, str], seconds: float, told: str) -> None:
+def _keep(folder: Path, first: int, seeds: int, failed: dict[int, str], seconds: float) -> None:
+    """Add the histories to those of earlier runs; the same first seed replaces its run."""
+    file = folder / "simulation.json"
+    runs = json.loads(file.read_text())["runs"] if file.exists() else []
     machine = facts(f"python -m tests.crash --first {first} --seeds {seeds}")
-    result = {"machine": machine, "seconds": round(seconds), "failed": failed}
-    (folder / "simulation.json").write_text(json.dumps(result, indent=1) + "\n")
-    lines = "".join(f"- seed {seed}: {reason}\n" for seed, reason in sorted(failed.items()))
-    (folder / "simulation.md").write_text(f"# Simulated crashes\n\n{as_markdown(machine)}\n\n{told}{lines}")
+    run = {"first": first, "seeds": seeds, "seconds": round(seconds), "failed": failed, "machine": machine}
+    runs = [*(one for one in runs if one["first"] != first), run]
+    file.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+    total, wrong = sum(one["seeds"] for one in runs), sum(len(one["failed"]) for one in runs)
+    lines = [
+        f"# Simulated crashes\n\n{total:,} histories, {wrong} went wrong. The last run:\n",
+        f"{as_markdown(machine)}\n",
+        "| date | first seed | histories | went wrong | seconds |\n|---|---|---|---|---|",
+        *map(_row, runs),
+        *(f"\nSeed {seed}: {reason}" for one in runs for seed, reason in sorted(one["failed"].items())),
+    ]
+    (folder / "simulation.md").write_text("\n".join(lines) + "\n")
+
+
+def _row(run: dict[str, Any]) -> str:
+    date = run["machine"]["date"]
+    return f"| {date} | {run['first']} | {run['seeds']:,} | {len(run['failed'])} | {run['seconds']:,} |"
 
 
 if __name__ == "__main__":
