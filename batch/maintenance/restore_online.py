@@ -28,7 +28,14 @@ from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import features_folder, progress_folder
-from feast_repo.stores.online.marker import begin_filling, end_filling, marker_key
+from feast_repo.stores.online.marker import (
+    begin_filling,
+    end_filling,
+    mark_lost,
+    marker_key,
+    read_mark,
+    server_id,
+)
 from feast_repo.stores.progress import ProgressRecord, announce_missing, confirm, confirmed_key, progress_key
 
 if TYPE_CHECKING:
@@ -96,7 +103,7 @@ def overwrite(data_root: Path, view: WindowedView | BatchView, online: OnlineVie
 
 
 class OvertakenError(UnavailableError):
-    """Redis was emptied, or another restore began, while this one ran."""
+    """Redis lost rows, or another restore began, while this one ran."""
 
 
 def restore(
@@ -112,9 +119,10 @@ def restore(
 
     Raises:
         redis.RedisError: Redis is away.
-        OvertakenError: Redis was emptied again meanwhile.
+        OvertakenError: Redis was emptied again meanwhile, or restarted, or failed over.
     """
     redis, marker = online.redis, marker_key(project, view.name)
+    server = server_id(redis)
     mine, written = begin_filling(redis, marker), 0
     online.settle()
     record = ProgressRecord(progress_folder(data_root))
@@ -130,6 +138,12 @@ def restore(
     online.set_sentinel()
     if not end_filling(redis, marker, mine):
         message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"
+        raise OvertakenError(message)
+    if server_id(redis) != server:
+        # What takes over may have an earlier state: the same mark, and not all of the rows that were written above.
+        claims = [progress_key(project, view.name), confirmed_key(project, view.name)]
+        mark_lost(redis, marker, read_mark(redis, marker), claims)
+        message = f"Redis was restarted, or failed over, while {view.name} was restored: try again"
         raise OvertakenError(message)
     return written
 

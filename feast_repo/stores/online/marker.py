@@ -10,6 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, cast
 
+from redis.exceptions import NoPermissionError, ResponseError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -85,6 +87,19 @@ def mark_lost(redis: Redis, key: str, seen: bytes | None, claims: Sequence[str])
         redis.RedisError: the server is away.
     """
     redis.eval(SWAP_MARK, 1 + len(claims), key, *claims, seen or b"", _new(FILLING))
+
+
+def server_id(redis: Redis) -> str:
+    """The id that a server has from its start to its end; empty if this user may not ask for it.
+
+    Raises:
+        redis.RedisError: the server is away.
+    """
+    try:
+        facts = cast("dict[str, object]", redis.info("server"))
+    except (NoPermissionError, ResponseError):
+        return ""
+    return str(facts.get("run_id", ""))
 
 
 def _new(state: bytes) -> bytes:
