@@ -1,8 +1,8 @@
 """The stack on this machine without Docker.
 
-python -m sandbox up        # start what is not up yet, and lead all commands there through sandbox.env
+python -m sandbox up        # start what is not running yet, and point all commands to it through sandbox.env
 python -m sandbox status    # exit 0 if all is up, 1 if not
-python -m sandbox down      # end what up started
+python -m sandbox down      # stop what up started
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def partitions(text: str) -> int:
-    """A number of partitions from the command line."""
+    """Parse a number of partitions from the command line."""
     if not text.isdecimal() or int(text) < 1:
         message = f"{text!r} is not a positive number"
         raise argparse.ArgumentTypeError(message)
@@ -56,14 +56,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                 help="which Kafka to start (else SANDBOX_KAFKA, embedded)",
             )
             command.add_argument(
-                "--partitions", type=partitions, help="of a topic that is created (64 on embedded Kafka, else 12)"
+                "--partitions", type=partitions, help="of a newly created topic (64 on embedded Kafka, else 12)"
             )
             command.add_argument("--topic", help="topic of the events (else KAFKA_TOPIC, clickstream)")
     return parser.parse_args(arguments)
 
 
 def report(settings: SandboxSettings, state: State | None, *, as_json: bool) -> int:
-    """Print what runs where; 0 if all of it is up, else 1."""
+    """Print what runs where; returns 0 if everything is up, else 1."""
     root = settings.data_root
     if state is None:
         elsewhere = settings_root()
@@ -126,10 +126,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; problems are told in one line."""
+    """Run one command; problems are reported in one line."""
     options = parse(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("sandbox").setLevel(logging.INFO)  # what takes long is told
+    logging.getLogger("sandbox").setLevel(logging.INFO)  # slow steps are logged
     try:
         return run(options)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Apache Kafka itself, one KRaft node on loopback, from jars that Maven fetches: the real broker without Docker."""
+"""Apache Kafka as one KRaft node on loopback, from jars fetched by Maven: the real broker without Docker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 9092
 DEFAULT_PARTITIONS = 12
 FORMAT_TIMEOUT_S = 60
-# A small heap, the collector without helper threads, and the quick compiler alone: half the CPU time until it answers.
+# A small heap, a collector without helper threads, and only the quick compiler: half the CPU time until it answers.
 JVM_OPTIONS = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -41,7 +41,7 @@ class ApacheKafka(Server):
 
     @property
     def version(self) -> str:
-        """Kafka's version, once the jars are there."""
+        """Kafka's version, once the jars are fetched."""
         return kafka_version(KAFKA_JARS.folder)
 
     def command(self) -> list[str]:
@@ -68,7 +68,7 @@ class ApacheKafka(Server):
         return [*run, "kafka.Kafka", str(properties)]
 
     def answers(self) -> bool:
-        """Whether the broker tells its topics."""
+        """Whether the broker lists its topics."""
         return broker_answers({"bootstrap.servers": self.url})
 
     def create_topic(self, topic: str, partitions: int) -> None:
@@ -80,7 +80,7 @@ class ApacheKafka(Server):
         create_topic({"bootstrap.servers": self.url}, topic, partitions)
 
     def _format(self, tool: list[str], properties: Path) -> None:
-        """Give the folder its cluster id, as every KRaft node needs before its first start."""
+        """Format the folder with a cluster id, which every KRaft node needs before its first start."""
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # "=" in one argument, since an id may begin with "-"; a format that was cut short is finished, not refused.
         command = [*tool, "format", "--standalone", "--ignore-formatted", f"--cluster-id={cluster_id}"]

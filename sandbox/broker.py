@@ -1,12 +1,12 @@
-"""The embedded Kafka broker: librdkafka's own test broker, as a process that other processes connect to.
+"""The embedded Kafka broker: librdkafka's own test broker in a process that others connect to.
 
     python -m sandbox.broker --topic clickstream:64 --port-file broker.json
 
-It is ready when the port file is there, with the address of the broker (`bootstrap`) and of its control port
-(`control`, see `sandbox.embedded_kafka`), and ends on SIGTERM. What is written lives in its memory only.
+It is ready when the port file exists, with the addresses of the broker (`bootstrap`) and of its control port
+(`control`, see `sandbox.embedded_kafka`), and ends on SIGTERM. Its log lives in memory only.
 
-Limits: of each partition it keeps 5 MiB (as stored, compressed) or 100,000 batches and drops older ones without a word
-(`sandbox.topics.check_retention` finds out); it has no real transactions and no CreateTopics request.
+Limits: per partition it keeps 5 MiB (as stored, compressed) or 100,000 batches and silently drops older ones
+(`sandbox.topics.check_retention` detects it); it has no real transactions and no CreateTopics request.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def load_librdkafka() -> ctypes.CDLL:
     """The library inside the confluent-kafka wheel, with the functions used here typed.
 
     Raises:
-        RequestError: this build of confluent-kafka brings no library of its own.
+        RequestError: this build of confluent-kafka doesn't include the library.
     """
     package = Path(confluent_kafka.__file__).parent
     places = (package.parent / "confluent_kafka.libs", package / ".dylibs")  # Linux wheels, macOS wheels
@@ -80,11 +80,11 @@ class Broker:
         self.bootstrap: str = library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
 
     def create_topic(self, name: str, partitions: int) -> None:
-        """Create a topic; one that is there is left alone.
+        """Create a topic; an existing one is left unchanged.
 
         Raises:
-            ValueError: so many partitions are not possible.
-            OSError: the library refuses, told in its words.
+            ValueError: this number of partitions is not possible.
+            OSError: the library refuses, with its own message.
         """
         if not 1 <= partitions <= MAX_PARTITIONS:  # the library would abort the process
             message = f"a topic has 1 to {MAX_PARTITIONS} partitions, not {partitions}"
@@ -112,7 +112,7 @@ class Broker:
 
 
 class _Control(socketserver.StreamRequestHandler):
-    """One command a connection, one line: `create <topic> <partitions>`, `down`, `up`; answered by `ok` or an error."""
+    """One one-line command per connection: `create <topic> <partitions>`, `down` or `up`; answers `ok` or an error."""
 
     broker: ClassVar[Broker]
 
@@ -137,7 +137,7 @@ class _Control(socketserver.StreamRequestHandler):
 
 
 def topic_argument(text: str) -> tuple[str, int]:
-    """`name:partitions` as given on the command line."""
+    """Parse `name:partitions` from the command line."""
     name, _, partitions = text.rpartition(":")
     if not name or not partitions.isdecimal() or not 1 <= int(partitions) <= MAX_PARTITIONS:
         message = f"{text!r} is not <topic>:<partitions>, with 1 to {MAX_PARTITIONS} partitions"
@@ -150,10 +150,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.broker", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--topic", type=topic_argument, action="append", default=[], help="<name>:<partitions>")
-    parser.add_argument("--port-file", type=Path, required=True, help="JSON with the addresses, there when ready")
+    parser.add_argument(
+        "--port-file", type=Path, required=True, help="JSON file with the addresses, written when ready"
+    )
     arguments = parser.parse_args()
 
-    # Blocked before any thread starts, so that the signal waits for us instead of ending the process half-way.
+    # Blocked before any thread starts, so the signal stays pending instead of ending the process midway.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     broker = _Control.broker = Broker()

@@ -1,4 +1,4 @@
-"""What the demo holds the stores to, each check with parts that the stream does not use."""
+"""The demo's checks of the stores, each with code that the stream does not use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USERS_PER_READ = 2_000
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold, whether it does, and the figures that say so."""
+    """A condition, whether it holds, and the figures that show it."""
 
     name: str
     holds: bool
@@ -35,7 +35,7 @@ class Check:
 
 
 def rows_of(folder: Path) -> pl.DataFrame:
-    """All rows of a table under DATA_ROOT, null where a feature was not declared yet; an empty frame without files."""
+    """All rows of a table under DATA_ROOT, null if a feature was not declared yet; an empty frame without files."""
     files = [file for day in day_folders(folder) for file in data_files(day)]
     return pl.concat([scan(file).collect() for file in files], how="diagonal") if files else pl.DataFrame()
 
@@ -48,7 +48,7 @@ def newest_rows(data_root: Path, view: WindowedView | BatchView) -> pl.DataFrame
 
 
 def online_rows(store: FeatureStore, view: WindowedView | BatchView, users: Sequence[str]) -> pl.DataFrame:
-    """The users' rows as Feast's own `get_online_features` gives them, with their event times."""
+    """The users' rows from Feast's own `get_online_features`, with their event times."""
     key = view.entity.join_key
     references = [f"{view.name}:{name}" for name in view.features]
     parts = []
@@ -73,7 +73,7 @@ def online_rows(store: FeatureStore, view: WindowedView | BatchView, users: Sequ
 
 
 def online_equals_offline(store: FeatureStore, data_root: Path, view: WindowedView | BatchView) -> Check:
-    """Every user's online row is the newest offline one, value by value, time included."""
+    """Check that every user's online row equals the newest offline row, value by value, time included."""
     key = view.entity.join_key
     offline = newest_rows(data_root, view).select(key, "event_timestamp", *view.features)
     online = online_rows(store, view, offline[key].to_list())
@@ -86,7 +86,7 @@ def online_equals_offline(store: FeatureStore, data_root: Path, view: WindowedVi
 
 
 def contents(data_root: Path, redis_url: str) -> dict[str, str]:
-    """A digest of every row in Parquet, but when it was served, and of every feature in Redis, by table."""
+    """A digest of every row in Parquet (without its served time) and of every feature in Redis, by table."""
     digests = {}
     for folder in ("features/user_click_features", "events", "late/user_click_features", "dead_letters"):
         rows = rows_of(data_root / folder)
@@ -105,7 +105,7 @@ def contents(data_root: Path, redis_url: str) -> dict[str, str]:
 
 
 def _feature_hashes(redis: Redis) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-    """All of Feast's hashes, without the sentinel; those beside them hold wall-clock times and positions."""
+    """All of Feast's hashes, without the sentinel; other hashes hold wall-clock times and positions."""
     from feast_repo.stores.online.format import SENTINEL  # noqa: PLC0415  (it imports Feast, which takes seconds)
 
     for key in redis.scan_iter(count=5_000, _type="hash"):

@@ -1,10 +1,10 @@
-"""The main job on one machine, shown and verified: `make demo`.
+"""The whole pipeline on one machine, shown and verified: `make demo`.
 
     python -m sandbox.demo
 
 It starts the sandbox with fresh data in data/demo, writes profiles, produces clicks, runs the dataflow through
-`bytewax.run`, and then checks what the stores hold. Exit 0 only if every check held. The sandbox stays up, so that you
-can go on with its data; `python -m sandbox down` ends it.
+`bytewax.run`, and then checks the stores. Exits with 0 only if every check passed. The sandbox stays up for further use
+of its data; `python -m sandbox down` stops it.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class CommandFailedError(FeatureStoreError):
 
 
 def run(arguments: list[str], *, quiet: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's commands as a user would, and show it with the time that it took.
+    """Run one of the project's commands as a user would, and show it with its duration.
 
-    `quiet`: don't show it while it runs, since something else is shown meanwhile.
+    `quiet`: don't show it while it runs, because something else is shown meanwhile.
     """
     shown = " ".join(["python", *arguments[1:]] if arguments[0] == sys.executable else arguments)
     prefix = "".join(f"{name}={value} " for name, value in environment.items())
@@ -98,7 +98,7 @@ def start_sandbox() -> None:
     if DEMO_ROOT.exists():
         shutil.rmtree(DEMO_ROOT)
     os.environ["DATA_ROOT"] = str(DEMO_ROOT)
-    if "KAFKA_BOOTSTRAP_SERVERS" in os.environ:  # a broker of yours: leave its topics alone
+    if "KAFKA_BOOTSTRAP_SERVERS" in os.environ:  # your own broker: leave its topics alone
         os.environ["KAFKA_TOPIC"] = f"clickstream-demo-{datetime.now(UTC):%Y%m%d%H%M%S}"
     console.print(python("sandbox", "up").stdout.rstrip(), markup=False, highlight=False)
 
@@ -117,7 +117,7 @@ def log_length(settings: StreamSettings) -> int:
 
 
 def show_counts(settings: StreamSettings, sent: dict[str, Any]) -> list[Check]:
-    """Tables of what was read and written, and the check that every message is in exactly one place."""
+    """Show tables of what was read and written, and check that every message is in exactly one place."""
     view, root = settings.view, settings.data_root
     events, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
     features, late = rows_of(features_folder(root, view.name)), rows_of(late_folder(root, view))
@@ -159,7 +159,7 @@ def show_counts(settings: StreamSettings, sent: dict[str, Any]) -> list[Check]:
 
 
 def check_recomputation(settings: StreamSettings) -> Check:
-    """The stream's rows against SQL over the archive."""
+    """Compare the stream's rows with SQL over the archive."""
     with console.status("recomputing every window in SQL"):
         found = compare(settings.data_root, settings.view)
     return Check(
@@ -171,7 +171,7 @@ def check_recomputation(settings: StreamSettings) -> Check:
 
 
 def check_second_run(settings: StreamSettings) -> Check:
-    """The whole topic again, without recovery state: nothing may change."""
+    """Read the whole topic again without recovery state: nothing may change."""
     before = contents(settings.data_root, settings.redis_url)
     run(DATAFLOW, STREAM_STOP_AT_END="1")
     after = contents(settings.data_root, settings.redis_url)
@@ -184,7 +184,7 @@ def check_second_run(settings: StreamSettings) -> Check:
 
 
 def materialize_profiles(store: FeatureStore) -> None:
-    """Profiles to the online store, the way Feast does it (without what it prints)."""
+    """Materialize profiles to the online store with Feast's own method (without its output)."""
     now = datetime.now(UTC)
     with (
         console.status("materializing profiles"),
@@ -196,7 +196,7 @@ def materialize_profiles(store: FeatureStore) -> None:
 
 
 def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...], data_root: Any) -> Check:
-    """Two users' features as Feast's `get_online_features` gives them."""
+    """Show two users' features from Feast's `get_online_features`."""
     table = Table("feature", *SHOWN_USERS, title="Features, read with get_online_features")
     seen = True
     for view in views:
@@ -210,7 +210,7 @@ def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...],
 
 
 def check_gate() -> Check:
-    """The profiles through the quality gate, which publishes what is good."""
+    """Pass the profiles through the quality gate, which publishes the good rows."""
     report = json.loads(python("batch.quality", "profiles", "--json", quiet=True).stdout)
     return Check(
         "all profiles pass the quality gate",
@@ -220,8 +220,8 @@ def check_gate() -> Check:
 
 
 def learn() -> Check:
-    """Training set and model, and whether the model is better than always saying the mean."""
-    # The clicks of hours were streamed in seconds, so nobody was served their features at the pairs' times.
+    """Build the training set and the model, and check that the model beats always predicting the mean."""
+    # Hours of clicks were streamed in seconds, so no features were served at the pairs' times.
     python("batch.training_set", "--as-created", "--json", quiet=True)
     trained = json.loads(python("serving.train", "--json", quiet=True).stdout)
     metrics = trained["metrics"]
@@ -233,7 +233,7 @@ def learn() -> Check:
 
 
 def show_latency(store: FeatureStore) -> None:
-    """How long one user's read takes through Feast's SDK."""
+    """Show the latency of one user's read through Feast's SDK."""
     service = store.get_feature_service(purchase_prediction.name)
     rows = [[{"user_id": f"user_{number % USERS + 1:06d}"}] for number in range(READS)]
     milliseconds = []
@@ -247,12 +247,12 @@ def show_latency(store: FeatureStore) -> None:
 
 
 def demo() -> list[Check]:
-    """All of it; returns the checks."""
-    # Importing Feast takes seconds: it happens while the first commands run.
+    """Run everything; returns the checks."""
+    # Importing Feast takes seconds, so it happens while the first commands run.
     importing = threading.Thread(target=importlib.import_module, args=["feast_repo.stores.opening"])
     importing.start()
     start_sandbox()
-    # Profiles from before the first click: training rows have only what was there at their time.
+    # Profiles from before the first click: training rows have only what existed at their time.
     before = datetime.now(UTC) - timedelta(days=1)
     python("batch.profiles", "--users", str(USERS), "--seed", "7", "--time", f"{before:%Y-%m-%dT00:00:00Z}")
     shares = ["--disorder-seconds", "60", "--late-share", "0.01", "--malformed-share", "0.002"]
@@ -277,7 +277,7 @@ def demo() -> list[Check]:
     materialize_profiles(store)
     views = purchase_prediction.views
     checks.append(show_users(store, views, settings.data_root))
-    with ThreadPoolExecutor(1) as beside:  # only reads what the checks look at
+    with ThreadPoolExecutor(1) as beside:  # only reads what the checks examine
         learning = beside.submit(learn)
         checks.append(check_recomputation(settings))
         checks += [online_equals_offline(store, settings.data_root, view) for view in views]
@@ -289,7 +289,7 @@ def demo() -> list[Check]:
 
 
 def main() -> int:
-    """Run the demo; 0 if every check held, 1 if one did not."""
+    """Run the demo; returns 0 if every check passed, else 1."""
     argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__.splitlines()[0]).parse_args()
     start = time.perf_counter()
     try:

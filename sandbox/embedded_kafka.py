@@ -1,4 +1,4 @@
-"""The embedded broker as a server of the sandbox: started, asked for topics, taken off the network and back."""
+"""The embedded broker as a sandbox server: start it, create topics, take it off the network and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tell(control: str, command: str) -> None:
     """Send one command to an embedded broker's control port (see `sandbox.broker`).
 
     Raises:
-        SandboxError: it does not answer, or it refuses.
+        SandboxError: the broker does not answer, or refuses.
     """
     host, _, port = control.rpartition(":")
     try:
@@ -42,9 +42,9 @@ def tell(control: str, command: str) -> None:
 class EmbeddedKafka(Server):
     """The broker inside librdkafka.
 
-    Its log lives in its process, so `stop` and `kill` cut it off the network instead of ending it: clients see a broker
-    that is gone, and `start` brings it back on the same port with the same log, as a durable broker would be. `pause`
-    freezes the process. `close` ends it, and the log with it. librdkafka chooses the port.
+    Its log lives in its process, so `stop` and `kill` cut it off the network instead of ending it: clients see a
+    missing broker, and `start` brings it back on the same port with the same log, like a durable broker. `pause`
+    freezes the process. `close` ends it, and with it the log. librdkafka chooses the port.
     """
 
     role = "kafka"
@@ -58,15 +58,15 @@ class EmbeddedKafka(Server):
         self._port_file = folder / "broker.json"
 
     def command(self) -> list[str]:
-        """The Python that runs us, with the broker's module."""
+        """The current Python interpreter with the broker's module."""
         self._port_file.unlink(missing_ok=True)
         return [sys.executable, "-m", "sandbox.broker", "--port-file", str(self._port_file)]
 
     def require_port(self) -> None:
-        """Nothing to check: librdkafka takes a free port."""
+        """Nothing to check: librdkafka picks a free port."""
 
     def answers(self) -> bool:
-        """Whether it is ready and tells its topics."""
+        """Whether it is ready and lists its topics."""
         if not self._port_file.exists():
             return False
         ready = json.loads(self._port_file.read_text())
@@ -93,11 +93,11 @@ class EmbeddedKafka(Server):
             tell(self.control, "down")
 
     def kill(self) -> None:
-        """As `stop`: connections break off without a goodbye in both cases."""
+        """As `stop`: in both cases connections break without a shutdown."""
         self.stop()
 
     def create_topic(self, topic: str, partitions: int) -> None:
-        """Create a topic; one that is there is left alone.
+        """Create a topic; an existing one is left unchanged.
 
         Raises:
             SandboxError: the broker refuses.

@@ -1,6 +1,6 @@
 """The guard process (see `sandbox.processes.Guard`): kills what it watches when its standard input ends.
 
-It is run as `python -m sandbox.guard` and reads lines: a pid, or `release` to forget those before.
+It runs as `python -m sandbox.guard` and reads lines: a pid, or `release` to forget the previous ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sandbox.processes import Process, started_at
 
 
 def main() -> None:
-    """Read until the other end is gone, then kill every watched process that still runs."""
+    """Read until the other end closes, then kill every watched process that still runs."""
     watched: list[Process] = []
     for line in sys.stdin:
         if line == "release\n":

@@ -1,4 +1,4 @@
-"""A proxy before a server that can keep what a client sends, and deliver it later."""
+"""A proxy that can hold back what a client sends to a server, and deliver it later."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CHUNK = 1 << 16
 
 
 class HeldProxy:
-    """Passes connections on to a server on loopback; a connection whose bytes hold a text is kept back from then on.
+    """Forwards connections to a server on loopback; on request, holds one back from a given text on.
 
     with HeldProxy(port) as proxy:
         proxy.keep_back(b"HSET")     # the next connection that sends it
-        proxy.deliver()              # what was kept back, as a network would that has come to itself
+        proxy.deliver()              # the held bytes, as a recovering network would
     """
 
     def __init__(self, port: int) -> None:
@@ -49,17 +49,17 @@ class HeldProxy:
 
     @property
     def held_bytes(self) -> int:
-        """How much is kept back."""
+        """The number of held bytes."""
         with self._lock:
             return sum(len(data) for _, data in self._held)
 
     def keep_back(self, text: bytes) -> None:
-        """Keep back the next connection that sends a text, from that on."""
+        """Hold back the next connection that sends a text, from that text on."""
         with self._lock:
             self._text = text
 
     def deliver(self) -> None:
-        """Send what was kept back; when this returns, the server has taken all of it that it will ever take."""
+        """Send the held bytes; when this returns, the server has taken all that it will ever take."""
         with self._lock:
             held, self._held = self._held, []
         for upstream, data in held:
@@ -97,7 +97,7 @@ class HeldProxy:
                 if held is not None:
                     held += data
                     continue
-            with contextlib.suppress(OSError):  # the server has ended the connection, and the client is told so
+            with contextlib.suppress(OSError):  # the server has ended the connection, and the client notices
                 upstream.sendall(data)
         if held is None:
             _end(upstream)

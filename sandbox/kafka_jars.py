@@ -1,4 +1,4 @@
-"""The jars of Apache Kafka, 45 MB, as `sandbox/kafka/pom.xml` names them."""
+"""The jars of Apache Kafka (45 MB), listed in `sandbox/kafka/pom.xml`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KAFKA_JARS = MavenJars(
 
 
 def apache_available() -> bool:
-    """Whether Apache Kafka can be started here: Java, and the jars or Maven to fetch them."""
+    """Whether Apache Kafka can run here: it needs Java, and the jars or Maven to fetch them."""
     return shutil.which("java") is not None and KAFKA_JARS.available
 
 
 def kafka_version(jars: Path) -> str:
-    """The broker's version, out of its jar's name."""
+    """The broker's version, from its jar's name."""
     return next(path.stem.partition("-")[2] for path in jars.glob(KAFKA_JARS.main))

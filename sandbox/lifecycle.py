@@ -1,4 +1,4 @@
-"""Bringing a sandbox up for the commands that follow, telling how it is, and taking it down."""
+"""Brings a sandbox up for other commands, reports its status, and takes it down."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ VARIABLES = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "redis": "REDIS_URL"}
 
 
 def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partitions: int | None = None) -> State:
-    """Start what is not up yet below the data root, create the topic and the registry, and write `sandbox.env`.
+    """Start what is not running yet below the data root, create topic and registry, and write `sandbox.env`.
 
-    A server that the environment names is used, not started. What is up already stays as it is.
+    A server that the environment names is used, not started. Running parts are left unchanged.
 
     Raises:
-        RequestError: what runs or is named contradicts what is asked for.
-        SandboxError: a part does not start or answer; what was started for this call is ended again.
+        RequestError: running or named servers contradict the request.
+        SandboxError: a part does not start or answer; parts started by this call are stopped again.
     """
     root = settings.data_root
     with _locked(root):
@@ -79,7 +79,7 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
             registry = StackPart("registry", "sqlite" if own else "yours", registry_url, "Feast's registry")
             state = State((parts["kafka"], parts["redis"], registry), environment)
             save(root, state)
-        except BaseException:  # an interrupt too must not leave half a sandbox
+        except BaseException:  # even an interrupt must not leave half a sandbox
             sandbox.close()
             raise
         sandbox.detach()
@@ -87,7 +87,7 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
 
 
 def down(root: Path) -> list[StackPart]:
-    """End the processes that `up` started and that still run; returns their parts. Harmless when nothing is up."""
+    """Stop the processes that `up` started and that still run; returns their parts. Idempotent."""
     if not (root / "sandbox").is_dir():
         return []
     with _locked(root):
@@ -100,7 +100,7 @@ def down(root: Path) -> list[StackPart]:
 
 
 def problems(root: Path, settings: SandboxSettings, state: State) -> dict[str, str]:
-    """What is wrong, by role; empty if all is up and nothing was lost."""
+    """Problems by role; empty if everything is up and nothing was lost."""
     found = {}
     for part in state.parts:
         if part.process is not None and not part.process.alive:
@@ -118,7 +118,7 @@ def problems(root: Path, settings: SandboxSettings, state: State) -> dict[str, s
 
 
 def notes(root: Path, settings: SandboxSettings, state: State) -> list[str]:
-    """What the user should know although all is up: data of another log, which a dataflow would not go on from."""
+    """Notes for the user although everything is up: data of another log, which a dataflow would not continue."""
     kafka = state.part("kafka")
     known = ProgressRecord(progress_folder(root)).load()
     if kafka is None or not known:
@@ -133,14 +133,14 @@ def notes(root: Path, settings: SandboxSettings, state: State) -> list[str]:
 
 
 def _present(settings: SandboxSettings) -> dict[str, StackPart]:
-    """The parts that are not to be started: named by the environment, or up already."""
+    """The parts not to start: named by the environment, or already running."""
     known = load(settings.data_root)
     present = {}
     for role, variable in VARIABLES.items():
         ours = known.part(role) if known is not None else None
         named = os.environ.get(variable)
         if ours is not None and (ours.process is None or named not in {None, "", ours.url}):
-            ours = None  # not a process of ours, or the user wants another server now
+            ours = None  # not our process, or the user wants another server now
         if named and (ours is None or named != ours.url):
             part = StackPart(role, "yours", named, f"yours, from {variable}")
             if not _answers(settings, part):
@@ -166,12 +166,12 @@ def _answers(settings: SandboxSettings, part: StackPart) -> bool:
 
 
 def _config(settings: SandboxSettings, kafka: StackPart) -> ClientConfig:
-    """Client properties: for the user's own broker with what KAFKA_PROPERTIES_FILE adds."""
+    """Client properties; for the user's own broker including those of KAFKA_PROPERTIES_FILE."""
     return {**(client_config(settings) if kafka.kind == "yours" else {}), "bootstrap.servers": kafka.url}
 
 
 def _ensure_topic(settings: SandboxSettings, kafka: StackPart, partitions: int | None) -> None:
-    """Create the topic if it is not there; one that is there must have the partitions that were asked for."""
+    """Create the topic if needed; an existing one must have the requested number of partitions."""
     topic = settings.kafka_topic
     config = _config(settings, kafka)
     present = partition_count(config, topic)
@@ -184,7 +184,7 @@ def _ensure_topic(settings: SandboxSettings, kafka: StackPart, partitions: int |
 
 
 def _processes(root: Path) -> list[StackPart]:
-    """The parts whose processes we started and that still run."""
+    """The parts that we started and that still run."""
     state = load(root)
     parts = state.parts if state is not None else ()
     return [part for part in parts if part.process is not None and part.process.alive]
@@ -192,7 +192,7 @@ def _processes(root: Path) -> list[StackPart]:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """One `up` or `down` at a time for a data root; the kernel frees the lock of one that died."""
+    """Lock a data root for one `up` or `down` at a time; the kernel frees a dead holder's lock."""
     folder = root / "sandbox"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

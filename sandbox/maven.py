@@ -1,7 +1,7 @@
-"""Jars that Maven fetches once into a cache that all checkouts of a user share.
+"""Jars that Maven fetches once into a cache shared by all of a user's checkouts.
 
-The cache is `~/.cache/ml-feature-store` (or below `XDG_CACHE_HOME`), one folder for each content of a pom; it can be
-deleted at any time while nothing that uses it runs.
+The cache is `~/.cache/ml-feature-store` (or below `XDG_CACHE_HOME`), with one folder per pom content; it can be deleted
+whenever nothing that uses it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAVEN_TIMEOUT_S = 600
 
 
 def cache_folder() -> Path:
-    """Where everything is kept that is fetched once for all checkouts."""
+    """The cache folder that all checkouts share."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ml-feature-store"
 
 
@@ -31,8 +31,8 @@ def cache_folder() -> Path:
 class MavenJars:
     """The dependencies of a pom.
 
-    `name` is the beginning of the folder's, `title` what messages call them, `main` the pattern of a jar that must be
-    among them, `remedy` what to do where they can't be had.
+    `name` is the prefix of the folder's name, `title` the name in messages, `main` the pattern of a jar that must be
+    among them, `remedy` the advice if they can't be fetched.
     """
 
     name: str
@@ -43,17 +43,17 @@ class MavenJars:
 
     @property
     def folder(self) -> Path:
-        """Where the jars are once they are fetched; the pom's content is part of the name."""
+        """The folder of the fetched jars; its name depends on the pom's content."""
         digest = hashlib.blake2b(self.pom.read_bytes(), digest_size=6).hexdigest()
         return cache_folder() / f"{self.name}-{digest}"
 
     @property
     def available(self) -> bool:
-        """Whether they are there, or Maven is, to fetch them."""
+        """Whether the jars are present, or Maven is installed to fetch them."""
         return self.folder.is_dir() or shutil.which("mvn") is not None
 
     def ensure(self) -> Path:
-        """The folder with all jars; fetched first if it is not there. Any number of callers may ask at once.
+        """The folder with all jars, fetched first if needed. Safe for any number of concurrent callers.
 
         Raises:
             RequestError: Maven is not installed.
@@ -68,13 +68,13 @@ class MavenJars:
             raise RequestError(message)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one fetches, the others wait; the kernel frees it if the holder dies
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one fetches, the others wait; the kernel frees a dead holder's lock
             if not folder.is_dir():
                 self._fetch(maven, folder)
         return folder
 
     def _fetch(self, maven: str, folder: Path) -> None:
-        """Fetch into a temporary folder and rename it, so that a folder of the final name is always complete."""
+        """Fetch into a temporary folder and rename it, so a folder with the final name is always complete."""
         LOGGER.info("fetching the jars of %s with Maven (once)", self.title)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as temporary:
             shutil.copy(self.pom, Path(temporary) / "pom.xml")

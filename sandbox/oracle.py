@@ -1,7 +1,7 @@
-"""An independent second opinion: the windows recomputed in SQL from the archived records.
+"""An independent oracle: the windows recomputed in SQL from the archived records.
 
 It shares no code with the window engine: each record is copied into its windows instead of panes, and DuckDB's window
-functions replace running state. The demo and the tests compare its rows with those that the stream stored.
+functions replace running state. The demo and the tests compare its rows with the stream's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Differences:
-    """Stored rows against recomputed ones, by user and window end."""
+    """Differences between stored and recomputed rows, by user and window end."""
 
     recomputed: int
     equal: int
@@ -38,7 +38,7 @@ class Differences:
 
     @property
     def none(self) -> bool:
-        """Whether every row is there once, with equal values in every column."""
+        """Whether every row exists once, with equal values in every column."""
         return self.equal == self.recomputed and not (
             self.different or self.only_stored or self.only_recomputed or self.stored_twice
         )
@@ -146,7 +146,7 @@ def _aggregate(aggregate: Aggregate) -> str:
         return f"count(*) filter ({where})"
     if isinstance(aggregate, Min | Max):
         return f"{type(aggregate).__name__.lower()}({aggregate.column}) filter ({where})"
-    # The sum as 64 bits hold it, from a wider one.
+    # A wider sum, wrapped to 64 bits.
     total = f"coalesce(sum({aggregate.column}) filter ({where}), 0)::hugeint"
     return f"((({total} + {2**63}) % {2**64} + {2**64}) % {2**64} - {2**63})::bigint"
 
@@ -161,6 +161,6 @@ def _condition(where: Predicate | None) -> str:
 
 
 def _files(folder: Path) -> str:
-    """The table's files as a list in SQL: DuckDB takes the path of a file as it is, but not that of a pattern."""
+    """The table's files as an SQL list, because DuckDB takes a file's path literally, but not a pattern's."""
     files = [str(file).replace("'", "''") for day in day_folders(folder) for file in data_files(day)]
     return "[" + ", ".join(f"'{file}'" for file in files) + "]"

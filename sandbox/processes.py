@@ -1,6 +1,6 @@
-"""Server processes of the sandbox: who they are, how they are signalled, how they end.
+"""Server processes of the sandbox: how they are identified, signalled and ended.
 
-A process is known by its pid and its start time, so a pid that the system gave to another program is never signalled.
+A process is identified by pid and start time, so a pid that the system has reused is never signalled.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 HOME = Path(__file__).resolve().parent.parent  # where `python -m sandbox...` finds this package
 LOOPBACK = "127.0.0.1"
-# Standard input is the guard's pipe until the program begins.
+# Standard input is the guard's pipe until the program starts.
 REPORT_AND_RUN = ("/bin/sh", "-c", 'echo "$$" >&0; exec "$@" </dev/null', "sh")
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
-# Below the ports that systems hand out to outgoing connections (32768 up): a client that retries a server which is
-# down can't be given that server's own port and then talk to itself.
+# Below the ephemeral ports (32768 up): otherwise a client that retries a stopped server could be given that server's
+# port and connect to itself.
 FIRST_PORT, PORTS = 20_000, 12_000
 
 
 class SandboxError(FeatureStoreError):
-    """A part of the sandbox can't do its work; one line with the remedy."""
+    """A part of the sandbox fails; one line with the remedy."""
 
 
 class RequestError(SandboxError):
-    """What was asked for can't be done here; one line with the remedy."""
+    """The request can't be fulfilled here; one line with the remedy."""
 
     exit_code = ExitCode.REFUSED
 
 
 def started_at(pid: int) -> str | None:
-    """When the process started, as an opaque text that differs between two holders of one pid; None if it is gone."""
+    """The process's start time as opaque text, which differs between two holders of a pid; None if it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -63,7 +63,7 @@ def _started_at_by_ps(pid: int) -> str | None:
 
 
 class Process:
-    """One process, our child or one that an earlier command started."""
+    """A process: our child, or one that an earlier command started."""
 
     def __init__(self, pid: int, started: str, child: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
@@ -72,12 +72,12 @@ class Process:
 
     @classmethod
     def start(cls, command: Sequence[str], *, log: Path, guard: Guard | None = None) -> Process:
-        """Run a program in a session of its own, so that Ctrl-C in our terminal doesn't reach it; output goes to `log`.
+        """Run a program in its own session, out of reach of our terminal's Ctrl-C; output goes to `log`.
 
         With a guard it does not outlive us, however we end.
 
         Raises:
-            SandboxError: there is no such program.
+            SandboxError: the program doesn't exist.
         """
         if shutil.which(command[0]) is None:
             message = f"can't run {command[0]}: there is no such program"
@@ -96,7 +96,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs (a paused one does)."""
+        """Whether this same process still runs (paused counts)."""
         if self._child is not None:
             return self._child.poll() is None
         return started_at(self.pid) == self.started
@@ -108,30 +108,30 @@ class Process:
                 os.kill(self.pid, number)
 
     def stop(self) -> None:
-        """End it in order, a paused one too; after 15 s, kill it. Harmless when it is gone."""
+        """Stop it, even if paused; kill it after 15 s. Harmless if it is gone."""
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
         if not wait_until(lambda: not self.alive, STOP_TIMEOUT_S):
             self.kill()
 
     def kill(self) -> None:
-        """End it at once, as a crash would, and wait until it is gone."""
+        """Kill it, like a crash, and wait until it is gone."""
         self.signal(signal.SIGKILL)
         wait_until(lambda: not self.alive, STOP_TIMEOUT_S)
 
 
 class Guard:
-    """Kills the processes that were started with it if our own process ends without it, even by SIGKILL.
+    """Kills the processes that were started with it if our own process dies, even by SIGKILL.
 
-    It is a process of its own that reads from a pipe which processes to watch, until all who could write are gone. A
-    watched program writes its pid before it begins, so there is no moment at which our death would leave it behind.
+    It is a separate process that reads the pids to watch from a pipe until all writers are gone. A watched program
+    writes its pid before it starts, so our death can't leave it behind at any moment.
     """
 
     def __init__(self) -> None:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def pipe(self) -> IO[bytes]:
-        """Where a process reports; starts the guard if it does not run yet."""
+        """The pipe for reporting pids; starts the guard if needed."""
         if self._guard is None:
             command = [sys.executable, "-m", "sandbox.guard"]
             self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=HOME, start_new_session=True)
@@ -140,21 +140,21 @@ class Guard:
         return self._guard.stdin
 
     def release(self) -> None:
-        """Let all processes so far outlive us."""
+        """Let all processes started so far outlive us."""
         if self._guard is not None:
             with contextlib.suppress(BrokenPipeError):  # someone killed the guard: then nothing is watched anyway
                 self.pipe().write(b"release\n")
                 self.pipe().flush()
 
     def close(self) -> None:
-        """End the guard, and with it the processes that still run and were not released."""
+        """End the guard, and with it all running processes that were not released."""
         if self._guard is not None:
             self._guard.communicate()
             self._guard = None
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Ask again and again until the condition holds (True) or the time is over (False)."""
+    """Poll until the condition holds (True) or the time is up (False)."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

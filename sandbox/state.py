@@ -63,7 +63,7 @@ def state_file(data_root: Path) -> Path:
 
 
 def load(data_root: Path) -> State | None:
-    """The state, None if no sandbox was started here (or what is there is no state of ours)."""
+    """The state; None if no sandbox was started here (or the file is not a state of ours)."""
     try:
         found = json.loads(state_file(data_root).read_text())
         return State(tuple(StackPart(**part) for part in found["parts"]), dict(found["environment"]))
@@ -72,7 +72,7 @@ def load(data_root: Path) -> State | None:
 
 
 def save(data_root: Path, state: State) -> None:
-    """Write the state, and `sandbox.env` for every command that starts from now on."""
+    """Write the state, and `sandbox.env` for every command started from now on."""
     write_private(state_file(data_root), json.dumps(asdict(state), indent=2))
     lines = ["# Written by `python -m sandbox up`; `python -m sandbox down` removes it."]
     lines += [f"{name}={quoted(value)}" for name, value in state.environment.items()]
@@ -80,7 +80,7 @@ def save(data_root: Path, state: State) -> None:
 
 
 def forget(data_root: Path) -> None:
-    """Remove the state, and `sandbox.env` if it is about this data root."""
+    """Remove the state, and `sandbox.env` if it belongs to this data root."""
     if settings_root() in {None, data_root}:
         feast_repo.settings.SANDBOX_ENV.unlink(missing_ok=True)
     state_file(data_root).unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def settings_root() -> Path | None:
 
 
 def quoted(value: str) -> str:
-    """A value as an env file holds it: plain where possible, since not every reader takes quotes off."""
+    """A value for an env file: plain if possible, because not every reader removes quotes."""
     if re.fullmatch(r"[\w./:@,+-]*", value):
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -103,14 +103,14 @@ def quoted(value: str) -> str:
 def write_private(path: Path, text: str) -> None:
     """Replace a file's content atomically, with access for its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # created with mode 0600
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     Path(temporary).replace(path)
 
 
 def without_password(url: str) -> str:
-    """A URL that can be shown."""
+    """A URL that is safe to show."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl() if "@" in parts.netloc else url
 

@@ -1,4 +1,4 @@
-"""Topics of any broker that speaks Kafka's admin protocol, and whether it still holds all that was written."""
+"""Topics of any broker that speaks Kafka's admin protocol, and checks that all written records are still there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RetentionError(SandboxError):
 
 
 def broker_answers(config: ClientConfig, timeout_s: float = 1.0) -> bool:
-    """Whether a broker tells its topics within the time."""
+    """Whether a broker lists its topics within the time."""
     try:
         _admin(config).list_topics(timeout=timeout_s)
     except KafkaException:
@@ -30,12 +30,12 @@ def broker_answers(config: ClientConfig, timeout_s: float = 1.0) -> bool:
 
 
 def partition_count(config: ClientConfig, topic: str) -> int:
-    """How many partitions the topic has, 0 if it is not there.
+    """The number of partitions of a topic; 0 if it doesn't exist.
 
     Raises:
         SandboxError: no broker answers within 10 s.
     """
-    # All topics are listed, since asking the embedded broker for one by name would create it.
+    # All topics are listed: asking the embedded broker for one by name would create it.
     try:
         found = _admin(config).list_topics(timeout=ANSWER_TIMEOUT_S).topics.get(topic)
     except KafkaException as error:
@@ -46,12 +46,12 @@ def partition_count(config: ClientConfig, topic: str) -> int:
 
 
 def create_topic(config: ClientConfig, topic: str, partitions: int) -> None:
-    """Create the topic, one replica, and wait until every partition has a leader; one that is there is left alone.
+    """Create the topic with one replica, and wait until every partition has a leader; an existing one is unchanged.
 
     Raises:
         SandboxError: the broker refuses, or the partitions get no leader within 10 s.
     """
-    admin = _admin(config)  # kept until the answer is there: an abandoned client gives up its requests
+    admin = _admin(config)  # kept until the answer arrives: an abandoned client cancels its requests
     try:
         admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(ANSWER_TIMEOUT_S)
     except KafkaException as error:
@@ -70,10 +70,10 @@ def create_topic(config: ClientConfig, topic: str, partitions: int) -> None:
 
 
 def require_partitions(topic: str, present: int, wanted: int | None) -> None:
-    """Check that a topic that is there already is the one that was asked for.
+    """Check that an existing topic has the requested number of partitions.
 
     Raises:
-        RequestError: it has another number of partitions; changing that would move users to other partitions.
+        RequestError: it doesn't; changing the number would move users to other partitions.
     """
     if wanted is not None and present != wanted:
         message = (
@@ -85,12 +85,12 @@ def require_partitions(topic: str, present: int, wanted: int | None) -> None:
 def check_retention(bootstrap: str, topic: str) -> None:
     """Check that every partition of the topic still begins at offset 0.
 
-    The embedded broker drops a partition's oldest batches without a word once it holds 5 MiB (as stored, compressed) or
-    100,000 batches; a real broker does so after its retention time. Costs one request.
+    The embedded broker silently drops a partition's oldest batches once it holds 5 MiB (as stored, compressed) or
+    100,000 batches; a real broker does so after its retention time. Cost: one request.
 
     Raises:
         RetentionError: records are gone; the message names the first such partition.
-        SandboxError: the topic is not there, or no broker answers.
+        SandboxError: the topic doesn't exist, or no broker answers.
     """
     config = {"bootstrap.servers": bootstrap}
     offsets = _offsets(config, topic, OffsetSpec.earliest())
@@ -107,7 +107,7 @@ def check_retention(bootstrap: str, topic: str) -> None:
 
 
 def end_offsets(config: ClientConfig, topic: str) -> dict[int, int]:
-    """The next offset of each partition; empty if the topic is not there.
+    """The next offset of each partition; empty if the topic doesn't exist.
 
     Raises:
         SandboxError: no broker answers.
@@ -119,7 +119,7 @@ def _offsets(config: ClientConfig, topic: str, which: OffsetSpec) -> dict[int, i
     partitions = [TopicPartition(topic, number) for number in range(partition_count(config, topic))]
     if not partitions:
         return {}
-    admin = _admin(config)  # kept until the answers are there: an abandoned client gives up its requests
+    admin = _admin(config)  # kept until the answers arrive: an abandoned client cancels its requests
     asked = admin.list_offsets(dict.fromkeys(partitions, which))
     try:
         return {partition.partition: future.result(ANSWER_TIMEOUT_S).offset for partition, future in asked.items()}
@@ -129,4 +129,4 @@ def _offsets(config: ClientConfig, topic: str, which: OffsetSpec) -> dict[int, i
 
 
 def _admin(config: ClientConfig) -> AdminClient:
-    return AdminClient({**config, "log_level": 0})  # what goes wrong is told by the error
+    return AdminClient({**config, "log_level": 0})  # problems are reported by the error

@@ -1,5 +1,5 @@
-"""The fault drill: the real parts, broken again and again while clicks come in, and then counted.
+"""The fault drill: breaks the real parts repeatedly while clicks arrive, and then counts the damage.
 
-In: seeds and kinds of faults. Out: how many rows were lost, twice, wrong or behind.
-Guarantee: what is expected is recomputed from the topic by code that the stream does not use.
+In: seeds and kinds of faults. Out: the number of rows that are lost, duplicated, wrong or behind.
+Guarantee: the expected rows are recomputed from the topic by code that the stream does not use.
 """

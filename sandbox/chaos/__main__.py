@@ -1,10 +1,10 @@
-"""Break the real parts again and again while clicks come in, then count what was lost: `make chaos`.
+"""Break the real parts repeatedly while clicks arrive, then count what was lost: `make chaos`.
 
     python -m sandbox.chaos --faults 50 --seeds 1,2,3
 
-Everything runs in a folder of its own. After the last fault the clicks end, the dataflow reads what is left, and
-Parquet and Redis are compared with a recomputation from the archive and from the topic. Exit 0 only if nothing is lost,
-twice, wrong or behind. A seed repeats the clicks and the order of the faults (not the moment at which one hits).
+Everything runs in a separate folder. After the last fault the clicks end, the dataflow reads the rest, and Parquet and
+Redis are compared with a recomputation from the archive and from the topic. Exits with 0 only if nothing is lost,
+duplicated, wrong or behind. A seed reproduces the clicks and the order of the faults (not the moment of each hit).
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 
 PARTITIONS = 6
 MESSAGES_BETWEEN = 500
-"""So many more messages must be stored before the next fault: the system has recovered from the one before."""
+"""Messages that must be stored before the next fault, to show that the system has recovered from the last one."""
 
 console = Console(stderr=True)
 
 
 def drill(folder: Path, seed: int, kinds: Sequence[str] | int, kafka: KafkaChoice) -> Drill:
-    """One drill in an empty folder: with so many random faults, or with these.
+    """Run one drill in an empty folder, with a number of random faults or with given kinds.
 
     Raises:
-        DrillError: a part did not do what it promises in a fault.
+        DrillError: a part broke its promise during a fault.
         SandboxError: a server does not start.
     """
     start, chance = time.monotonic(), random.Random(seed)  # noqa: S311  (a drill is repeatable)
@@ -108,7 +108,7 @@ def show(drills: list[Drill]) -> Table:
 
 
 def seeds(text: str) -> list[int]:
-    """Whole numbers with commas between."""
+    """Parse comma-separated whole numbers."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -120,11 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command("python -m sandbox.chaos", "Break the real parts at random, then count what was lost.")
     add = command.add_argument
-    add("--faults", type=integer(1, 1_000), default=50, help="faults in each drill (%(default)s)")
-    add("--seeds", type=seeds, default=[1], help="one drill for each, such as 1,2,3 (%(default)s)")
-    add("--broker", choices=["apache", "embedded", "auto"], default="auto", help="auto: Apache Kafka where it can run")
+    add("--faults", type=integer(1, 1_000), default=50, help="faults per drill (%(default)s)")
+    add("--seeds", type=seeds, default=[1], help="one drill per seed, such as 1,2,3 (%(default)s)")
+    add("--broker", choices=["apache", "embedded", "auto"], default="auto", help="auto: Apache Kafka if it can run")
     add("--json", action="store_true", help="print the result as one JSON object")
-    add("--to", type=Path, help="folder of chaos.json and chaos.md, where the seeds that pass are added")
+    add("--to", type=Path, help="folder of chaos.json and chaos.md, to which passing seeds are added")
     options = command.parse_args(arguments)
     drills = []
     for seed in options.seeds:

@@ -1,4 +1,4 @@
-"""The faults of the drill. Each one waits until it has taken effect, and leaves the stack whole again."""
+"""The faults of the drill. Each waits until it has taken effect, and leaves the stack intact again."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def terminate(scene: Scene) -> str:
 
 
 def redis_stops(scene: Scene) -> str:
-    """Redis ends in order, and comes back."""
+    """Redis stops cleanly and comes back."""
     return _without_redis(scene, scene.sandbox.redis.stop)
 
 
 def redis_crashes(scene: Scene) -> str:
-    """Redis is killed, and comes back."""
+    """Redis is killed and comes back."""
     return _without_redis(scene, scene.sandbox.redis.kill)
 
 
@@ -70,7 +70,7 @@ def _without_redis(scene: Scene, end: Callable[[], None]) -> str:
 
 
 def redis_freezes(scene: Scene) -> str:
-    """Redis keeps its connections and answers nobody."""
+    """Redis keeps its connections but stops answering."""
     before = scene.runs.said().count(AWAY.format("Redis"))
     scene.sandbox.redis.pause()
     try:
@@ -83,7 +83,7 @@ def redis_freezes(scene: Scene) -> str:
 
 
 def terminate_without_redis(scene: Scene) -> str:
-    """SIGTERM while Redis is away: exit 1, the epoch uncommitted; 0 where a process of two has nothing uncommitted."""
+    """SIGTERM while Redis is away: exit 1 with the epoch uncommitted; 0 if one of two processes has committed all."""
     before = scene.runs.said().count(AWAY.format("Redis"))
     scene.sandbox.redis.stop()
     scene.runs.wait_to_say(AWAY.format("Redis"), more_than=before)
@@ -109,7 +109,7 @@ def redis_is_emptied(scene: Scene) -> str:
 
 
 def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
-    """FLUSHALL and a restore right after a push, when Parquet doesn't have the pushed rows yet."""
+    """FLUSHALL and a restore right after a push, while Parquet doesn't have the pushed rows yet."""
     from batch.maintenance.restore_online import OvertakenError, restore  # noqa: PLC0415  (Feast takes seconds to import)
     from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415
     from feast_repo.stores.opening import open_store  # noqa: PLC0415
@@ -123,19 +123,19 @@ def redis_is_emptied_in_an_epoch(scene: Scene) -> str:
         raise DrillError(message)
     online.redis.flushall()
     written = 0
-    with contextlib.suppress(OvertakenError):  # the stream has noticed meanwhile, and begins to fill it itself
+    with contextlib.suppress(OvertakenError):  # the stream has noticed meanwhile and started its own refill
         written = restore(scene.data_root, features.user_click_features, online, store.project, Console(quiet=True))
     return f"restored {written} rows at once" if written else "refilled by the stream"
 
 
 def _writes(redis: Redis) -> int:
-    """How many rows were written."""
+    """The number of rows written so far."""
     statistics: Any = redis.info("commandstats")
     return int(statistics.get("cmdstat_hset", {}).get("calls", 0))
 
 
 def kafka_goes(scene: Scene) -> str:
-    """Kafka ends, and comes back with its log."""
+    """Kafka stops and comes back with its log."""
     away = scene.runs.said().count(AWAY.format("Kafka"))
     scene.sandbox.kafka.stop()
     scene.runs.wait_to_say(AWAY.format("Kafka"), more_than=away)
@@ -147,7 +147,7 @@ def kafka_goes(scene: Scene) -> str:
 
 
 def terminate_without_kafka(scene: Scene) -> str:
-    """SIGTERM while Kafka is away: what was read is stored and committed, exit 0."""
+    """SIGTERM while Kafka is away: everything read is stored and committed, exit 0."""
     away = scene.runs.said().count(AWAY.format("Kafka"))
     scene.sandbox.kafka.stop()
     scene.runs.wait_to_say(AWAY.format("Kafka"), more_than=away)
@@ -168,7 +168,7 @@ def recovery_is_lost(scene: Scene) -> str:
 def recovery_is_damaged(scene: Scene) -> str:
     """The recovery files are damaged in a crash; a start is refused, a command rebuilds them."""
     scene.runs.kill()
-    # All of them: from a whole log beside a cut file SQLite gets an older state, and resuming from that is exact, too.
+    # All of them: from an intact log beside a cut file SQLite restores an older state, and resuming from it is exact.
     for part in scene.runs.recovery.glob("part-*.sqlite3*"):
         part.write_bytes(scene.chance.randbytes(part.stat().st_size // 2 + 1))
     line = scene.runs.refused()
@@ -180,7 +180,7 @@ def recovery_is_damaged(scene: Scene) -> str:
 
 
 def disk_is_full(scene: Scene) -> str:
-    """No room is left below DATA_ROOT: the run ends with one line, and a new one goes on when there is room."""
+    """The disk below DATA_ROOT is full: the run ends with one line, and a new one continues once there is room."""
     ballast = scene.data_root / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -231,7 +231,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
 
 
 def schedule(count: int, seed: int, *, small_disk: bool, real_kafka: bool = True) -> list[str]:
-    """Kinds of faults in random order; each kind that can be here comes up before any comes again."""
+    """Kinds of faults in random order; each possible kind occurs before any is repeated."""
     impossible = {disk_is_full.__name__} if not small_disk else set()
     if not real_kafka:
         impossible |= {fault.__name__ for fault in topic_faults.FAULTS}
@@ -245,7 +245,7 @@ def schedule(count: int, seed: int, *, small_disk: bool, real_kafka: bool = True
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk of its own for a folder, in memory; False where this process may not mount one."""
+    """Mount a separate in-memory disk at a folder; False if this process may not mount one."""
     folder.mkdir(parents=True)
     libc = ctypes.CDLL(None, use_errno=True)
     size = f"size={DISK_MIB}m".encode()

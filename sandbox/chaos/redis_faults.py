@@ -1,4 +1,4 @@
-"""Faults that leave Redis's marks in place: what it lost must be noticed, and refilled by the stream itself."""
+"""Faults that leave Redis's marks in place: the stream itself must notice and refill what is lost."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 MESSAGES_LOST = 1_000
 MESSAGES_OF_A_WINDOW = 15_000
-"""In so many, each partition has closed a window at least: most users of the held rows have newer ones."""
+"""Within this many messages each partition closes a window, so most users of the held rows have newer ones."""
 
 
 def redis_goes_back(scene: Scene) -> str:
-    """Redis holds what it held a while ago, as after a restart from a snapshot."""
+    """Redis goes back to an earlier state, as after a restart from a snapshot."""
     scene.wait_until_filled()
     with Redis.from_url(scene.sandbox.redis_url) as redis:
         saved = {key: cast("bytes", redis.dump(key)) for key in redis.scan_iter(count=5_000)}
@@ -46,7 +46,7 @@ def redis_goes_back(scene: Scene) -> str:
 
 
 def redis_fails_over(scene: Scene) -> str:
-    """Redis crashes, and a replica that had lost it a while before takes its place."""
+    """Redis crashes and fails over to a replica that lost contact a while before."""
     scene.wait_until_filled()
     primary = scene.sandbox.redis
     replica = primary.beside(f"redis-{uuid.uuid4().hex[:8]}")
@@ -66,7 +66,7 @@ def redis_fails_over(scene: Scene) -> str:
 
 
 def redis_gets_bytes_late(scene: Scene) -> str:
-    """A push is held back by the network and times out; its bytes arrive when newer rows have been written."""
+    """The network holds a push back until it times out; its bytes arrive after newer rows have been written."""
     view = features.user_click_features
     scene.runs.stop()
     with HeldProxy(scene.sandbox.redis.port) as proxy:
@@ -88,13 +88,13 @@ def redis_gets_bytes_late(scene: Scene) -> str:
 
 
 def push_of(view: WindowedView) -> bytes:
-    """What the command of each pushed row begins with, and no other command of the stream."""
+    """The prefix of the command of each pushed row, which no other command of the stream has."""
     names_and_values = 2 * (len(view.features) + 1)
     return b"*%d\r\n$4\r\nHSET\r\n" % (2 + names_and_values)
 
 
 def redis_is_torn_down(scene: Scene) -> str:
-    """`feast teardown` deletes all rows, and none of the stream's marks."""
+    """`feast teardown` deletes all rows but none of the stream's marks."""
     scene.wait_until_filled()
     store = _opened()
     told, filled = (scene.runs.said().count(text) for text in (LOST, FILLED))

@@ -1,4 +1,4 @@
-"""The drills' results as files: JSON for programs, Markdown for people; kept seed by seed, as parts of one."""
+"""The drills' results as files, JSON for programs and Markdown for people, with one part per seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AMOUNTS = ("messages", "feature_rows", "users")
 
 @dataclass(frozen=True)
 class Drill:
-    """What a drill did and found."""
+    """The actions and findings of a drill."""
 
     seed: int
     broker: str
@@ -31,7 +31,7 @@ class Drill:
 
 
 def keep(folder: Path, command: str, drill: Drill) -> None:
-    """Add a drill to `chaos.json` and `chaos.md`, or replace that of its seed; each with what it ran on."""
+    """Add a drill to `chaos.json` and `chaos.md`, or replace the drill of its seed, with its machine's facts."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "chaos.json"
     kept = json.loads(file.read_text())["drills"] if file.exists() else []

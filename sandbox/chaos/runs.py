@@ -27,11 +27,11 @@ CALM_CORES, CALM_FOR_S, CALM_WITHIN_S = 0.1, 3.0, 60.0
 
 
 class DrillError(FeatureStoreError):
-    """A part did not do what it promises; the message says which and what it said."""
+    """A part broke its promise; the message names it and quotes its output."""
 
 
 class Runs:
-    """The dataflow's processes, their exit codes and what they say."""
+    """The dataflow's processes, their exit codes and their output."""
 
     def __init__(self, environment: dict[str, str], recovery: Path, progress: Path, log: Path) -> None:
         self.recovery = recovery
@@ -43,7 +43,7 @@ class Runs:
         log.touch()
 
     def start(self, processes: int = 1, redis_url: str | None = None, *, stop_at_end: bool = False) -> None:
-        """Start the documented command; several processes form one cluster. `redis_url`: another one than usual."""
+        """Start the documented command; several processes form one cluster. `redis_url` overrides the usual one."""
         recovery = ["-r", str(self.recovery), "-s", "1", "-b", "0"]
         self._said_before = self._log.stat().st_size
         cluster = [f"{LOOPBACK}:{free_port()}" for _ in range(processes)]
@@ -65,7 +65,7 @@ class Runs:
             )
 
     def kill(self) -> None:
-        """End every process at once, as a power cut would."""
+        """Kill every process at once, like a power cut."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -73,18 +73,18 @@ class Runs:
         self._processes.clear()
 
     def terminate(self) -> None:
-        """Ask every process to end."""
+        """Send SIGTERM to every process."""
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
 
     def kill_one(self, number: int) -> None:
-        """End one process of a cluster at once."""
+        """Kill one process of a cluster."""
         killed = self._processes.pop(number)
         killed.kill()
         killed.wait()
 
     def stop(self) -> float:
-        """Ask every process to end, with exit 0; returns the seconds that it took.
+        """Stop every process, expecting exit 0; returns the seconds that it took.
 
         Raises:
             DrillError: one takes more than 10 s or ends with another code.
@@ -95,10 +95,10 @@ class Runs:
         return time.monotonic() - start
 
     def ended(self, *allowed: int) -> set[int]:
-        """Wait until every process has ended as it was asked to; returns the codes.
+        """Wait until every stopping process has ended; returns the exit codes.
 
         Raises:
-            DrillError: one takes more than 10 s, ends with another code than one of these, or shows a traceback.
+            DrillError: one takes more than 10 s, ends with a code that is not allowed, or shows a traceback.
         """
         codes = self.codes(STOP_WITHIN_S)
         said = self.said()
@@ -111,7 +111,7 @@ class Runs:
         """The exit codes, once every process has ended.
 
         Raises:
-            DrillError: one has not within the time.
+            DrillError: one has not ended in time.
         """
         deadline = time.monotonic() + within_s
         try:
@@ -123,7 +123,7 @@ class Runs:
         return codes
 
     def refused(self, code: ExitCode = ExitCode.REFUSED) -> str:
-        """Start one more run on the same data and recovery directory; returns the line that refuses it.
+        """Start another run on the same data and recovery directory; returns the line that refuses it.
 
         Raises:
             DrillError: it is not refused, or with another exit code.
@@ -144,7 +144,7 @@ class Runs:
         return said.strip().rpartition("\n")[2]
 
     def stacks(self) -> str:
-        """Where each thread of the processes is that still run."""
+        """The stacks of all threads of the running processes."""
         before = self._log.stat().st_size
         running = [process for process in self._processes if process.poll() is None]
         for process in running:
@@ -154,9 +154,7 @@ class Runs:
         return self._read(before)
 
     def require_calm(self) -> float:
-        """Wait until each process uses next to nothing, as it has to while there is nothing to do; returns the most.
-
-        In cores.
+        """Wait until each process is idle, as it must be without work; returns the greatest CPU use, in cores.
 
         Raises:
             DrillError: one keeps using more than a tenth of a core.
@@ -177,7 +175,7 @@ class Runs:
         return max(used)
 
     def said(self) -> str:
-        """What the current processes have logged."""
+        """The log of the current processes."""
         return self._read(self._said_before)
 
     def _read(self, start: int) -> str:
@@ -186,7 +184,7 @@ class Runs:
             return log.read().decode(errors="replace")
 
     def wait_to_say(self, text: str, *, more_than: int = 0) -> None:
-        """Wait until the current processes have logged a text so many times and once more.
+        """Wait until the current processes have logged a text more than `more_than` times.
 
         Raises:
             DrillError: they don't, or a process ends.
@@ -202,11 +200,11 @@ class Runs:
         self._wait(lambda: self.said().count(back) >= self.said().count(away), f"nobody said {back!r}")
 
     def position(self) -> int:
-        """How many messages the progress record covers."""
+        """The number of messages that the progress record covers."""
         return sum(one.next_offset for one in self._record.load().values())
 
     def wait_for_progress(self, messages: int) -> None:
-        """Wait until so many more messages are stored.
+        """Wait until this many more messages are stored.
 
         Raises:
             DrillError: they aren't, or a process ends.

@@ -1,4 +1,4 @@
-"""What faults are made in: the stack, the dataflow's processes, and chance."""
+"""The environment of faults: the stack, the dataflow's processes, and a random generator."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 AWAY, BACK = "{} is away", "{} is back"
 LOST, FILLED = "refilling it from Parquet", "Redis is filled again"
-"""What is said of any loss; which one the look came upon first is chance."""
+"""The log texts of any loss; which one is noticed first is random."""
 
 
 @dataclass
 class Scene:
-    """What faults are made in."""
+    """The environment of faults."""
 
     sandbox: Sandbox
     runs: Runs
@@ -41,7 +41,7 @@ class Scene:
     chance: random.Random
 
     def pause(self, longest_s: float) -> None:
-        """A random moment, so that faults hit whatever happens to be going on."""
+        """Wait a random time, so faults hit arbitrary moments."""
         threading.Event().wait(self.chance.uniform(0, longest_s))
 
     def wait_until_back(self) -> None:
@@ -54,7 +54,7 @@ class Scene:
             self.runs.wait_until_back(AWAY.format(name), BACK.format(name))
 
     def start(self, redis_url: str | None = None) -> str:
-        """Start the dataflow again, with one process or two. `redis_url`: another one than usual."""
+        """Restart the dataflow with one or two processes. `redis_url` overrides the usual one."""
         processes = self.chance.choice([1, 1, 2])
         self.runs.start(processes, redis_url)
         return f"{processes} process{'es' * (processes > 1)} after it"
@@ -77,7 +77,7 @@ class Scene:
                 raise DrillError(message)
 
     def command(self, *arguments: str) -> str:
-        """Run one of the project's commands; returns what it said.
+        """Run one of the project's commands; returns its output.
 
         Raises:
             DrillError: it fails.

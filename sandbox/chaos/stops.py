@@ -1,4 +1,4 @@
-"""Faults that overlap with each other or with a stop; whatever is away or frozen, a stop takes no more than 10 s."""
+"""Faults that overlap with each other or with a stop; whatever is away or frozen, a stop takes at most 10 s."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_COMMITTED = "read and not committed"
 
 @contextmanager
 def _at_about(scene: Scene, fault: Callable[[], None], longest_s: float = 4.0) -> Iterator[str]:
-    """A fault some time before the block or, as often, while the block is at work."""
+    """Cause a fault some time before the block or, equally often, during it."""
     after_s = scene.chance.choice([0.0, scene.chance.uniform(0, 1)])
     thread = threading.Timer(after_s, fault)
     thread.start()
@@ -36,7 +36,7 @@ def _at_about(scene: Scene, fault: Callable[[], None], longest_s: float = 4.0) -
 
 
 def _terminate_around(scene: Scene, server: Server, fault: Callable[[], None], mend: Callable[[], None]) -> str:
-    """SIGTERM at about a server's fault: exit 0, or 1 with a line that says what is not committed."""
+    """SIGTERM around a server's fault: exit 0, or 1 with a line that names what is not committed."""
     try:
         with _at_about(scene, fault) as when:
             scene.runs.terminate()
@@ -51,31 +51,31 @@ def _terminate_around(scene: Scene, server: Server, fault: Callable[[], None], m
 
 
 def terminate_as_kafka_goes(scene: Scene) -> str:
-    """SIGTERM around a crash of Kafka, not yet or just told."""
+    """SIGTERM around a crash of Kafka, noticed or not."""
     kafka = scene.sandbox.kafka
     return _terminate_around(scene, kafka, kafka.kill, kafka.start)
 
 
 def terminate_as_kafka_freezes(scene: Scene) -> str:
-    """SIGTERM around the moment from which Kafka keeps its connections and answers nobody."""
+    """SIGTERM around the moment when Kafka freezes, with its connections open."""
     kafka = scene.sandbox.kafka
     return _terminate_around(scene, kafka, kafka.pause, kafka.resume)
 
 
 def terminate_as_redis_goes(scene: Scene) -> str:
-    """SIGTERM around a crash of Redis, not yet or just told."""
+    """SIGTERM around a crash of Redis, noticed or not."""
     redis = scene.sandbox.redis
     return _terminate_around(scene, redis, redis.kill, redis.start)
 
 
 def terminate_as_redis_freezes(scene: Scene) -> str:
-    """SIGTERM around the moment from which Redis keeps its connections and answers nobody."""
+    """SIGTERM around the moment when Redis freezes, with its connections open."""
     redis = scene.sandbox.redis
     return _terminate_around(scene, redis, redis.pause, redis.resume)
 
 
 def kafka_freezes(scene: Scene) -> str:
-    """Kafka answers nobody for a while, long enough to be told or not."""
+    """Kafka freezes for a while, long enough to be noticed or not."""
     scene.sandbox.kafka.pause()
     try:
         scene.pause(LONGEST_FREEZE_S)
@@ -85,7 +85,7 @@ def kafka_freezes(scene: Scene) -> str:
 
 
 def start_as_kafka_is_frozen(scene: Scene) -> str:
-    """A start that gets no answer from Kafka: refused in one line."""
+    """A start without an answer from Kafka is refused in one line."""
     scene.runs.stop()
     scene.sandbox.kafka.pause()
     try:
@@ -99,7 +99,7 @@ def start_as_kafka_is_frozen(scene: Scene) -> str:
 
 
 def one_of_two_is_killed(scene: Scene) -> str:
-    """SIGKILL for one process of a cluster: the other ends in one line, exit 1."""
+    """SIGKILL for one process of a cluster: the other ends with one line, exit 1."""
     scene.runs.stop()
     scene.runs.start(2)
     scene.runs.wait_for_progress(1)
@@ -113,10 +113,10 @@ def one_of_two_is_killed(scene: Scene) -> str:
 
 
 def kafka_and_redis_go(scene: Scene) -> str:
-    """Both are away at once, in any order; meanwhile the processes use next to no CPU."""
+    """Both are away at once, in any order; meanwhile the processes use almost no CPU."""
     servers: list[tuple[str, Server]] = [("Kafka", scene.sandbox.kafka), ("Redis", scene.sandbox.redis)]
     scene.chance.shuffle(servers)
-    first = servers[0][0]  # that the other is away is told only if it is used meanwhile
+    first = servers[0][0]  # the other's absence is logged only if it is used meanwhile
     away = scene.runs.said().count(AWAY.format(first))
     for _, server in servers:
         server.kill()

@@ -1,6 +1,6 @@
-"""Faults of the topic itself, which Kafka's own log would not outlive: they hit a topic and data of their own, beside.
+"""Faults of the topic itself, which would destroy the drill's own log: they hit a separate topic with separate data.
 
-Each time a run of its own is to refuse what it finds, in one line with the remedy, and to store nothing of it.
+Each time a separate run must refuse what it finds, in one line with the remedy, and store nothing of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARTITIONS, CLICKS, NEW_YEAR_MS = 2, 100, 1_767_225_600_000
 
 @dataclass(frozen=True)
 class Beside:
-    """A topic of its own, and the run that reads it."""
+    """A separate topic, and the run that reads it."""
 
     admin: AdminClient
     bootstrap: str
@@ -42,7 +42,7 @@ class Beside:
     data_root: Path
 
     def create(self) -> None:
-        """Create the topic, as soon as one of its name is gone."""
+        """Create the topic as soon as its predecessor is gone."""
 
         def created() -> bool:
             try:
@@ -56,7 +56,7 @@ class Beside:
             raise DrillError(message)
 
     def produce(self, user: str, count: int) -> None:
-        """So many clicks of a user to each partition."""
+        """Produce `count` clicks of a user to each partition."""
         producer = Producer({"bootstrap.servers": self.bootstrap})
         for partition in range(PARTITIONS):
             for number in range(count):
@@ -67,7 +67,7 @@ class Beside:
         producer.flush()
 
     def stored(self) -> dict[str, int]:
-        """How many clicks of each user are archived."""
+        """The number of archived clicks by user."""
         folder = events_folder(self.data_root)
         rows = scan(files_of(folder, days_of(folder))).group_by("user_id").agg(pl.len()).collect()
         return dict(rows.iter_rows())
@@ -75,7 +75,7 @@ class Beside:
 
 @contextmanager
 def _beside(scene: Scene) -> Iterator[Beside]:
-    """A run that has stored a topic of its own, in a Redis database and a registry of its own."""
+    """A run that has stored a separate topic, with a separate Redis database and registry."""
     name = f"beside-{uuid.uuid4().hex[:12]}"
     folder = scene.sandbox.root / name
     data_root = folder / "data"
@@ -104,7 +104,7 @@ def _beside(scene: Scene) -> Iterator[Beside]:
 
 
 def topic_is_recreated(scene: Scene) -> str:
-    """The topic is deleted and made again, and grows past what is stored, in a run or while none is there."""
+    """The topic is deleted and recreated, and grows past the stored offset, during a run or between runs."""
 
     def recreate(beside: Beside) -> None:
         beside.admin.delete_topics([beside.topic])[beside.topic].result(PATIENCE_S)
@@ -115,7 +115,7 @@ def topic_is_recreated(scene: Scene) -> str:
 
 
 def partitions_are_added(scene: Scene) -> str:
-    """The topic gets more partitions, in a run or while none is there."""
+    """The topic gets more partitions, during a run or between runs."""
 
     def add(beside: Beside) -> None:
         new = NewPartitions(beside.topic, 2 * PARTITIONS)

@@ -1,4 +1,4 @@
-"""Clicks for the drill: an endless history, many times faster than life, with late and malformed ones and copies."""
+"""Clicks for the drill: an endless history, much faster than real time, with late, malformed and duplicate records."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 START_MS = 1_772_323_200_000  # 2026-03-01
 USERS = 8_000
-"""So many that most are quiet at the end: nothing repairs online what the faults left them."""
+"""Enough that most are inactive at the end, so nothing repairs their online rows after a fault."""
 RECORDS_PER_SECOND = 1_000
 SECONDS_PER_SECOND = 60
 """A window closes every ten real seconds."""
 BLOCK = 250
 COPY_SHARE = 0.02
 REMEMBERED = 200
-"""Blocks from which copies are taken: some of them are older than any live pane."""
+"""Blocks to take copies from: some of them are older than any live pane."""
 
 
 class ClickTraffic:
-    """A thread that produces until it is told to end; then come the heartbeats that close every window.
+    """A thread that produces until `end`, which then sends the heartbeats that close every window.
 
     with ClickTraffic(settings, seed, partitions) as traffic:
         ...
@@ -92,7 +92,7 @@ class ClickTraffic:
             self._send(heartbeats(self._simulation.run, end_ms, self._partitions))
 
     def _with_copies(self, fresh: pl.DataFrame, blocks: list[pl.DataFrame]) -> pl.DataFrame:
-        """Some records once more: the last ones as a producer's retry would, older ones as a replay would."""
+        """Repeat some records: the latest as in a producer's retry, older ones as in a replay."""
         count = round(COPY_SHARE * len(fresh))
         sources = [block for block in (blocks[-1:] + self._chance.sample(blocks, min(1, len(blocks)))) if len(block)]
         copies = [block.sample(min(count, len(block)), seed=self._chance.randrange(2**31)) for block in sources]

@@ -1,4 +1,4 @@
-"""What the drill's stores hold at the end, against what was produced."""
+"""Compares the drill's stores at the end with what was produced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRODUCED: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What went wrong, counted; all of it must be 0. And how much there was."""
+    """Counts of errors, which must all be 0, and of the rows compared."""
 
     messages: int
     feature_rows: int
@@ -44,7 +44,7 @@ class Verdict:
 
     @property
     def faultless(self) -> bool:
-        """Whether nothing went wrong, and there was something that could have."""
+        """Whether nothing went wrong and something was compared."""
         wrong = (self.messages_lost, self.messages_twice, self.messages_wrong, self.rows_lost, self.rows_twice)
         return not any((*wrong, self.rows_wrong, self.online_behind)) and min(self.messages, self.feature_rows) > 0
 
@@ -87,7 +87,7 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
     same_letters = bad.join(letters.select(*at, "value"), on=[*at, "value"], how="semi")
     same_events = expected.join(archive.select(expected.columns), on=expected.columns, how="semi", nulls_equal=True)
 
-    # The same rule over what was produced instead of over what was archived.
+    # The same rule over the produced records instead of the archived ones.
     day = scratch / "events" / "dt=2026-03-01"
     day.mkdir(parents=True)
     columns = [name for name in event_columns(view.events) if name in expected.columns]
