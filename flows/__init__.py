@@ -1,7 +1,7 @@
-"""The batch jobs on schedule: thin Prefect flows, which run the project's commands and tell what came of them.
+"""Scheduled batch jobs: thin Prefect flows that run the project's commands and report their results.
 
-In: parameters of a run. Out: what the command prints, as artifacts and events.
-Guarantee: a check that fails fails its run; only causes that pass are retried.
+In: parameters of a run. Out: the command's output, as artifacts and events.
+Guarantee: a failed check fails its run; only transient causes are retried.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Features from the archive, day by day."""
+"""Backfill from the archive, day by day."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _name() -> str:
     return f"{what} {shown(given.get('start'), given.get('end'))}"
 
 
-# A batch job holds the only lock on the data, so days come one after another.
+# A batch job locks the data exclusively, so days run one after the other.
 @flow(name="backfill", flow_run_name=_name, timeout_seconds=12 * 3600)
 def backfill(
     start: Instant,
@@ -28,9 +28,9 @@ def backfill(
     mode: Literal["as-seen", "complete"] = "as-seen",
     heal: bool = False,  # noqa: FBT001, FBT002  (parameters of a deployment have names)
 ) -> list[dict[str, Any]]:
-    """Compute window ends from `start` to before `end`, and add what is lacking; `heal` corrects what is stored.
+    """Compute window ends from `start` to before `end` and add missing rows; `heal` corrects stored rows.
 
-    Days that are done stay done when the run is retried, and a second run of the same range changes nothing.
+    A retry keeps finished days, and a second run of the same range changes nothing.
     """
     check(start, end)
     day = commands.run_command.with_options(cache_policy=DEFAULT, persist_result=True)
@@ -40,7 +40,7 @@ def backfill(
         for first, stop in by_day(start, end):
             report = day("batch.backfill", [*bounds(first, stop), *options])
             reports.append({"day": f"{first:%Y-%m-%d}", **report})
-    finally:  # what is done is told, also if a later day fails
+    finally:  # finished days are reported even if a later day fails
         figures = ("day", "windows", "rows", "added", "healed", "healed_online", "seconds")
         rows = [{name: report[name] for name in figures} for report in reports]
         tell_rows("backfill", "Windows computed from the archive, by day", rows)

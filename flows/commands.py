@@ -1,7 +1,7 @@
-"""Running the project's commands from flows: what they print is the result, and what went wrong decides what to do.
+"""Runs the project's commands from flows: their output is the result, and their exit code decides about retries.
 
-Exit code 0 or 1 is a result: 1 says that a check did not hold. Anything else is a failure. It is retried if the cause
-passes, which exit code 75 says: a store that does not answer, or another batch job that is still writing.
+Exit codes 0 and 1 are results: 1 means that a check failed. Any other code is a failure. Exit code 75 marks a transient
+cause, which is retried: a store that does not answer, or another batch job that is still writing.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ TIMEOUT_MINUTES = 60
 
 
 class CommandError(FeatureStoreError):
-    """A command failed, and says why in one line."""
+    """A command failed and gave the reason in one line."""
 
 
 class CommandUnavailableError(CommandError):
-    """A command failed for a cause that passes."""
+    """A command failed for a transient cause."""
 
     exit_code = ExitCode.TRY_AGAIN
 
@@ -63,11 +63,11 @@ def run_command(
 
     Raises:
         CommandError: the command failed, or took too long and was ended.
-        CommandUnavailableError: it failed for a cause that passes; it is retried first.
+        CommandUnavailableError: it failed for a transient cause; it is retried first.
     """
     logger = get_run_logger()
     logger.info("python -m %s %s", module, " ".join(arguments))
-    # A subcommand stands before its options.
+    # A subcommand precedes its options.
     words = [*arguments, "--json"]
     try:
         done = subprocess.run(
@@ -93,7 +93,7 @@ def run_command(
 
 
 def _report(output: str) -> dict[str, Any] | None:
-    """The JSON object in the last line, or None: a command that broke off has none."""
+    """The JSON object in the last line; None for a command that was interrupted."""
     try:
         found = json.loads(output.strip().rpartition("\n")[2])
     except json.JSONDecodeError:

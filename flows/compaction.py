@@ -1,4 +1,4 @@
-"""Many small files of a day become few."""
+"""Merges the many small files of a day into few."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _name() -> str:
 
 @flow(name="compaction", flow_run_name=_name, timeout_seconds=2 * 3600)
 def compaction() -> dict[str, Any]:
-    """Merge the files whose rows are committed, while the stream runs on."""
+    """Merge files with committed rows while the stream runs on."""
     report = commands.run_command("batch.compaction")
     rows = [{"table": name, **figures} for name, figures in report["tables"].items()]
     tell_rows("compaction", "Files by table", rows)

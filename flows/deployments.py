@@ -1,4 +1,4 @@
-"""The deployments that `prefect.yaml` declares, as objects that can be served: it is the only place they stand in."""
+"""The deployments of `prefect.yaml`, their only definition, as objects that can be served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = PROJECT_ROOT / "prefect.yaml"
 
 
 def declared() -> list[dict[str, Any]]:
-    """The deployments as the file has them."""
+    """The deployments as declared in the file."""
     found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"]
     return found
 

@@ -1,4 +1,4 @@
-"""Whether features, and predictions, are still what they were."""
+"""Checks features and predictions for drift."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def drift(
 ) -> dict[str, Any]:
     """Compare the last closed hours (or those before `end`) with the same hours a while ago.
 
-    Drift of at least `fail_on` emits `drift.detected`, which starts a training. The run itself does not fail: that
-    people behave differently is a finding.
+    Drift of at least `fail_on` emits `drift.detected`, which starts a training. The run itself does not fail, because a
+    change in behaviour is a finding, not an error.
     """
     stop = end or last_closed_hours(hours)[1]
     length, ago = timedelta(hours=hours), max(REFERENCES[reference], timedelta(hours=hours))

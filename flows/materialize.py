@@ -1,4 +1,4 @@
-"""Batch features to the online store, and whether what is served is what is stored."""
+"""Materializes batch features to the online store, and verifies what is served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _name() -> str:
 def materialize(
     look_back_days: Annotated[float, Field(gt=0)] = 7, sample: Annotated[int, Field(ge=0)] = 1_000
 ) -> dict[str, Any]:
-    """Write each entity's newest row of the last days, then compare a sample of users with what is stored."""
+    """Write each entity's newest row of the last days, then compare a sample of users with the stored rows."""
     arguments = ["--look-back-days", str(look_back_days), "--sample", str(sample)]
     report = commands.run_command("batch.materialize", arguments)
     figures = ("written", "users", "equal", "different", "missing", "behind")

@@ -1,4 +1,4 @@
-"""Whether the stream's rows are those that batch computes."""
+"""Checks the parity of the stream's rows with batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.telling import CheckFailedError, emit, tell
 
 ASKED = "feature_store_heals_asked_for"
 REMEMBERED = 50
-"""Ranges, in the order in which they were asked for."""
+"""Ranges, in the order of the requests."""
 
 
 def _name() -> str:
@@ -35,8 +35,8 @@ def parity(
 ) -> dict[str, Any]:
     """Compare the last closed hours, or the window ends from `start` to before `end`.
 
-    Unexplained differences emit `parity.failed` and fail the run: a correction would hide a bug. Differences that late
-    events explain (`mode="complete"` finds them) emit `parity.explained`, once for a range, which starts a heal.
+    Unexplained differences emit `parity.failed` and fail the run, because a correction would hide a bug. Differences
+    explained by late events (found with `mode="complete"`) emit `parity.explained` once per range, which starts a heal.
     """
     if start is None and end is None:
         start, end = last_closed_hours(hours)
@@ -71,12 +71,12 @@ def parity(
 
 
 def _ask_for_heal(span: str, about: dict[str, Any]) -> None:
-    """Emit `parity.explained`, unless a heal of the range was asked for when as many rows differed.
+    """Emit `parity.explained`, unless a heal of the range was already requested for as many differing rows.
 
-    A heal that changes nothing would else be asked for without an end.
+    Otherwise a heal that changes nothing would be requested forever.
 
     Raises:
-        CheckFailedError: it was.
+        CheckFailedError: the heal was already requested.
     """
     asked: dict[str, Any] = dict(Variable.get(ASKED, default={}) or {})
     if asked.get(span) == about["explained"]:

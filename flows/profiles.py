@@ -1,4 +1,4 @@
-"""Profiles: made or taken in, gated, published if they are good, and brought to the online store."""
+"""Profiles: generated or imported, gated, published if they are good, and materialized to the online store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def profiles(
             made = ["--users", str(users), "--seed", str(seed)]
             commands.run_command("batch.profiles", made, {"DATA_ROOT": folder})
             source = Path(folder) / "profiles" / "profiles.csv"
-            # The same for all tries of a run, and later than what the run before published.
+            # The same for all attempts of a run, and later than the rows published by the previous run.
             gate += ["--time", flow_run.get_scheduled_start_time().isoformat()]
         report = commands.run_command("batch.quality", [*gate, "--input", str(source)])
     figures = {name: report[name] for name in ("verdict", "rows", "good", "quarantined")}

@@ -1,4 +1,4 @@
-"""Time ranges of flows: the hours that the stream has closed, days of a range, and how runs are named after them."""
+"""Time ranges of flows: the hours that the stream has closed, the days of a range, and run names."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def _in_utc(time: datetime) -> datetime:
 
 
 Instant = Annotated[datetime, AfterValidator(_in_utc)]
-"""A time as a parameter; without an offset it is UTC, as for the commands."""
+"""A time parameter; without an offset it is UTC, as in the commands."""
 Hours = Annotated[int, Field(ge=1, le=MOST_HOURS)]
-"""The length of a range that ends with what the stream has closed."""
+"""The length of a range that ends at the last window closed by the stream."""
 
 
 class NothingClosedError(FeatureStoreError):
-    """The stream has not closed a window in all its partitions yet."""
+    """The stream has not yet closed a window in all its partitions."""
 
 
 def last_closed_hours(hours: int) -> tuple[datetime, datetime]:
-    """The last full hours whose windows are closed in all partitions, as bounds of window ends: start <= end < stop.
+    """The last full hours with windows closed in all partitions, as bounds of window ends: start <= end < stop.
 
     Raises:
         NothingClosedError: there are none.
@@ -47,10 +47,10 @@ def last_closed_hours(hours: int) -> tuple[datetime, datetime]:
 
 
 def check(start: datetime, end: datetime) -> None:
-    """Refuse a range without a window end in it.
+    """Refuse an empty range.
 
     Raises:
-        ValueError: it ends where it starts, or before.
+        ValueError: the range ends at or before its start.
     """
     if start >= end:
         message = f"start {start.isoformat()} must be before end {end.isoformat()}"
@@ -58,7 +58,7 @@ def check(start: datetime, end: datetime) -> None:
 
 
 def by_day(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
-    """A range of times in UTC, cut at midnight."""
+    """A range of UTC times, split at midnight."""
     parts = []
     while start < end:
         midnight = start.replace(hour=0, minute=0, second=0, microsecond=0) + DAY
@@ -68,13 +68,13 @@ def by_day(start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
 
 
 def bounds(start: datetime | None, end: datetime | None) -> list[str]:
-    """A range as a command's arguments."""
+    """A range as command arguments."""
     named = (("--start", start), ("--end", end))
     return [word for name, time in named if time is not None for word in (name, time.isoformat())]
 
 
 def shown(start: datetime | None, end: datetime | None) -> str:
-    """A range in the name of a run."""
+    """A range for the name of a run."""
     if start is None and end is None:
         return f"at {datetime.now(UTC):%Y-%m-%d %H:%M}"
     return " to ".join("..." if time is None else f"{time:%Y-%m-%d %H:%M}" for time in (start, end))

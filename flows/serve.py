@@ -1,9 +1,9 @@
-"""Register all deployments with a Prefect server, and run them in this process's name.
+"""Register all deployments with a Prefect server, and run them from this process.
 
     prefect server start                                        # in another terminal: http://127.0.0.1:4200
     PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.serve
 
-Each run is a process of its own. Ctrl-C ends it; schedules stay on, so runs that fall due meanwhile are late, not lost.
+Each run is a separate process. Ctrl-C ends this one; schedules stay active, so runs due meanwhile are late, not lost.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ MOST_AT_ONCE = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command("python -m flows.serve", "Register all deployments with a Prefect server, and run them.")
-    command.add_argument(
-        "--limit", type=integer(1, 1_000), default=MOST_AT_ONCE, help="runs at the same time (%(default)s)"
-    )
+    command.add_argument("--limit", type=integer(1, 1_000), default=MOST_AT_ONCE, help="concurrent runs (%(default)s)")
     options = command.parse_args(arguments)
-    command.settings(StreamSettings)  # wrong ones are better told now than by every run
+    command.settings(StreamSettings)  # report wrong settings now rather than in every run
     url = PREFECT_API_URL.value()
     if not url:
         command.error("PREFECT_API_URL is not set: start `prefect server start`, and set http://127.0.0.1:4200/api")

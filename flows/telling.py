@@ -1,4 +1,4 @@
-"""What flows leave behind for people and for automations: artifacts and events."""
+"""The output of flows for people and automations: artifacts and events."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RESOURCE = "ml-feature-store"
 
 
 class CheckFailedError(FeatureStoreError):
-    """A check did not hold; what it found is in the run's artifacts."""
+    """A check failed; its findings are in the run's artifacts."""
 
 
 def tell(key: str, title: str, figures: Mapping[str, Any], files: Sequence[str | Path] = ()) -> None:
-    """A Markdown artifact: figures as a table, and links to reports on disk.
+    """Create a Markdown artifact: figures as a table, and links to reports on disk.
 
-    A link shows its path, since browsers don't open files of a disk from a page of a server.
+    A link shows its path, because browsers don't open local files from a server's page.
     """
     lines = [f"## {title}", "", "| | |", "|---|---|"]
     lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in figures.items()]
@@ -33,7 +33,7 @@ def tell(key: str, title: str, figures: Mapping[str, Any], files: Sequence[str |
 
 
 def tell_rows(key: str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table artifact."""
+    """Create a table artifact."""
     create_table_artifact(key=key, table=[dict(row) for row in rows], description=title)
 
 
@@ -46,7 +46,7 @@ def _shown(value: Any) -> str:
 
 
 def emit(event: str, payload: Mapping[str, Any]) -> None:
-    """An event that automations may wait for, such as `drift.detected`."""
+    """Emit an event that automations may wait for, such as `drift.detected`."""
     about = event.partition(".")[0]
     emit_event(
         event=event,

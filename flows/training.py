@@ -1,4 +1,4 @@
-"""A new model, served if it is good enough."""
+"""Trains a new model and serves it if it is good enough."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def training(
     seed: Annotated[int, Field(ge=0)] = 1,
     as_created: bool = False,  # noqa: FBT001, FBT002  (a flow's parameters are named)
 ) -> dict[str, Any]:
-    """Make the point-in-time training set of all that is archived (or of a range), train, compare, and promote.
+    """Build the point-in-time training set of the whole archive (or of a range), train, compare, and promote.
 
-    `as_created` is for a history that was streamed at once: its features were served to nobody at their time. If the
-    model is not good enough to be served, the run fails; its report is in the artifact all the same.
+    `as_created` is for history that was streamed all at once: its features were not served at their time. If the model
+    is not good enough to be served, the run fails, but its report is still in the artifact.
     """
     arguments = [*bounds(start, end), *(["--as-created"] if as_created else [])]
     rows = commands.run_command("batch.training_set", arguments)
