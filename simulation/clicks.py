@@ -1,10 +1,10 @@
-"""A clickstream as it reaches Kafka: sessions put on a clock, disorder, late and malformed records, and heartbeats.
+"""A clickstream as it reaches Kafka: timed sessions with disorder, late and malformed records, and heartbeats.
 
     simulation = historical(settings.view, Traffic(), events=300_000, hours=4, now_ms=now_ms, partitions=(0, 1))
     for records in simulate(simulation):  # a frame with the columns of RECORD
         ...
 
-Everything is a pure function of the `Simulation`: an equal one gives the same bytes in the same order.
+Everything is a pure function of the `Simulation`: equal simulations give the same bytes in the same order.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 MOST_EXTRA_DELAY_MS = 78 * 60_000
-"""How long beyond the allowed lateness a late record may take: some miss one window, some all six."""
+"""How far beyond the allowed lateness a late record may arrive: some miss one window, some all six."""
 BLOCK = 50_000
-"""Events made at once: enough to make vectorised calls cheap, few enough to stay in the processor's cache."""
+"""Events generated at once: enough for efficient vectorised calls, few enough to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Who clicks, and how badly it arrives. Shares are of all records but heartbeats; together they are at most 1.
+    """Who clicks, and how disordered it arrives. Shares are of all records but heartbeats and total at most 1.
 
-    A record arrives up to `disorder_ms` after its event, a late one more than the allowed lateness after it. `drift`
+    A record arrives up to `disorder_ms` after its event, a late record more than the allowed lateness after it. `drift`
     names a change of habits (see `sessions.py`).
     """
 
@@ -51,11 +51,11 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """All that decides the records. Times are epoch ms UTC.
+    """All parameters that determine the records. Times are epoch ms UTC.
 
-    Event number k happens at a random time in the k-th interval of `interval_ms` after `start_ms`; without `events`
-    there is no end. With `heartbeat_ms`, the last records are one heartbeat of that event time for each of
-    `partitions`, arriving then; whatever would arrive later arrives just before them.
+    Event number k happens at a random time in the k-th interval of `interval_ms` after `start_ms`; without `events` the
+    stream is endless. With `heartbeat_ms`, the last records are one heartbeat of that event time for each of
+    `partitions`, arriving at that time; records that would arrive later arrive just before them.
     """
 
     traffic: Traffic
@@ -69,7 +69,7 @@ class Simulation:
 
     @property
     def end_ms(self) -> float:
-        """All events are before this; infinite without `events`."""
+        """The time before which all events happen; infinite without `events`."""
         return math.inf if self.events is None else self.start_ms + math.ceil(self.events * self.interval_ms)
 
     @property
@@ -94,10 +94,10 @@ def historical(
     drain: bool = False,
     partitions: tuple[int, ...],
 ) -> Simulation:
-    """Events spread over hours of the past, and heartbeats that close every window up to the last event's slide.
+    """Events over past hours, and heartbeats that close every window up to the last event's slide.
 
-    Without a start, the heartbeats' time is the last possible one before `now_ms`, so the newest windows are fresh.
-    With `drain`, it is a window and a slide later after the events, so that expiry rows are closed too.
+    Without a start, the heartbeats have the latest possible time before `now_ms`, so the newest windows are fresh. With
+    `drain`, they are a window and a slide later after the events, so expiry rows are closed too.
 
     Raises:
         FutureError: a given start puts the heartbeats after `now_ms`.
@@ -124,7 +124,7 @@ def historical(
 
 
 def live(view: WindowedView, traffic: Traffic, *, rate: float, events: int | None, now_ms: int) -> Simulation:
-    """Events from now on, `rate` a second, in blocks of about 100 ms; no heartbeats, since time goes on afterwards."""
+    """Events from now on, `rate` per second, in blocks of about 100 ms; no heartbeats, because time goes on anyway."""
     return Simulation(
         traffic=traffic,
         start_ms=now_ms,
@@ -136,9 +136,9 @@ def live(view: WindowedView, traffic: Traffic, *, rate: float, events: int | Non
 
 
 def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
-    """Records in the order of their arrival, as non-empty frames of RECORD of about `block` rows.
+    """Records in arrival order, as non-empty frames of RECORD of about `block` rows.
 
-    Memory: a block, the sessions that go on at once, and a few integers for each record that is under way.
+    Memory: a block, the concurrent sessions, and a few integers for each record in flight.
     """
     profiles = make_profiles(simulation.traffic.users, simulation.traffic.seed)
     encoder = EventEncoder(simulation.run, profiles["user_id"])
@@ -147,7 +147,7 @@ def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
     under_way = pl.DataFrame()
     for events, next_ms in _on_the_clock(_blocks(steps, simulation.block), simulation):
         under_way = pl.concat([under_way, events])
-        has_arrived = under_way["arrival_ms"] < next_ms  # nothing that happens from then on can arrive before it
+        has_arrived = under_way["arrival_ms"] < next_ms  # no later event can arrive earlier
         arrived = under_way.filter(has_arrived)
         under_way = under_way.filter(~has_arrived)
         if not arrived.is_empty():
@@ -157,7 +157,7 @@ def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
 
 
 def _blocks(frames: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of one size."""
+    """Regroup rows into frames of one size."""
     rest = pl.DataFrame()
     for frame in frames:
         rows = pl.concat([rest, frame])
@@ -167,7 +167,7 @@ def _blocks(frames: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]
 
 
 def _on_the_clock(blocks: Iterable[pl.DataFrame], simulation: Simulation) -> Iterator[tuple[pl.DataFrame, float]]:
-    """Add number, event and arrival time and kind to each step; with the time before which no later event happens."""
+    """Add number, event time, arrival time and kind to each step, and the time before which no later event happens."""
     traffic = simulation.traffic
     rng = np.random.default_rng([traffic.seed, 30])
     last_arrival_ms = simulation.end_ms if simulation.heartbeat_ms is None else simulation.heartbeat_ms

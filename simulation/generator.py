@@ -1,4 +1,4 @@
-"""Clicks to Kafka, for demos, tests and benchmarks.
+"""Generates clicks into Kafka, for demos, tests and benchmarks.
 
 python -m stream.generator --rate 10                                  live, until Ctrl-C
 python -m stream.generator --events 300000 --hours 4 --late-share 0.01   the last hours, as fast as possible
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HOURS = 4.0
 PACE_S = 0.1
-"""At a given rate, records are sent in parts of this length."""
+"""At a given rate, records are sent in batches of this duration."""
 MOST_EVENTS = 10**12
 MOST_HOURS = 24 * 366 * 10
 MOST_DISORDER_S = 24 * 3600
@@ -47,7 +47,7 @@ MOST_DISORDER_S = 24 * 3600
 
 @dataclass
 class Report:
-    """What was sent, and how long it took."""
+    """What was sent and how long it took."""
 
     simulation: Simulation
     kinds: Counter[str] = field(default_factory=Counter)
@@ -56,17 +56,17 @@ class Report:
     stopped: bool = False
 
     def count(self, records: pl.DataFrame) -> None:
-        """Add records that were sent."""
+        """Count records that were sent."""
         self.kinds.update(dict(records["kind"].value_counts().iter_rows()))
 
     @property
     def events(self) -> int:
-        """Records that were sent, but for heartbeats."""
+        """Number of records sent, without heartbeats."""
         return self.kinds.total() - self.kinds[HEARTBEAT]
 
     @property
     def malformed(self) -> dict[str, int]:
-        """Malformed records by the reason that they must be refused for."""
+        """Number of malformed records by the reason for which they must be rejected."""
         return {kind: n for kind, n in sorted(self.kinds.items()) if kind not in {EVENT, LATE, HEARTBEAT}}
 
     def as_json(self) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class Report:
 
 
 def due_s(simulation: Simulation, rate: float | None, *, sent: int, arrival_ms: int, begun_s: float) -> float:
-    """When records may be sent, in epoch seconds; `sent` were sent before them, the last arrives at `arrival_ms`.
+    """When records may be sent, in epoch seconds, after `sent` others; the last of them arrives at `arrival_ms`.
 
-    A live run follows the simulated clock, a historical one a given rate; else it is as fast as possible.
+    A live run follows the simulated clock, a historical run a given rate; otherwise it runs as fast as possible.
     """
     if simulation.heartbeat_ms is None:
         return arrival_ms / 1000
@@ -106,10 +106,10 @@ def due_s(simulation: Simulation, rate: float | None, *, sent: int, arrival_ms: 
 
 
 def generate(simulation: Simulation, sink: Sink, *, rate: float | None, stop: threading.Event) -> Report:
-    """Simulate, and send everything when it is due, until the end or until `stop` is set.
+    """Simulate and send everything when it is due, until the end or until `stop` is set.
 
     Raises:
-        KafkaException: the producer can't go on at all.
+        KafkaException: the producer has failed fatally.
         OSError: the file can't be written.
     """
     report = Report(simulation)
@@ -130,7 +130,7 @@ def generate(simulation: Simulation, sink: Sink, *, rate: float | None, stop: th
 
 
 class _Speed(ProgressColumn):
-    """Events a second."""
+    """Events per second."""
 
     def render(self, task: Task) -> Text:
         """As text."""
@@ -139,7 +139,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def _progress(events: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr when it is a terminal; the function takes how many events were sent so far."""
+    """A progress bar on stderr if it is a terminal; the function takes the number of events sent so far."""
     columns = (TextColumn("clicks"), BarColumn(), MofNCompleteColumn(), _Speed())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("clicks", total=events)
@@ -150,17 +150,17 @@ def _command() -> Command:
     """The command line."""
     command = Command("python -m stream.generator", "Generate clicks: live at a rate, or hours of history.")
     add = command.add_argument
-    add("--rate", type=number(above=0.0), help="events a second; without --start and --hours: live")
-    add("--events", type=integer(1, MOST_EVENTS), help="how many; a live stream without it ends with Ctrl-C")
-    add("--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="how many shoppers (%(default)s)")
-    add("--start", type=instant, help="begin of history, ISO 8601 UTC (default: so that it ends just before now)")
+    add("--rate", type=number(above=0.0), help="events per second; without --start and --hours: live")
+    add("--events", type=integer(1, MOST_EVENTS), help="number of events; a live stream without it ends with Ctrl-C")
+    add("--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="number of shoppers (%(default)s)")
+    add("--start", type=instant, help="start of history, ISO 8601 UTC (default: history ends just before now)")
     add("--hours", type=number(above=0.0, maximum=MOST_HOURS), help="length of history, 4 by default")
-    add("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="as batch.profiles has it (%(default)s)")
+    add("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="as in batch.profiles (%(default)s)")
     add(
         "--disorder-seconds",
         type=number(maximum=MOST_DISORDER_S),
         default=5.0,
-        help="most that a record arrives after its event (%(default)s)",
+        help="maximum delay of a record after its event (%(default)s)",
     )
     add("--late-share", type=number(maximum=1), default=0.0, help="share delayed beyond the allowed lateness")
     add("--malformed-share", type=number(maximum=1), default=0.0, help="share that must become dead letters")
@@ -169,7 +169,7 @@ def _command() -> Command:
         "--to",
         type=Path,
         metavar="FILE.jsonl",
-        help="write values to a file, one a line, instead of producing; empty values are left out",
+        help="write values to a file, one per line, instead of producing; empty values are left out",
     )
     add("--drain", action="store_true", help="end history earlier, so that the heartbeats close every window")
     add("--json", action="store_true", help="print the result as one JSON object")
@@ -177,11 +177,11 @@ def _command() -> Command:
 
 
 def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) -> Simulation:
-    """What the options ask for.
+    """The simulation for the options.
 
     Raises:
         ValueError: options contradict each other, or end in the future; the message names the remedy.
-        KafkaUnavailableError: the topic's partitions can't be asked for.
+        KafkaUnavailableError: the topic's partitions can't be queried.
     """
     traffic = Traffic(
         users=options.users,
@@ -201,7 +201,7 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
     if not is_live and options.events is None:
         message = "say how many events history has with --events N, or ask for a live stream with --rate R alone"
         raise ValueError(message)
-    # Asked for a live stream as well, to find out now whether the topic is there. A file has one heartbeat at its end.
+    # Queried for a live stream too, to find out now whether the topic exists. A file has one heartbeat at its end.
     partitions = (0,) if options.to else tuple(topic_partitions(settings))
     if is_live:
         return live(settings.view, traffic, rate=options.rate, events=options.events, now_ms=now_ms)

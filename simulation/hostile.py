@@ -1,4 +1,4 @@
-"""Hostile messages, seeded: all that a careless or malicious producer may send, with good events between them."""
+"""Seeded hostile messages: what a careless or malicious producer may send, mixed with good events."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOON_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
 SLIDE_MS = 600_000
 YEAR_1_MS, YEAR_9999_MS = -62_135_596_800_000, 253_402_300_799_999
 HUGE = 900_000
-"""Bytes of the largest values: below the usual limit of a broker."""
+"""Size of the largest values in bytes: below a broker's usual limit."""
 HUGE_EVERY = 10_000
 CLOSED, ESCAPED, NAMELESS = 0.9, 0.5, 0.7
 """Shares: of nested values that close, of texts in ASCII, of heartbeats without user."""
 
 
 class Sent(NamedTuple):
-    """A message: its key and value, and when the broker takes it."""
+    """A message: its key, its value, and when the broker receives it."""
 
     key: bytes | None
     value: bytes
@@ -30,7 +30,7 @@ class Sent(NamedTuple):
 
 
 class Corpus:
-    """Messages in an endless row; equal seeds give equal messages."""
+    """An endless series of messages; equal seeds give equal messages."""
 
     def __init__(self, seed: int, *, messages_per_slide: int = 500) -> None:
         self._messages_per_slide = messages_per_slide
@@ -38,7 +38,7 @@ class Corpus:
         self._number = 0
 
     def messages(self, count: int) -> Iterator[Sent]:
-        """Give so many; every other one is a good event."""
+        """The next `count` messages; every other one is a good event."""
         for number in range(count):
             event = self._event()
             now = event["event_timestamp"]
@@ -88,7 +88,7 @@ def _deep(chance: random.Random, event: Event, sent: Sent) -> Sent:
 
 
 def _with_literal(chance: random.Random, event: Event, sent: Sent) -> Sent:
-    """Put a literal that is not what the field wants in its place, or into a field that nobody reads."""
+    """Put a literal of the wrong type into a field, or into a field that nobody reads."""
     literals = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" + "0" * 400, "9223372036854775807"]
     literals += ["9223372036854775808", "-9223372036854775809", "1.0", "1e3", "-0", "01", "true", "null", "[]", "{}"]
     literals += ['""', '"7"', "+1", ".5", "5.", "0x10", "'a'", "undefined", '"\\u0000"', '"a\\tb"', '"\t"']

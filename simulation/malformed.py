@@ -1,4 +1,4 @@
-"""Records that the decoder must refuse: valid events broken in one way each, for every dead-letter reason there is."""
+"""Records that the decoder must reject: valid events broken in one way each, for every dead-letter reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ YEAR_MS = 365 * 24 * 3_600_000
 
 @dataclass(frozen=True)
 class Flaw:
-    """One way to break an event, and the one dead-letter reason that then holds.
+    """One way to break an event, and the resulting dead-letter reason.
 
     `apply` takes the event's fields and the record's arrival (ms) and returns the message's value.
     """
@@ -51,7 +51,7 @@ def _not_json(events: EventDeclaration) -> Iterator[Callable[[dict[str, Any], in
 
 
 def _flaws_of(field: EventField) -> Iterator[Flaw]:
-    """What can be wrong with one field."""
+    """The flaws of one field."""
     name = field.name
     if field.required:
         yield Flaw(f"missing:{name}", lambda event, _: compact({k: v for k, v in event.items() if k != name}))

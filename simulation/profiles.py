@@ -31,24 +31,24 @@ MOST_USERS = 10_000_000
 MOST_SEED = 2**63 - 1
 
 TAIL = {"free": 1.3, "basic": 1.0, "premium": 0.7}
-"""Pareto exponent of activity by tier: the smaller it is, the more of its users are busy."""
+"""Pareto exponent of activity by tier: the smaller it is, the more users are very active."""
 LEAST_ACTIVITY = 0.01
 
-# How common an age is among online shoppers, between these knots along straight lines.
+# The frequency of ages among online shoppers, interpolated linearly between these knots.
 AGE_KNOTS = (18, 24, 30, 40, 50, 60, 70, 80, 90)
 AGE_WEIGHTS = (0.55, 0.95, 1.0, 0.85, 0.7, 0.5, 0.25, 0.08, 0.01)
 
 
 NEW_COUNTRY, OLDER_BY = "MX", 9
 DRIFTS = ("none", "older", "new-country", "no-premium")
-"""Changes of the population: a shifted mean, a new category (a tenth of the users), a category that is gone."""
+"""Changes of the population: a shifted mean, a new category (a tenth of the users), a vanished category."""
 
 
 def make_profiles(users: int, seed: int, drift: str = "none") -> pl.DataFrame:
     """One row per user: `user_id, age, country, subscription_tier, activity_weight` (in (0, 1], heavy-tailed).
 
-    A pure function of its arguments; `drift` is one of DRIFTS. Each user takes one draw per column, so that the first
-    users of a larger population are the same people as in a smaller one. Time and memory are linear in `users`.
+    A pure function of its arguments; `drift` is one of DRIFTS. Each user takes one draw per column, so the first users
+    of a larger population are the same people as in a smaller one. Time and memory are linear in `users`.
     """
     age_draw, country_draw, tier_draw, activity_draw = (
         np.random.default_rng([seed, column]).random(users) for column in range(4)
@@ -83,13 +83,13 @@ def user_ids(users: int) -> pl.Series:
 
 
 def _choose(draws: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Uniform draws to indices that are as frequent as their weights."""
+    """Map uniform draws to indices with frequencies by weight."""
     cumulative = np.cumsum(weights)
     return np.minimum(np.searchsorted(cumulative / cumulative[-1], draws, side="right"), len(cumulative) - 1)
 
 
 def _summary(profiles: pl.DataFrame) -> Table:
-    """What was made, by tier."""
+    """A summary of the profiles by tier."""
     table = Table(title=f"{len(profiles):,} profiles")
     for column in ("tier", "users", "share", "mean age", "mean activity", "share of activity"):
         table.add_column(column, justify="left" if column == "tier" else "right")
@@ -105,11 +105,15 @@ def _summary(profiles: pl.DataFrame) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m batch.profiles", "Make weighted user profiles: a CSV, and rows of the offline store.")
-    command.add_argument("--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="how many (%(default)s)")
+    command = Command(
+        "python -m batch.profiles", "Generate weighted user profiles: a CSV, and rows of the offline store."
+    )
+    command.add_argument(
+        "--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="number of users (%(default)s)"
+    )
     command.add_argument("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="same seed, same profiles")
-    command.add_argument("--time", type=instant, help="from when they hold, ISO 8601 UTC (default: today, 00:00)")
-    command.add_argument("--drift", choices=DRIFTS, default=DRIFTS[0], help="of whom (%(default)s)")
+    command.add_argument("--time", type=instant, help="when they become valid, ISO 8601 UTC (default: today, 00:00)")
+    command.add_argument("--drift", choices=DRIFTS, default=DRIFTS[0], help="change of the population (%(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(StoreSettings)

@@ -1,4 +1,4 @@
-"""Simulated steps as records: the message bytes, and the fields that they hold."""
+"""Simulated steps as records: the message bytes and their fields."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ RECORD: dict[str, pl.DataType] = {
     "kind": pl.String(),
     **clickstream.schema,
 }
-"""A record: when it reaches the broker (its Kafka timestamp), where to (null: by its key), what it is, and its fields.
+"""A record: its Kafka timestamp (arrival at the broker), its partition (null: by key), its kind, and its fields.
 
-`kind` is `event`, `late` (it took longer than the allowed lateness), `heartbeat`, or the dead-letter reason of a
-malformed record, whose fields are null.
+`kind` is `event`, `late` (delayed beyond the allowed lateness), `heartbeat`, or the dead-letter reason of a malformed
+record, which has null fields.
 """
 
 
 class EventEncoder:
-    """Numbers to records. The strings that repeat are made once."""
+    """Encodes numbers as records. Repeated strings are built once."""
 
     def __init__(self, run: str, user_ids: pl.Series) -> None:
         self._run = run
@@ -42,7 +42,7 @@ class EventEncoder:
         self._kinds = pl.Series(KINDS)
 
     def encode(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows of numbers to rows of RECORD, in the same order."""
+        """Convert rows of numbers to rows of RECORD, in the same order."""
         fields = pl.DataFrame(
             {
                 "event_id": rows.select(pl.lit(f"{self._run}-") + pl.col("number").cast(pl.String)).to_series(),
@@ -74,7 +74,7 @@ class EventEncoder:
 def _break(
     value: pl.Series, fields: pl.DataFrame, kind: pl.Series, arrival_ms: pl.Series, malformed: pl.Series
 ) -> pl.Series:
-    """Replace the values of the rows that `malformed` lists."""
+    """Replace the values of the rows listed in `malformed`."""
     broken = [
         FLAWS[flaw - FIRST_FLAW].apply(event, arrival)
         for flaw, event, arrival in zip(
@@ -87,7 +87,7 @@ def _break(
 
 
 def heartbeats(run: str, at_ms: int, partitions: tuple[int, ...]) -> pl.DataFrame:
-    """One heartbeat for each partition."""
+    """One heartbeat per partition."""
     ids = [f"{run}-heartbeat-{partition}" for partition in partitions]
     columns = {
         **dict.fromkeys(RECORD),

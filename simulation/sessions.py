@@ -1,8 +1,8 @@
-"""How shoppers browse: an endless sequence of the steps that they take, without clock times.
+"""How shoppers browse: an endless sequence of steps without clock times.
 
-A session belongs to one user, chosen by `activity_weight`. It visits products; a visit is a view that may lead to a
-click, that to a cart, and that to a purchase, each step less likely than the last. How likely depends on the user, the
-subscription tier and the session's mood, so that past behaviour tells something about the next purchase.
+A session belongs to one user, chosen by `activity_weight`. It visits products. A visit is a view that may lead to a
+click, then to a cart and then to a purchase, each step less likely than the last. The probabilities depend on the user,
+the subscription tier and the session's mood, so past behaviour predicts the next purchase to some extent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 STEP_TYPES = ("view", "click", "add_to_cart", "purchase")
 ADVANCE = (0.45, 0.35, 0.45)
-"""How often a view is clicked, a click put into the cart, a cart bought, by an average user in an average mood."""
+"""How often an average user in an average mood clicks a view, puts a click into the cart, and buys a cart."""
 MOST_LIKELY = 0.95
 TIER_FACTORS = {"free": 0.85, "basic": 1.0, "premium": 1.4}
 
 MEAN_VISITS = 3.0
 MOST_VISITS = 40
 STEPS_PER_SESSION = 5.4
-"""About how many steps a session has."""
+"""The approximate number of steps per session."""
 MEDIAN_GAP_S, GAP_SPREAD, LEAST_GAP_S, MOST_GAP_S = 15.0, 1.0, 1.0, 600.0
 
 PRODUCTS = 5_000
@@ -33,16 +33,16 @@ ZIPF_EXPONENT = 1.05
 MEDIAN_PRICE_CENTS, PRICE_SPREAD, LEAST_PRICE_CENTS = 2_500, 0.9, 99
 
 MOST_STEPS_PER_SECOND = 5_000.0
-"""Faster traffic is this traffic played faster, so that the sessions that go on at once fit into memory."""
+"""Faster traffic is this traffic sped up, so the concurrent sessions fit into memory."""
 WARM_UP_S = 180.0
-"""Left out at the beginning, when all sessions are new and nobody buys yet."""
+"""Skipped at the beginning, when all sessions are new and nobody buys yet."""
 LEAST_SESSIONS = 2_000
-"""Sessions are made by the thousand, because a vectorised call costs the same for one as for many."""
+"""Sessions per vectorised call, which costs the same for one as for many."""
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How shoppers differ from the usual ones: factors of visits a session, of carts that are bought, of prices."""
+    """How shoppers differ from usual: factors for visits per session, purchases per cart, and prices."""
 
     visits: float = 1.0
     buying: float = 1.0
@@ -51,7 +51,7 @@ class Habits:
 
 USUAL = "none"
 DRIFTS = {USUAL: Habits(), "visits": Habits(visits=2.5), "buying": Habits(buying=0.3), "prices": Habits(prices=1.8)}
-"""Changes of habit by their names: they are what a drift report has to find."""
+"""Changes of habit by name, which a drift report has to find."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Catalogue:
 def make_catalogue(price_factor: float = 1.0) -> Catalogue:
     """Products with Zipf popularity and log-normal prices: the same shop for every seed.
 
-    A few products make most of the revenue, so with prices of their own two seeds would be two shops, and a drift
-    report would rightly say so.
+    A few products make most of the revenue, so with different prices two seeds would be two shops, and a drift report
+    would rightly say so.
     """
     popularity = np.cumsum(np.arange(1, PRODUCTS + 1) ** -ZIPF_EXPONENT)
     prices = MEDIAN_PRICE_CENTS * np.exp(PRICE_SPREAD * np.random.default_rng(20).standard_normal(PRODUCTS))
@@ -75,10 +75,10 @@ def make_catalogue(price_factor: float = 1.0) -> Catalogue:
 
 
 def browse(profiles: pl.DataFrame, *, steps_per_second: float, seed: int, drift: str = USUAL) -> Iterator[pl.DataFrame]:
-    """Endless steps in the order in which they happen, as frames of varying length.
+    """Endless steps in chronological order, as frames of varying length.
 
     Columns: `user` and `product` (numbers from 0, the user's is the row in `profiles`), `step` (index into
-    STEP_TYPES), `session` (number from 0) and `price_cents`. `steps_per_second` sets how many sessions go on at once,
+    STEP_TYPES), `session` (number from 0) and `price_cents`. `steps_per_second` sets the number of concurrent sessions,
     and with it how their steps interleave. `drift` is one of DRIFTS. Memory is bounded: some 100 MB at the fastest.
     """
     habits = DRIFTS[drift]
@@ -98,13 +98,13 @@ def browse(profiles: pl.DataFrame, *, steps_per_second: float, seed: int, drift:
         steps = _steps(rng, starts, users, eagerness[users], catalogue, habits)
         ahead = pl.concat([ahead, steps.with_columns(pl.col("session") + begun)], how="vertical")
         begun += number
-        happened = ahead["at_s"] <= now_s  # no later session can begin before this
+        happened = ahead["at_s"] <= now_s  # no later session can start before this
         yield ahead.filter(happened & (ahead["at_s"] >= WARM_UP_S)).sort("at_s", maintain_order=True).drop("at_s")
         ahead = ahead.filter(~happened)
 
 
 def _eagerness(profiles: pl.DataFrame, seed: int) -> np.ndarray:
-    """How much more than the average a user tends to go on, by tier and person."""
+    """How much more than average a user tends to take the next step, by tier and person."""
     tier = profiles["subscription_tier"].replace_strict(TIER_FACTORS, return_dtype=pl.Float64).to_numpy()
     person = np.exp(0.4 * np.random.default_rng([seed, 21]).standard_normal(profiles.height))
     factors: np.ndarray = tier * person

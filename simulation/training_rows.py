@@ -1,4 +1,4 @@
-"""Training rows without a stream: for what is to be shown of models alone."""
+"""Training rows without a stream, for demonstrations of models alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME
 
 UNTOLD_BELOW = 25
-"""Age of those whose age is not known."""
+"""The age of users with an unknown age."""
 
 
 def training_rows(rows: int = 4_000, seed: int = 1) -> pl.DataFrame:
-    """Rows in which those who look at much buy more."""
+    """Rows in which users who view more buy more."""
     chance = np.random.default_rng(seed)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     [start + timedelta(seconds=10 * number) for number in range(rows)]
