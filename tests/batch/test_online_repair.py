@@ -16,6 +16,7 @@ from batch.parity import online as parity_online
 from batch.parity.__main__ import main as parity
 from batch.parity.online import compare_online
 from batch.recompute.backfill import main as backfill
+from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import features_folder
@@ -110,7 +111,7 @@ def test_a_corrected_row_is_put_right_at_its_own_time(
 def test_overwriting_and_healing_exclude_each_other(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with only_batch_writer(root), pytest.raises(SystemExit) as stopped:
         restore(["--overwrite"])
-    assert stopped.value.code == 2
+    assert stopped.value.code == ExitCode.TRY_AGAIN
     assert "run this again when it is done" in capsys.readouterr().err
 
 
