@@ -170,7 +170,7 @@ def stop_event(unfinished: str = "") -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set within the block; the previous handlers are restored afterwards.
 
     A command still running `STOP_WITHIN_S` after the first signal is ended, whatever it waits for: with exit code 1 and
-    the line `unfinished`, which says what is not done, or with 0 if nothing can be left undone.
+    the line `unfinished`, which says what is not done, or with 0 if `unfinished` is empty.
     """
     stop = threading.Event()
     if signals.command is not None:

@@ -52,7 +52,7 @@ def open_service(command: Command, settings: ServingSettings) -> Service:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, with an event loop that handles signals itself; it passes them on to our shutdown deadline."""
+    """uvicorn's server, which handles signals itself; this one also starts our deadline for the shutdown."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown."""

@@ -85,7 +85,7 @@ def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, l
     """The cluster's id (None if it reports none), and the topic's partition ids, ascending.
 
     Raises:
-        KafkaUnavailableError: no broker answers within 10 s (`NoTopicError`: the topic does not exist).
+        KafkaUnavailableError: no broker answers within 5 s (`NoTopicError`: the topic does not exist).
     """
     try:
         # List all topics: asking for one by name may create it.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 ROW, BOTH, UNDECLARED = "#row", "#both", "#undeclared:"
-"""ROW numbers the compared rows; BOTH: stored and recomputed; UNDECLARED: prefix of a feature that the stored row lacks
-because it was not declared yet."""
+"""ROW numbers the compared rows; BOTH marks rows that are stored and recomputed; UNDECLARED is the prefix of a column
+that marks a feature as not yet declared when the row was stored."""
 EXPECTED = "#expected:"
 
 

@@ -124,7 +124,7 @@ class OnlineView:
         return swap_until_settled(self.redis, len(rows), read, wanted, swaps)
 
     def settle(self) -> int:
-        """See `online_features.settle`: to be called before rows are written for features that may have changed."""
+        """See `features.settle`: call it before writing rows for features that may have changed."""
         return settle(self.redis, self._project, self.name, self._features)
 
     def set_sentinel(self) -> None:
