@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from batch.recompute.archive import ArchiveError
 from feast_repo.codec.rules import Rules
 from feast_repo.declare.events import Integer, Timestamp
+from feast_repo.stores.offline.foreign import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,11 +93,7 @@ def _check_type(path: Path, field: EventField, held: pa.DataType) -> None:
 
 def _given(path: Path, field: EventField, column: pa.Array) -> pl.Series:
     """A column as stored; a timestamp as its stored integer."""
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:
-        message = f"{path}: the column {field.name!r} is damaged: {error}"
-        raise ArchiveError(message) from error
+    check_whole(path, field.name, column)
     if pa.types.is_null(column.type):
         return pl.Series(field.name, [None] * len(column), dtype=field.dtype)
     if pa.types.is_timestamp(column.type):

@@ -21,6 +21,7 @@ from feast_repo.clickstream import clickstream
 from feast_repo.codec.decoding import Decoder, RawBatch
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
+from feast_repo.stores.offline.foreign import ForeignFileError
 from feast_repo.stores.offline.parquet import publish
 from simulation.malformed import flaws
 
@@ -280,7 +281,7 @@ def test_columns_that_lack_or_are_double(tmp_path: Path) -> None:
 
 def test_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     raw = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff1", b"u2"]).buffers())
-    with pytest.raises(ArchiveError, match="'user_id' is damaged: Invalid UTF8"):
+    with pytest.raises(ForeignFileError, match="'user_id' is damaged: Invalid UTF8"):
         bring_in(view, table(tmp_path / "history.parquet", user_id=raw), 4, tmp_path / "out")
 
 

@@ -62,6 +62,19 @@ def read_foreign(path: Path, wanted: Collection[str]) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(name, _known(path, name, table.column(name))) for name in names])
 
 
+def check_whole(path: Path, name: str, column: pa.Array | pa.ChunkedArray) -> None:
+    """Look at every value: libraries that meet a damaged one later end the process, or make one up.
+
+    Raises:
+        ForeignFileError: the column is damaged.
+    """
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        message = f"{path}: the column {name!r} is damaged: {error}"
+        raise ForeignFileError(message) from error
+
+
 def _check(path: Path, schema: pa.Schema, name: str) -> None:
     if len(places := schema.get_all_field_indices(name)) > 1:
         message = f"{path}: the column {name!r} is there {len(places)} times"
@@ -75,11 +88,7 @@ def _check(path: Path, schema: pa.Schema, name: str) -> None:
 
 def _known(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column in a form that Polars can hold."""
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:
-        message = f"{path}: the column {name!r} is damaged: {error}"
-        raise ForeignFileError(message) from error
+    check_whole(path, name, column)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(column.type) and column.type.tz is not None:
