@@ -40,7 +40,7 @@ test: $(READY) ## run all tests against the real parts, with fixed seeds
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-full: $(READY) ## run all tests with new seeds, 10,000 simulated crash histories and the long fault drill: hours
-	@$(BIN)/python -m pytest --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
 	@$(BIN)/python -m tests.crash --seeds 10000 --to benchmarks/results
 	@$(MAKE) chaos
 
