@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import signal
 import sys
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     Settings = TypeVar("Settings", bound=StoreSettings)
 
+IN_THE_MIDDLE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a disk that come while something is written, so that a part of it may be done."""
 STOP_WITHIN_S = 8.0
 """After SIGTERM: orchestrators kill after ten seconds or more, and a killed process can't report unfinished work."""
 
@@ -67,7 +70,7 @@ class Command(argparse.ArgumentParser):
         except RedisError as error:
             self.fail(explained(error))
         except OSError as error:
-            self.error(str(error))
+            self._end(str(error), ExitCode.FAILED if error.errno in IN_THE_MIDDLE else ExitCode.REFUSED)
         except pl.exceptions.PolarsError as error:
             self.error(f"a file below {folder} can't be read: {error}")
 
@@ -87,6 +90,8 @@ class Command(argparse.ArgumentParser):
             ensure_applied(store)
         except FeatureStoreError as error:
             self.fail(error)
+        except OSError as error:
+            self.error(str(error))
         return store
 
     def claim_redis(self, redis: Redis, project: str, settings: StoreSettings) -> None:

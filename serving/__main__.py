@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo import signals
 from feast_repo.commands import Command, integer, stop_event
-from feast_repo.errors import FeatureStoreError
+from feast_repo.errors import FeatureStoreError, UnavailableError
 from serving.app import App
 from serving.settings import ServingSettings
 
@@ -47,7 +47,9 @@ def open_service(command: Command, settings: ServingSettings) -> Service:
         return Service(store, open_reader(store, settings), settings)
     except FeatureStoreError as error:
         command.fail(error)
-    except (SQLAlchemyError, OSError, ValueError) as error:
+    except SQLAlchemyError as error:
+        command.fail(UnavailableError(str(error)))
+    except (OSError, ValueError) as error:
         command.error(str(error))
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo.commands import Command
-from feast_repo.errors import FeatureStoreError
+from feast_repo.errors import FeatureStoreError, UnavailableError
 from serving.errors import OnlineStoreError
 from serving.features import misfit
 from serving.messages import MAX_ID_LENGTH, MAX_USERS, Prediction
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             reader = open_reader(command.feature_store(), settings)
         except SQLAlchemyError as error:
-            command.error(str(error))
+            command.fail(UnavailableError(str(error)))
         if problem := misfit(model.card.features, reader.schema):
             command.error(f"{problem}: train again, python -m serving.train")
         predictions, quantiles = _timed(reader, model, options.users)

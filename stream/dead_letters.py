@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return action(settings, options)
         except FileExistsError:
             command.error(f"{options.file} exists already: name another file")
-        except KafkaException as error:
+        except (KafkaException, ValueError) as error:
             command.error(str(error))
 
 

@@ -24,7 +24,7 @@ from feast_repo.stores.progress import ProgressRecord
 from stream import availability, metrics
 from stream.archive_tail import ArchiveTail
 from stream.consumer import WorkerConsumer
-from stream.kafka import AUTO_OFFSET_RESET
+from stream.kafka import AUTO_OFFSET_RESET, KafkaUnavailableError
 from stream.lock import bytewax_arguments
 from stream.pause import Worker, Workers
 from stream.stopping import fail, refuse, stop_requested
@@ -124,7 +124,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         try:
             low, high = self._consumer.bounds(self._partition)
         except KafkaException as error:
-            refuse(f"can't read the offsets of {where}: {error.args[0].str()}")
+            refuse(KafkaUnavailableError(f"can't read the offsets of {where}: {error.args[0].str()}"))
         if resume_offset is not None and resume_offset < low:
             refuse(
                 f"{where}: the recovery state resumes at offset {resume_offset}, but Kafka has deleted everything "

@@ -100,7 +100,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source, writer=names + TOKEN)))
     except FeatureStoreError as error:
         refuse(error)
-    except (LookupError, ValueError) as error:
+    except (LookupError, ValueError, OSError) as error:
         refuse(str(error))
     pusher = pushers[-1]
     if (redis := pusher.redis) is not None:

@@ -80,3 +80,11 @@ def test_redis_away_is_told(
     with pytest.raises(SystemExit, match="75"):
         main([])
     assert "Redis does not answer" in capsys.readouterr().err
+
+
+def test_an_identity_that_can_not_be_read_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    identity = StoreSettings().data_root / "identity.json"
+    identity.mkdir(parents=True)
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert str(identity) in capsys.readouterr().err

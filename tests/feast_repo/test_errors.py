@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def test_codes_are_those_of_the_system() -> None:
         (RefusedError("no such\nfolder"), 2),
         (UnavailableError("Redis does not answer"), 75),
         (PermissionError("not yours"), 2),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
     ],
 )
 def test_a_command_tells_one_line_and_ends_with_its_code(

@@ -186,3 +186,14 @@ def test_a_replay_marks_its_own_letters_only(stored: Path, capsys: pytest.Captur
     assert replayed(capsys) == {"unknown_event_type": 0, "type:event_timestamp": 1, "not_json": 0}
     record(stored / "data", [(0, 5, AT)])
     assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 1, "not_json": 0}
+
+
+def test_a_wrong_properties_file_is_refused(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    properties, letters = stored / "kafka.properties", stored / "letters.jsonl"
+    properties.write_text("nonsense\n")
+    monkeypatch.setenv("KAFKA_PROPERTIES_FILE", str(properties))
+    event = {**json.loads(MISTYPED), "event_type": "view"}
+    letters.write_text(json.dumps({"value": json.dumps(event), "came_from": "clicks[0]@5"}) + "\n")
+    assert "line 1: expected key=value" in refused(capsys, "replay", str(letters))
