@@ -92,6 +92,7 @@ class CommandSignals:
 
     def __init__(self) -> None:
         self._asked: int | None = None
+        self._ends = False
         self._allowed: tuple[float, Callable[[int], tuple[int, str]]] = CLEAN_UP_WITHIN_S, _interrupted
         self._watchdog = Watchdog(lambda: self._allowed[0], self._outcome)
 
@@ -115,6 +116,7 @@ class CommandSignals:
     def end_if_interrupted(self) -> None:
         """End here if an interrupt has arrived: later errors don't matter."""
         if self._asked is not None:
+            self._ends = True
             end(*_interrupted(self._asked))
 
     def _at_exit(self) -> None:
@@ -127,6 +129,8 @@ class CommandSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self._ends:  # this signal has come in the middle of that
+            return
         self.end_if_interrupted()
         self._asked = number
         # From here on, libraries would only complain about the interrupt.

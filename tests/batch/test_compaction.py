@@ -24,6 +24,7 @@ from batch.recompute import archive
 from batch.recompute.backfill import main as backfill
 from batch.recompute.stored import effective, stored_rows
 from batch.training.training_set import main as training_set
+from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.files import data_files
@@ -338,7 +339,7 @@ def run_heal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> int:
 def test_one_batch_writer_at_a_time(root: Path, capsys: pytest.CaptureFixture[str], command: Any) -> None:
     with only_batch_writer(root), pytest.raises(SystemExit) as stopped:
         command([])
-    assert stopped.value.code == 2
+    assert stopped.value.code == ExitCode.TRY_AGAIN
     said = capsys.readouterr().err
     assert "run this again when it is done" in said
     assert said.count("\n") == 1

@@ -617,7 +617,7 @@ class TestCommands:
     ) -> None:
         del store, data_root
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-        with pytest.raises(SystemExit, match="2"):
+        with pytest.raises(SystemExit, match="75"):
             predict(["--users", "a"])
         assert "check REDIS_URL" in capsys.readouterr().err
 
