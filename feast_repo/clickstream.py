@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from feast_repo.declare.events import Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
 
 YEAR_2000_MS = 946_684_800_000
 

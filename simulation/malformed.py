@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feast_repo.codec.encoding import compact
-from feast_repo.declare.events import INT64_MAX, Choice, EventDeclaration, EventField, Integer, Text, Timestamp
+from feast_repo.declare.fields import INT64_MAX, Choice, EventField, Integer, Text, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from feast_repo.declare.events import EventDeclaration
 
 YEAR_MS = 365 * 24 * 3_600_000
 

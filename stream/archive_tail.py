@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feast_repo.declare.arrival import archived_arrival_ms
-from feast_repo.declare.events import Timestamp
+from feast_repo.declare.fields import Timestamp
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import day_folder, despite_compaction, scan
 from feast_repo.stores.offline.tables import day, event_columns, events_folder

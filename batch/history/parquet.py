@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 
 from batch.recompute.archive import ArchiveError
 from feast_repo.codec.rules import Rules
-from feast_repo.declare.events import Integer, Timestamp
+from feast_repo.declare.fields import Integer, Timestamp
 from feast_repo.stores.offline.foreign import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from feast_repo.declare.events import EventDeclaration, EventField
+    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.fields import EventField
 
 ROWS_AT_ONCE = 100_000
 UNITS_IN_A_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}  # Parquet has no other units

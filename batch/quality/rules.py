@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from feast_repo.declare.algebra import Count, Ratio
-from feast_repo.declare.events import Integer, Text
+from feast_repo.declare.fields import Integer, Text
 from feast_repo.profiles import COUNTRIES, TIERS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import polars as pl
 
-from feast_repo.declare.events import Timestamp
+from feast_repo.declare.fields import Timestamp
 from feast_repo.declare.panes import PANE, WINDOW
 from feast_repo.errors import RefusedError
 from feast_repo.stores.offline.files import data_files, day_folders

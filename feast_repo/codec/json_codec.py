@@ -13,12 +13,13 @@ import msgspec
 import polars as pl
 
 from feast_repo.codec import strict_json
-from feast_repo.declare.events import INT64_MAX, INT64_MIN, Integer, Timestamp
+from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Integer, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feast_repo.declare.events import EventDeclaration, EventField
+    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.fields import EventField
 
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.declare.events import Choice, Integer, Text, Timestamp
+from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
 
 if TYPE_CHECKING:
     from feast_repo.declare.events import EventDeclaration

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from feast_repo.declare.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
-from feast_repo.declare.events import UTC_MICROSECONDS, Choice
+from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.fields import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

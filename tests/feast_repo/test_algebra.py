@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from feast_repo.declare.algebra import COMPARISONS, Both, Comparison, Count, Max, Min, Ratio, Sum, field
-from feast_repo.declare.events import INT64_MAX, INT64_MIN
+from feast_repo.declare.fields import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,8 @@ import pytest
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.codec.decoding import DecodedBatch, Decoder, RawBatch
-from feast_repo.declare.events import Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
 
 NOW = 1_772_366_400_000
 AHEAD = 5 * 60_000

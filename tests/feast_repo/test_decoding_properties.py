@@ -12,7 +12,8 @@ from hypothesis import example, given, settings, strategies as st
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.codec import decoding
 from feast_repo.codec.decoding import Decoder, RawBatch
-from feast_repo.declare.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 from tests.stream.reference import judge
 
 if TYPE_CHECKING:

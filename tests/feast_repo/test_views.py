@@ -11,7 +11,8 @@ import pytest
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
-from feast_repo.declare.events import UTC_MICROSECONDS, EventDeclaration, Text
+from feast_repo.declare.events import UTC_MICROSECONDS, EventDeclaration
+from feast_repo.declare.fields import Text
 from feast_repo.declare.views import (
     BatchFeature,
     BatchView,

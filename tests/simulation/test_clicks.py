@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.codec.decoding import Decoder, RawBatch
-from feast_repo.declare.events import Integer
+from feast_repo.declare.fields import Integer
 from feast_repo.features import user_click_features
 from simulation.clicks import FutureError, Simulation, Traffic, historical, live, simulate
 from simulation.malformed import flaws

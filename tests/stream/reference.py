@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from feast_repo.declare.algebra import Both, Comparison, Count, Max, Min, Ratio, Sum
-from feast_repo.declare.events import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
+from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from feast_repo.declare.algebra import Aggregate, Predicate
-    from feast_repo.declare.events import EventDeclaration, EventField
+    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.fields import EventField
     from feast_repo.declare.views import WindowedView
 
 Record: TypeAlias = dict[str, Any]

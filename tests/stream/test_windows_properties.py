@@ -13,7 +13,8 @@ from hypothesis import example, given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.declare.algebra import Both, Count, Max, Min, Ratio, Sum, field
-from feast_repo.declare.events import INT64_MAX, INT64_MIN, Choice, EventDeclaration, Integer, Text, Timestamp
+from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 from feast_repo.declare.views import Entity, WindowedView
 from feast_repo.features import user, user_click_features
 from stream import panes

@@ -21,7 +21,7 @@ from feast.infra.offline_stores.duckdb import _read_data_source
 from feast.infra.offline_stores.file_source import FileSource
 from pyarrow import fs
 
-from feast_repo.declare.events import INT64_MAX
+from feast_repo.declare.fields import INT64_MAX
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.source_columns import arrow_schema, is_ours, stored_columns

@@ -24,7 +24,7 @@ from feast.infra.offline_stores.offline_utils import get_pyarrow_schema_from_bat
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.utils import compute_non_entity_date_range
 
-from feast_repo.declare.events import INT64_MAX
+from feast_repo.declare.fields import INT64_MAX
 from feast_repo.stores.offline.history import ViewHistory, as_of_each_row, as_of_one_time, asked_of, taken
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.point_in_time import Rows, newest

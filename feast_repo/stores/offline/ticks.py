@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from feast_repo.declare.events import INT64_MAX
+from feast_repo.declare.fields import INT64_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
