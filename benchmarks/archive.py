@@ -22,7 +22,7 @@ TOPIC, PARTITIONS = "clickstream", 12
 
 def write_archive(clicks: Clicks, root: Path) -> None:
     """Write `events/` (a file a day for every 200,000 records, partition by partition) and `progress/`."""
-    table = LogTable(events_folder(root), event_columns(view.events))
+    table = LogTable(events_folder(root), event_columns(view.source))
     partition_of: dict[str, int] = {}
     offsets, latest = dict.fromkeys(range(PARTITIONS), 0), dict[int, int]()
     for records in clicks.records():

@@ -54,7 +54,9 @@ def records(events: int) -> pl.DataFrame:
 
 def measure(log: pl.DataFrame, *, deduplicate: bool) -> dict[str, float]:
     """One run of the engine over the log."""
-    engine = WindowEngine(replace(user_click_features, deduplicate=deduplicate))
+    view = user_click_features
+    source = view.source if deduplicate else replace(view.source, event_id=None)
+    engine = WindowEngine(replace(view, source=source))
     start = time.perf_counter()
     for batch in log.iter_slices(BATCH):
         engine.process(batch)

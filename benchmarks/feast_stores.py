@@ -46,9 +46,9 @@ class Stores:
         import yaml  # noqa: PLC0415
         from feast import FeatureStore, RepoConfig  # noqa: PLC0415  (takes seconds)
 
-        from feast_repo.settings import FEATURE_REPO  # noqa: PLC0415
+        from feast_repo.settings import StoreSettings  # noqa: PLC0415
 
-        settings: dict[str, Any] = yaml.safe_load((FEATURE_REPO / "feature_store.yaml").read_text())
+        settings: dict[str, Any] = yaml.safe_load((StoreSettings().feature_repo / "feature_store.yaml").read_text())
         settings |= {
             "registry": {**settings["registry"], "path": f"sqlite:///{self.root}/stock-{offline}.db"},
             "online_store": {"type": "redis", "connection_string": self.redis_url.split("/")[2]},
@@ -98,9 +98,10 @@ def _stock_objects() -> list[Any]:
     from feast import FeatureService, FeatureView, FileSource, PushSource  # noqa: PLC0415
     from feast.data_format import ParquetFormat  # noqa: PLC0415
 
-    from feast_repo.definitions import all_objects  # noqa: PLC0415
+    from feast_repo.feast_objects import all_objects  # noqa: PLC0415
+    from feast_repo.settings import StoreSettings  # noqa: PLC0415
 
-    objects = all_objects()
+    objects = all_objects(StoreSettings().catalog)
     entities = {one.name: one for one in objects if type(one).__name__ == "Entity"}
     views: dict[str, FeatureView] = {}
     for view in (one for one in objects if isinstance(one, FeatureView)):

@@ -129,7 +129,8 @@ def restore(holding: Holding, snapshot: Path) -> dict[str, Any]:
 
 def _warm(holding: Holding) -> WindowedView:
     """The view, once everything is loaded that making a log and an engine need."""
-    view = replace(shipped, deduplicate=holding.deduplicate)
+    source = shipped.source if holding.deduplicate else replace(shipped.source, event_id=None)
+    view = replace(shipped, source=source)
     engine = WindowEngine(view)
     for batch in islice(holding.batches(), 1):
         engine.process(batch)

@@ -78,7 +78,7 @@ def main() -> None:
     )
     say("ready", partition_of={user: partition_of[user] for user in users})
     closed: list[tuple[int, int, float]] = []
-    topic, burst, behind = settings.kafka_topic, max(1, rate // PER_SECOND), 0.0
+    topic, burst, behind = settings.catalog.stream().topic, max(1, rate // PER_SECOND), 0.0
     start = time.time()
     for number, (value, key, partition) in enumerate(messages):
         if number % burst == 0:

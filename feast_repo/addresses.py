@@ -83,16 +83,26 @@ def kafka_brokers(brokers: str) -> str:
     return brokers
 
 
-def kafka_topic(topic: str) -> str:
-    """A validated topic name.
+def kafka_topics(told: str) -> str:
+    """Validated topics: one name, or `stream=name,stream=name`.
 
     Raises:
-        ValueError: Kafka doesn't allow the name.
+        ValueError: Kafka doesn't allow a name, or a stream is named twice.
     """
-    if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
+    streams = [stream for stream, _ in topics(told)]
+    if any(not _TOPIC.fullmatch(topic) or topic in {".", ".."} for _, topic in topics(told)):
         message = "a topic's name has 1 to 249 letters, digits, dots, dashes and underscores"
         raise ValueError(message)
-    return topic
+    if len(set(streams)) < len(streams):
+        message = "several topics are given as stream=topic,stream=topic, each stream once"
+        raise ValueError(message)
+    return told
+
+
+def topics(told: str) -> list[tuple[str, str]]:
+    """Stream and topic of each part of such a text; a topic alone has the stream ""."""
+    parts = [part.strip().rpartition("=") for part in told.split(",")] if told else []
+    return [(stream.strip(), topic.strip()) for stream, _, topic in parts]
 
 
 def _split(url: str, form: str) -> SplitResult:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from feast_repo.declare.events import EventDeclaration
+from datetime import timedelta
+
+from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
 
 YEAR_2000_MS = 946_684_800_000
 
-clickstream = EventDeclaration(
+clickstream = EventStream(
     name="clickstream",
+    topic="clickstream",
     fields=(
         Text("event_id", required=True, min_length=1, max_length=64),
         Text("user_id", required=True, min_length=1, max_length=64),
@@ -21,6 +24,7 @@ clickstream = EventDeclaration(
     ),
     key="user_id",
     time="event_timestamp",
+    allowed_lateness=timedelta(minutes=2),
     event_id="event_id",
     kind="event_type",
     heartbeat="heartbeat",

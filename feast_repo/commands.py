@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from feast_repo import signals
+from feast_repo.catalog import CatalogError
 from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import problem
 from feast_repo.stores.online.errors import explained
@@ -77,9 +78,13 @@ class Command(argparse.ArgumentParser):
     def settings(self, kind: type[Settings]) -> Settings:
         """Settings from the environment; an error names the first wrong one without its value, which may be secret."""
         try:
-            return kind()
+            found = kind()
+            found.catalog  # noqa: B018  (loaded here, so that a wrong declaration is reported here)
         except ValidationError as invalid:
             self.error(problem(invalid))
+        except CatalogError as error:
+            self.fail(error)
+        return found
 
     def feature_store(self) -> FeatureStore:
         """Feast's store; what the registry lacks of the declared views is added."""

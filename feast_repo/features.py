@@ -1,4 +1,4 @@
-"""The features. One line here adds a feature to stream, batch, Feast, checks and serving."""
+"""The shop's features. One line here adds a feature to stream, batch, Feast, checks and serving."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from datetime import timedelta
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Ratio, Sum, field
-from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureServiceDeclaration, WindowedView
+from feast_repo.declare.catalog import Catalog
+from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureService, WindowedView
 
-user = Entity(name="user", join_key="user_id", description="A shopper, such as user_000001.")
+user = Entity(name="user", join_keys={"user_id": "String"}, description="A shopper, such as user_000001.")
 
 user_click_features = WindowedView(
     name="user_click_features",
     description="What a user did in the hour before the window's end.",
     entity=user,
-    events=clickstream,
+    source=clickstream,
     push_source="user_clicks_push",
     window=timedelta(hours=1),
     slide=timedelta(minutes=10),
-    allowed_lateness=timedelta(minutes=2),
     ttl=timedelta(hours=24),
-    deduplicate=True,
     features={
         "click_count": Count(where=field("event_type") == "click"),
         "view_count": Count(where=field("event_type") == "view"),
@@ -45,8 +44,10 @@ user_profile_features = BatchView(
     },
 )
 
-purchase_prediction = FeatureServiceDeclaration(
+purchase_prediction = FeatureService(
     name="purchase_prediction",
     description="What the purchase model reads.",
     views=(user_click_features, user_profile_features),
 )
+
+catalog = Catalog(services=(purchase_prediction,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +10,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feast_repo import addresses
-from feast_repo.declare.views import WindowedView  # noqa: TC001  (read by pydantic as a property's type)
-from feast_repo.features import user_click_features
+from feast_repo.catalog import CatalogError, load
+from feast_repo.declare.catalog import Catalog, ChoiceError
 
-FEATURE_REPO = Path(__file__).resolve().parent
-"""The folder of `feature_store.yaml` and the declarations."""
-PROJECT_ROOT = FEATURE_REPO.parent
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SANDBOX_ENV = PROJECT_ROOT / "sandbox.env"
 
 
@@ -35,6 +32,10 @@ class StoreSettings(BaseSettings):
         hide_input_in_errors=True,  # Feast's commands print validation errors in full, and a URL may hold a password
     )
 
+    feature_repo: Annotated[Path, AfterValidator(_below_project)] = Field(
+        default=Path("feast_repo"),
+        description="Folder of features.py and feature_store.yaml; relative paths begin in the project's folder.",
+    )
     data_root: Annotated[Path, AfterValidator(_below_project)] = Field(
         default=Path("data"),
         description="Folder of all Parquet data; a relative path is relative to the project's folder.",
@@ -51,6 +52,15 @@ class StoreSettings(BaseSettings):
     )
 
     @property
+    def catalog(self) -> Catalog:
+        """What `features.py` declares.
+
+        Raises:
+            CatalogError: it can't be loaded.
+        """
+        return load(self.feature_repo)
+
+    @property
     def registry_url(self) -> str:
         """The registry's SQLAlchemy URL."""
         return self.feast_registry_url or f"sqlite:///{self.data_root / 'registry.db'}"
@@ -62,8 +72,9 @@ class StreamSettings(StoreSettings):
     kafka_bootstrap_servers: Annotated[str, AfterValidator(addresses.kafka_brokers)] = Field(
         default="127.0.0.1:9092", description="Brokers to start from."
     )
-    kafka_topic: Annotated[str, AfterValidator(addresses.kafka_topic)] = Field(
-        default="clickstream", description="Topic of the events."
+    kafka_topic: Annotated[str, AfterValidator(addresses.kafka_topics)] = Field(
+        default="",
+        description="Topic of the events, instead of what is declared; of several streams: stream=topic,stream=topic.",
     )
     kafka_properties_file: Path | None = Field(
         default=None, description="File of librdkafka properties, one key=value a line (TLS, SASL, tuning)."
@@ -83,11 +94,22 @@ class StreamSettings(StoreSettings):
     )
 
     @property
-    def view(self) -> WindowedView:
-        """The declared view, with this deployment's allowed lateness if it sets one."""
-        if self.allowed_lateness_seconds is None:
-            return user_click_features
-        return replace(user_click_features, allowed_lateness=timedelta(seconds=self.allowed_lateness_seconds))
+    def catalog(self) -> Catalog:
+        """What `features.py` declares, with this deployment's topics and allowed lateness if it sets them.
+
+        Raises:
+            CatalogError: it can't be loaded, or has no stream that a setting names.
+        """
+        return _deployed(super().catalog, self.kafka_topic, self.allowed_lateness_seconds)
+
+
+def _deployed(declared: Catalog, told: str, seconds: int | None) -> Catalog:
+    try:
+        topics = {stream or declared.stream().name: topic for stream, topic in addresses.topics(told)}
+        return declared.deployed(topics, None if seconds is None else timedelta(seconds=seconds))
+    except (ChoiceError, ValueError) as error:
+        message = f"KAFKA_TOPIC={told}: {error}"
+        raise CatalogError(message) from error
 
 
 def problem(invalid: ValidationError) -> str:

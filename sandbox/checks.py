@@ -42,14 +42,14 @@ def rows_of(folder: Path) -> pl.DataFrame:
 
 def newest_rows(data_root: Path, view: WindowedView | BatchView) -> pl.DataFrame:
     """Each user's newest row in the offline store, sorted by user."""
-    key = view.entity.join_key
+    key = view.join_keys[0]
     rows = rows_of(features_folder(data_root, view.name))
     return rows.sort("event_timestamp", "created_timestamp").group_by(key).last().sort(key)
 
 
 def online_rows(store: FeatureStore, view: WindowedView | BatchView, users: Sequence[str]) -> pl.DataFrame:
     """The users' rows from Feast's own `get_online_features`, with their event times."""
-    key = view.entity.join_key
+    key = view.join_keys[0]
     references = [f"{view.name}:{name}" for name in view.features]
     parts = []
     for start in range(0, len(users), USERS_PER_READ):
@@ -74,7 +74,7 @@ def online_rows(store: FeatureStore, view: WindowedView | BatchView, users: Sequ
 
 def online_equals_offline(store: FeatureStore, data_root: Path, view: WindowedView | BatchView) -> Check:
     """Check that every user's online row equals the newest offline row, value by value, time included."""
-    key = view.entity.join_key
+    key = view.join_keys[0]
     offline = newest_rows(data_root, view).select(key, "event_timestamp", *view.features)
     online = online_rows(store, view, offline[key].to_list())
     different = pl.concat([offline, online]).unique().height - offline.height

@@ -108,7 +108,7 @@ def log_length(settings: StreamSettings) -> int:
     consumer = Consumer({"group.id": "ml-feature-store-demo", **client_config(settings)})
     try:
         ends = [
-            consumer.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition), timeout=10)
+            consumer.get_watermark_offsets(TopicPartition(settings.catalog.stream().topic, partition), timeout=10)
             for partition in topic_partitions(settings)
         ]
     finally:
@@ -118,7 +118,7 @@ def log_length(settings: StreamSettings) -> int:
 
 def show_counts(settings: StreamSettings, sent: dict[str, Any]) -> list[Check]:
     """Show tables of what was read and written, and check that every message is in exactly one place."""
-    view, root = settings.view, settings.data_root
+    view, root = settings.catalog.view(), settings.data_root
     events, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
     features, late = rows_of(features_folder(root, view.name)), rows_of(late_folder(root, view))
     messages = log_length(settings)
@@ -161,7 +161,7 @@ def show_counts(settings: StreamSettings, sent: dict[str, Any]) -> list[Check]:
 def check_recomputation(settings: StreamSettings) -> Check:
     """Compare the stream's rows with SQL over the archive."""
     with console.status("recomputing every window in SQL"):
-        found = compare(settings.data_root, settings.view)
+        found = compare(settings.data_root, settings.catalog.view())
     return Check(
         "an independent recomputation gives the same rows",
         holds=found.none and found.recomputed > 0,
@@ -203,7 +203,7 @@ def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...],
         rows = online_rows(store, view, SHOWN_USERS)
         for name in view.features:
             table.add_row(name, *(str(value) for value in rows[name].to_list()))
-        known = set(newest_rows(data_root, view)[view.entity.join_key].to_list())
+        known = set(newest_rows(data_root, view)[view.join_keys[0]].to_list())
         seen = seen and known.issuperset(SHOWN_USERS)
     console.print(table)
     return Check("both users have features in both views", holds=seen, figures=", ".join(SHOWN_USERS))
@@ -264,7 +264,7 @@ def demo() -> list[Check]:
         highlight=False,
     )
     settings = StreamSettings()
-    check_retention(settings.kafka_bootstrap_servers, settings.kafka_topic)
+    check_retention(settings.kafka_bootstrap_servers, settings.catalog.stream().topic)
     log = run(DATAFLOW, STREAM_STOP_AT_END="1").stderr
     console.print(f"        {log.splitlines()[-1].partition(': ')[2]}", highlight=False)
     checks = show_counts(settings, sent)

@@ -58,7 +58,7 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
             root,
             kafka=kafka or settings.sandbox_kafka,
             partitions=partitions,
-            topic=settings.kafka_topic,
+            topic=settings.catalog.stream().topic,
             usual_ports=True,
             keep=frozenset(present),
         )
@@ -69,7 +69,7 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
             registry_url = os.environ.get("FEAST_REGISTRY_URL") or sandbox.registry_url
             environment = {
                 "KAFKA_BOOTSTRAP_SERVERS": parts["kafka"].url,
-                "KAFKA_TOPIC": settings.kafka_topic,
+                "KAFKA_TOPIC": settings.catalog.stream().topic,
                 "REDIS_URL": parts["redis"].url,
                 "FEAST_REGISTRY_URL": registry_url,
                 "DATA_ROOT": str(root),
@@ -172,7 +172,7 @@ def _config(settings: SandboxSettings, kafka: StackPart) -> ClientConfig:
 
 def _ensure_topic(settings: SandboxSettings, kafka: StackPart, partitions: int | None) -> None:
     """Create the topic if needed; an existing one must have the requested number of partitions."""
-    topic = settings.kafka_topic
+    topic = settings.catalog.stream().topic
     config = _config(settings, kafka)
     present = partition_count(config, topic)
     if present:

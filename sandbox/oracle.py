@@ -51,7 +51,7 @@ def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = 
     """
     columns = ["event_timestamp", "created_timestamp", *view.features]
     same = " and ".join(f"s.{name} is not distinct from r.{name}" for name in columns)
-    key = view.entity.join_key
+    key = view.join_keys[0]
     with duckdb.connect() as database:
         database.execute("set timezone = 'UTC'")
         database.execute(f"create table recomputed as {recomputation(archive_root or data_root, view)}")
@@ -77,7 +77,7 @@ def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = 
 
 def recomputation(data_root: Path, view: WindowedView) -> str:
     """The rule of `docs/semantics.md` as one SQL query over the archive."""
-    events, key = view.events, view.entity.join_key
+    events, key = view.source, view.join_keys[0]
     slide, lateness = view.slide_ms, view.lateness_ms
     aggregates = ", ".join(f"{_aggregate(aggregate)} as {name}" for name, aggregate in view.aggregates.items())
     empty = ", ".join(
@@ -117,7 +117,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
         from (
             select seen.*, unnest(generate_series(1, {view.panes_per_window})) * {slide}
                 + {events.time} // {slide} * {slide} as window_end
-            from seen where {events.kind} <> '{events.heartbeat}'{" and is_first" if view.deduplicate else ""}
+            from seen where "{events.key}" is not null{" and is_first" if events.event_id is not None else ""}
         ) join reached using ("partition")
         where (watermark_before is null or window_end > watermark_before) and window_end <= final_watermark
         group by all

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from feast_repo.declare.views import WindowedView, milliseconds
+from feast_repo.declare.events import milliseconds
+from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from pathlib import Path  # noqa: TC003  (pydantic reads the annotation)
 
 from pydantic import Field
 
-from feast_repo.declare.views import BatchView, WindowedView  # noqa: TC001  (read by pydantic as a property's type)
-from feast_repo.features import purchase_prediction
+from feast_repo.declare.views import View  # noqa: TC001  (read by pydantic as a property's type)
 from feast_repo.settings import StreamSettings
 
 
@@ -40,10 +39,9 @@ class ServingSettings(StreamSettings):
     @property
     def service(self) -> str:
         """The feature service that the model reads."""
-        return purchase_prediction.name
+        return self.catalog.service().name
 
     @property
-    def views(self) -> tuple[WindowedView | BatchView, ...]:
+    def views(self) -> tuple[View, ...]:
         """The views that the model reads, with this deployment's allowed lateness."""
-        own = self.view
-        return tuple(own if view.name == own.name else view for view in purchase_prediction.views)
+        return self.catalog.service().views

@@ -1,6 +1,6 @@
 """A clickstream as it reaches Kafka: timed sessions with disorder, late and malformed records, and heartbeats.
 
-    simulation = historical(settings.view, Traffic(), events=300_000, hours=4, now_ms=now_ms, partitions=(0, 1))
+    simulation = historical(view, Traffic(), events=300_000, hours=4, now_ms=now_ms, partitions=(0, 1))
     for records in simulate(simulation):  # a frame with the columns of RECORD
         ...
 

@@ -204,9 +204,9 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
     # Queried for a live stream too, to find out now whether the topic exists. A file has one heartbeat at its end.
     partitions = (0,) if options.to else tuple(topic_partitions(settings))
     if is_live:
-        return live(settings.view, traffic, rate=options.rate, events=options.events, now_ms=now_ms)
+        return live(settings.catalog.view(), traffic, rate=options.rate, events=options.events, now_ms=now_ms)
     return historical(
-        settings.view,
+        settings.catalog.view(),
         traffic,
         events=options.events,
         hours=options.hours or DEFAULT_HOURS,

@@ -11,7 +11,7 @@ from feast_repo.declare.fields import INT64_MAX, Choice, EventField, Integer, Te
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
 
 YEAR_MS = 365 * 24 * 3_600_000
 
@@ -27,7 +27,7 @@ class Flaw:
     apply: Callable[[dict[str, Any], int], bytes]
 
 
-def flaws(events: EventDeclaration) -> tuple[Flaw, ...]:
+def flaws(events: EventStream) -> tuple[Flaw, ...]:
     """All flaws that the declaration's rules allow, in a fixed order, several for some reasons."""
     found = [Flaw("empty", lambda _event, _arrival: b"")]
     found += [Flaw("not_json", change) for change in _not_json(events)]
@@ -35,12 +35,13 @@ def flaws(events: EventDeclaration) -> tuple[Flaw, ...]:
     for field in events.fields:
         found += _flaws_of(field)
     found.append(Flaw("key_mismatch", lambda event, _: compact({**event, events.key: f"{event[events.key]}0"})))
-    found.append(_with_value("key_mismatch", events.kind, events.heartbeat))  # a heartbeat belongs to nobody
+    if events.kind is not None and events.heartbeat is not None:
+        found.append(_with_value("key_mismatch", events.kind, events.heartbeat))  # a heartbeat belongs to nobody
     return tuple(found)
 
 
-def _not_json(events: EventDeclaration) -> Iterator[Callable[[dict[str, Any], int], bytes]]:
-    first = f'"{events.event_id}":"'.encode()
+def _not_json(events: EventStream) -> Iterator[Callable[[dict[str, Any], int], bytes]]:
+    first = f'"{events.key}":"'.encode()
     yield lambda event, _: compact(event)[:-1]
     yield lambda event, _: compact(event)[: len(compact(event)) // 2]
     yield lambda event, _: compact(event) + b"}"

@@ -95,8 +95,8 @@ def heartbeats(run: str, at_ms: int, partitions: tuple[int, ...]) -> pl.DataFram
         "partition": partitions,
         "value": [heartbeat_value(event_id, at_ms) for event_id in ids],
         "kind": HEARTBEAT,
-        clickstream.event_id: ids,
-        clickstream.kind: clickstream.heartbeat,
+        "event_id": ids,
+        "event_type": HEARTBEAT,
         clickstream.time: at_ms,
     }
     return pl.DataFrame(columns, schema=RECORD)

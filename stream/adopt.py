@@ -130,7 +130,7 @@ def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, 
         raise origin.OriginError(message)
     consumer = Consumer(
         {
-            "group.id": f"ml-feature-store-{settings.kafka_topic}",
+            "group.id": f"ml-feature-store-{settings.catalog.stream().topic}",
             "log_level": 0,
             **client_config(settings),
             "enable.auto.commit": False,
@@ -148,8 +148,8 @@ def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, 
 
 
 def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: Progress) -> int:
-    where = f"{settings.kafka_topic}[{progress.partition}] on {settings.kafka_bootstrap_servers}"
-    part = TopicPartition(settings.kafka_topic, progress.partition)
+    where = f"{settings.catalog.stream().topic}[{progress.partition}] on {settings.kafka_bootstrap_servers}"
+    part = TopicPartition(settings.catalog.stream().topic, progress.partition)
     low, high = consumer.get_watermark_offsets(part, timeout=METADATA_TIMEOUT_S)
     if not low <= progress.next_offset <= high:
         message = (
@@ -171,7 +171,7 @@ def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: P
 
 def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.DataFrame:
     """A partition's stored messages from an offset on: offset, kafka_timestamp (ms), and the columns to compare."""
-    events = settings.view.events
+    events = settings.catalog.view().source
 
     def read(folder: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
         files = [file for day in day_folders(folder) for file in data_files(day)]
@@ -188,15 +188,16 @@ def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.Data
 
 def _found(settings: StreamSettings, batch: RawBatch) -> pl.DataFrame:
     """The topic's messages in the same columns."""
-    decoded = Decoder(settings.view.events).decode(batch)
+    decoded = Decoder(settings.catalog.view().source).decode(batch)
     return _told_apart(settings, decoded.records, decoded.dead_letters)
 
 
 def _told_apart(settings: StreamSettings, accepted: pl.DataFrame, letters: pl.DataFrame) -> pl.DataFrame:
-    events = settings.view.events
-    ids = (pl.col(name).cast(pl.Binary) for name in (events.event_id, events.key))
+    events = settings.catalog.view().source
+    names = [name for name in (events.event_id, events.key) if name is not None]
+    ids = (pl.col(name).cast(pl.String).cast(pl.Binary) for name in names)
     accepted = accepted.select("offset", "kafka_timestamp", *ids, events.time, pl.lit(None, pl.Binary).alias("value"))
-    nothing = (pl.lit(None, pl.Binary).alias(name) for name in (events.event_id, events.key))
+    nothing = (pl.lit(None, pl.Binary).alias(name) for name in names)
     letters = letters.select("offset", "kafka_timestamp", *nothing, pl.lit(None, pl.Int64).alias(events.time), "value")
     return pl.concat([accepted, letters])
 

@@ -46,8 +46,8 @@ class ArchiveTail:
         if watermark_ms is None:  # nothing but dead letters so far
             return WindowEngine(view)
         latest_ms, _ = self._latest()
-        names = (view.events.time, view.events.kind, view.events.event_id, view.entity.join_key, *view.input_columns)
-        tail = self._records(*dict.fromkeys(names), "watermark").sort("offset")
+        names = (view.source.time, view.source.event_id, *view.join_keys, *view.input_columns)
+        tail = self._records(*dict.fromkeys(name for name in names if name is not None), "watermark").sort("offset")
         return WindowEngine.rebuild(view, tail, watermark_ms + view.lateness_ms, latest_ms)
 
     def first_needed(self) -> int:
@@ -64,12 +64,12 @@ class ArchiveTail:
 
     def _records(self, *columns: str) -> pl.DataFrame:
         """The records that open windows or their expiry rows may need: offset and these columns, with times in ms."""
-        view, time = self._view, self._view.events.by_name[self._view.events.time]
+        view, time = self._view, self._view.source.by_name[self._view.source.time]
         start_ms = tail_start_ms(view, self._progress.watermark_ms or 0)
         # The furthest that an event may be ahead of its Kafka time.
         ahead_ms = time.max_ahead_ms if isinstance(time, Timestamp) else 0
         days = [name for name in self._days() if name >= day(max(0, start_ms - ahead_ms))]
-        event_ms = pl.col(view.events.time).dt.epoch("ms")
+        event_ms = pl.col(view.source.time).dt.epoch("ms")
 
         def read() -> pl.DataFrame:
             rows = self._scan(days).filter(event_ms >= start_ms).select("offset", *columns)
@@ -77,7 +77,7 @@ class ArchiveTail:
             return rows.collect(engine="streaming").unique("offset")
 
         rows = despite_compaction(read)
-        return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", view.events.time} & {*columns})
+        return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", view.source.time} & {*columns})
 
     def _latest(self) -> tuple[int, int]:
         """The latest arrival (ms) and the first offset that has it.
@@ -102,7 +102,7 @@ class ArchiveTail:
 
     def _latest_of(self, name: str) -> tuple[int, int] | None:
         arrivals = self._scan([name]).select(
-            "offset", arrival=archived_arrival_ms(self._view.events.time, self._view.lateness_ms)
+            "offset", arrival=archived_arrival_ms(self._view.source.time, self._view.lateness_ms)
         )
         latest = pl.col("arrival").max()
         row = arrivals.select(latest, pl.col("offset").filter(pl.col("arrival") == latest).min()).collect(
@@ -116,5 +116,5 @@ class ArchiveTail:
     def _scan(self, days: list[str]) -> pl.LazyFrame:
         """The partition's records of some days, up to the progress record's offset."""
         files = [file for name in days for file in data_files(day_folder(self._folder, name))]
-        rows = scan(files, event_columns(self._view.events))
+        rows = scan(files, event_columns(self._view.source))
         return rows.filter(pl.col("offset") < self._progress.next_offset, partition=self._progress.partition)

@@ -90,7 +90,7 @@ class WorkerConsumer:
     """
 
     def __init__(self, settings: StreamSettings, watch: TopicWatch) -> None:
-        self._topic = settings.kafka_topic
+        self._topic = settings.catalog.stream().topic
         self._watch = watch
         self._consumer = Consumer(
             {

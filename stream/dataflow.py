@@ -43,8 +43,8 @@ from stream.window_step import Windows
 
 def build(settings: StreamSettings) -> Dataflow:
     """The dataflow for these settings, with its stores open; it connects to Kafka when it runs."""
-    view = settings.view
-    decoder = Decoder(view.events)
+    view = settings.catalog.view()
+    decoder = Decoder(view.source)
 
     def decode(batch: RawBatch) -> tuple[str, DecodedBatch]:
         return key_of(batch.partition), decoder.decode(batch)
@@ -53,7 +53,7 @@ def build(settings: StreamSettings) -> Dataflow:
     source = KafkaSource(settings)
     batches = op.input(KAFKA, flow, source)
     decoded = op.map("decode", batches, decode)
-    outcomes = op.stateful_batch(WINDOWS, decoded, lambda state: Windows(settings.kafka_topic, view, state))
+    outcomes = op.stateful_batch(WINDOWS, decoded, lambda state: Windows(settings.catalog.stream().topic, view, state))
     op.output(STORES, outcomes, Stores(settings))
     pause_while_held(batches, source.workers)
     return flow

@@ -162,7 +162,7 @@ def read(path: Path, settings: StreamSettings) -> list[Letter]:
         kafka_timestamps=[now_ms] * len(found),
         offsets=numbers,
     )
-    events = settings.view.events
+    events = settings.catalog.stream()
     decoded = Decoder(events, keyed=False).decode(batch)
     problems += decoded.dead_letters.select("offset", "reason").rows()
     if problems:
@@ -170,7 +170,7 @@ def read(path: Path, settings: StreamSettings) -> list[Letter]:
         lines = len({*numbers, *(number for number, _ in problems)})
         message = f"{path}: {len(problems)} of {lines} letters would not be accepted, so none is sent ({first})"
         raise LetterError(message)
-    keys = decoded.records[events.key].cast(pl.Binary)
+    keys = decoded.records[events.key].cast(pl.String).cast(pl.Binary)
     return [replace(letter, key=key) for letter, key in zip(found, keys, strict=True)]
 
 
@@ -190,7 +190,7 @@ def send(settings: StreamSettings, mended: list[Letter], console: Console) -> li
             while True:
                 try:
                     producer.produce(
-                        settings.kafka_topic,
+                        settings.catalog.stream().topic,
                         letter.value,
                         letter.key,
                         headers=headers,
@@ -236,7 +236,7 @@ def export(settings: StreamSettings, options: Namespace) -> int:
     count = 0
     with options.file.open("x", encoding="utf-8") as file:
         for row in letters(settings, options).sort("partition", "offset").collect().iter_rows(named=True):
-            file.write(as_line(settings.kafka_topic, row) + "\n")
+            file.write(as_line(settings.catalog.stream().topic, row) + "\n")
             count += 1
     sys.stdout.write(f"{count:,} letters in {options.file}; mend their values, then replay the file\n")
     return 0
@@ -250,7 +250,7 @@ def replay(settings: StreamSettings, options: Namespace) -> int:
     if failed := len(mended) - len(delivered):
         sys.stdout.write(f"{failed:,} of {len(mended):,} letters were not delivered: replay the file again\n")
         return ExitCode.FAILED
-    sys.stdout.write(f"{len(mended):,} letters replayed to {settings.kafka_topic}\n")
+    sys.stdout.write(f"{len(mended):,} letters replayed to {settings.catalog.stream().topic}\n")
     return 0
 
 

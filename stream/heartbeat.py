@@ -74,7 +74,7 @@ class HeartbeatService:
 
     def __init__(self, settings: StreamSettings, *, quiet_ms: int, delay_ms: int) -> None:
         """Connect lazily: no request is sent before the first round."""
-        self._topic = settings.kafka_topic
+        self._topic = settings.catalog.stream().topic
         self._quiet_ms = quiet_ms
         self._delay_ms = delay_ms
         self._activity: dict[int, Activity] = {}
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(f"{_reason(error)}; check KAFKA_PROPERTIES_FILE")
     with stop_event() as stop:
         if not options.once:
-            log.info("topic %s on %s", settings.kafka_topic, settings.kafka_bootstrap_servers)
+            log.info("topic %s on %s", settings.catalog.stream().topic, settings.kafka_bootstrap_servers)
         tally = serve(service, stop, interval_s=options.interval_seconds, once=options.once)
     if options.json:
         sys.stdout.write(json.dumps({"rounds": tally.rounds, "heartbeats": tally.heartbeats}) + "\n")

@@ -96,10 +96,10 @@ def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, l
             "check KAFKA_BOOTSTRAP_SERVERS, or start one with `python -m sandbox up`"
         )
         raise KafkaUnavailableError(message) from error
-    topic = told.topics.get(settings.kafka_topic)
+    topic = told.topics.get(settings.catalog.stream().topic)
     if topic is None or topic.error is not None or not topic.partitions:
         message = (
-            f"topic {settings.kafka_topic!r} is not on {settings.kafka_bootstrap_servers}; "
+            f"topic {settings.catalog.stream().topic!r} is not on {settings.kafka_bootstrap_servers}; "
             "create it, or name another with KAFKA_TOPIC"
         )
         raise NoTopicError(message)

@@ -69,7 +69,7 @@ def _record(settings: StreamSettings, now: StreamIdentity, declaration: dict[str
     with identity.writing(settings.data_root):
         known = identity.load(settings.data_root)
         assert known is not None  # noqa: S101  (nobody removes it)
-        streams = {**known.streams, settings.view.events.name: now}
+        streams = {**known.streams, settings.catalog.view().source.name: now}
         wanted = replace(known, streams=streams, declaration=declaration or known.declaration)
         if wanted != known:
             identity.save(settings.data_root, wanted)
@@ -78,7 +78,7 @@ def _record(settings: StreamSettings, now: StreamIdentity, declaration: dict[str
 
 def meaning(settings: StreamSettings) -> dict[str, Any]:
     """The view's meaning after a round trip through JSON."""
-    told: dict[str, Any] = json.loads(json.dumps(settings.view.meaning))
+    told: dict[str, Any] = json.loads(json.dumps(settings.catalog.view().meaning))
     return told
 
 
@@ -140,7 +140,7 @@ def _holds_data(data_root: Path) -> bool:
 
 def _stream(settings: StreamSettings, known: Identity | None, now: StreamIdentity) -> StreamIdentity:
     """The stored data's origin. For data of older versions it is known only from the progress record."""
-    if known is not None and (stream := known.streams.get(settings.view.events.name)) is not None:
+    if known is not None and (stream := known.streams.get(settings.catalog.view().source.name)) is not None:
         return stream
     record = ProgressRecord(progress_folder(settings.data_root)).load()
     if not record:

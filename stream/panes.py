@@ -38,7 +38,7 @@ class Panes:
 
     def __init__(self, view: WindowedView) -> None:
         self._view = view
-        self._key = view.entity.join_key
+        self._keys = view.join_keys
         self._runs: dict[int, list[pl.DataFrame]] = {}
         self._waiting: list[pl.DataFrame] = []
         self._waiting_rows = 0
@@ -60,7 +60,7 @@ class Panes:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._keep(pl.concat(self._waiting).group_by(PANE, self._key).agg(self._view.pane_expressions()))
+            self._keep(pl.concat(self._waiting).group_by(PANE, *self._keys).agg(self._view.pane_expressions()))
             self._waiting, self._waiting_rows = [], 0
 
     def _keep(self, added: pl.DataFrame) -> None:
@@ -72,7 +72,7 @@ class Panes:
                 runs[-2:] = [self._merged(runs[-2:])]
 
     def _shrunk(self, run: pl.DataFrame) -> pl.DataFrame:
-        return run.select(self._key, *(run[name].shrink_dtype() for name in self._view.aggregates))
+        return run.select(*self._keys, *(run[name].shrink_dtype() for name in self._view.aggregates))
 
     def _merged(self, runs: list[pl.DataFrame]) -> pl.DataFrame:
         if len(runs) == 1:
@@ -82,7 +82,7 @@ class Panes:
     def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.LazyFrame:
         """Merge rows with the same user and the same `by` into one."""
         exact = rows.with_columns(pl.col(*self._view.aggregates).cast(pl.Int64))
-        return exact.group_by(*by, self._key).agg(self._view.merge_expressions())
+        return exact.group_by(*by, *self._keys).agg(self._view.merge_expressions())
 
     def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Add counted records while the windows with index in (closed, upto] close; yields those that have rows.
@@ -92,10 +92,10 @@ class Panes:
         becomes the expiry row of a user without. Gaps without panes cost nothing.
         """
         self._flush()
-        added = inputs.group_by(PANE, AFTER, self._key).agg(self._view.pane_expressions())
+        added = inputs.group_by(PANE, AFTER, *self._keys).agg(self._view.pane_expressions())
         bounds = self._bounds(closed, upto)
         for low, high in pairwise(bounds):
-            merged = _collected(self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, self._key))
+            merged = _collected(self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, *self._keys))
             by_window = merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True)
             yield from ((int(index), rows) for (index,), rows in by_window.items())
 
@@ -146,13 +146,13 @@ class Panes:
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(
-            schema={PANE: pl.Int64, self._key: pl.String, **dict.fromkeys(self._view.aggregates, pl.Int8)}
+            schema={PANE: pl.Int64, **self._view.entity.schema, **dict.fromkeys(self._view.aggregates, pl.Int8)}
         )
 
     def load(self, data: bytes) -> None:
         """Load the state that `to_bytes` returned."""
         # By name: a new order of the features doesn't change their meaning.
-        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, self._key, *self._view.aggregates))
+        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, *self._keys, *self._view.aggregates))
 
 
 def _together(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:

@@ -74,7 +74,7 @@ class TopicSink:
     def __init__(self, settings: StreamSettings, stop: threading.Event) -> None:
         self.failed = 0
         self.last_error = ""
-        self._topic = settings.kafka_topic
+        self._topic = settings.catalog.stream().topic
         self._stop = stop
         self._give_up = math.inf
         # Report failures only: a Python callback per message would cost more than everything else.

@@ -64,7 +64,9 @@ class _Windows(StatefulBatchLogic[Progress, None, bytes]):
     def on_batch(self, values: list[Progress]) -> tuple[list[None], bool]:
         try:
             for progress in values:
-                self._state = ArchiveTail(self._settings.data_root, self._settings.view, progress).engine().snapshot()
+                self._state = (
+                    ArchiveTail(self._settings.data_root, self._settings.catalog.view(), progress).engine().snapshot()
+                )
         except (SnapshotError, OSError, pl.exceptions.PolarsError) as error:
             refuse(str(error))
         return [], StatefulBatchLogic.RETAIN

@@ -91,7 +91,7 @@ class RedisWatch:
         self._token = token
         pushed = rows.select(self._witnesses.columns)
         both = pl.concat([_some(self._witnesses, WITNESSES // 2), _some(pushed, WITNESSES // 2)])
-        self._witnesses = both.sort(EVENT_TIME).unique(self._view.entity.join_key, keep="last")
+        self._witnesses = both.sort(EVENT_TIME).unique(self._view.join_keys, keep="last")
 
     def confirm(self, progress: Sequence[Progress]) -> None:
         """Record in Redis how far its rows go, before the progress record says so.
@@ -197,7 +197,7 @@ def new_token() -> bytes:
 
 def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
     """A sample of rows of the last two days, which Redis had acknowledged before they were written."""
-    columns = [view.entity.join_key, EVENT_TIME]
+    columns = [*view.join_keys, EVENT_TIME]
 
     def read() -> list[pl.DataFrame]:
         folders = day_folders(features_folder(data_root, view.name))[-2:]
@@ -210,7 +210,7 @@ def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:
 
 def _none(view: WindowedView) -> pl.DataFrame:
     columns = offline_columns(view)
-    return pl.DataFrame(schema={name: columns[name] for name in (view.entity.join_key, EVENT_TIME)})
+    return pl.DataFrame(schema={name: columns[name] for name in (*view.join_keys, EVENT_TIME)})
 
 
 def _some(rows: pl.DataFrame, count: int) -> pl.DataFrame:

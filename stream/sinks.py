@@ -56,8 +56,8 @@ class Logs:
     """The log tables: accepted records, late records, dead letters. Rows that are already durable are skipped."""
 
     def __init__(self, data_root: Path, view: WindowedView) -> None:
-        self._events = LogTable(events_folder(data_root), event_columns(view.events))
-        self._late = LogTable(late_folder(data_root, view), late_columns(view.events))
+        self._events = LogTable(events_folder(data_root), event_columns(view.source))
+        self._late = LogTable(late_folder(data_root, view), late_columns(view.source))
         self._dead_letters = LogTable(dead_letters_folder(data_root), DEAD_LETTER_COLUMNS)
         self._thread = Background("logs", ROOM)  # one thread, because files must appear in order
 

@@ -66,7 +66,7 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
         """The topic as recorded by the start check."""
         known = identity.load(self._settings.data_root)
         assert known is not None  # noqa: S101  (recorded before any dataflow is built)
-        return known.streams[self._settings.view.events.name]
+        return known.streams[self._settings.catalog.view().source.name]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
         """Open one partition at its start or at the resumed offset."""
@@ -101,7 +101,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         resume_offset: int | None,
         stored: Progress | None,
     ) -> None:
-        self._topic = settings.kafka_topic
+        self._topic = settings.catalog.stream().topic
         self._partition = partition
         self._where = f"{self._topic}[{partition}] on {settings.kafka_bootstrap_servers}"
         self._consumer = consumer
@@ -156,7 +156,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def _check_what_is_gone(self, settings: StreamSettings, stored: Progress, low: int) -> None:
         """Refuse to compute open windows from a log that lacks some of their records."""
         try:
-            needed = ArchiveTail(settings.data_root, settings.view, stored).first_needed()
+            needed = ArchiveTail(settings.data_root, settings.catalog.view(), stored).first_needed()
         except (SnapshotError, OSError, pl.exceptions.PolarsError) as error:
             refuse(f"{self._where}: Kafka has deleted everything before {low} (retention), and {error}")
         if needed < low:

@@ -37,7 +37,7 @@ def look_at_topic(settings: StreamSettings) -> None:
     """
     if not first_process():
         return
-    topic, admin = settings.kafka_topic, AdminClient({**client_config(settings), "log_level": 0})
+    topic, admin = settings.catalog.stream().topic, AdminClient({**client_config(settings), "log_level": 0})
     try:
         asked = admin.describe_configs(
             [ConfigResource(ConfigResource.Type.TOPIC, topic)], request_timeout=METADATA_TIMEOUT_S

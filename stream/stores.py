@@ -64,7 +64,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         self._pusher = _open_pusher(settings)
         hold_for_redis(self._pusher.settle)
         _spare_the_collector()
-        self._report = RunReport(settings.view)
+        self._report = RunReport(settings.catalog.view())
         self._emptied = Emptied()
 
     def list_parts(self) -> list[str]:
@@ -97,7 +97,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
         ensure_applied(store)
         record_registry(settings.data_root, store.project, registry_id(store))
         names = f"stream:{data_id(settings.data_root)}:"
-        despite_others(lambda: pushers.append(Pusher(store, settings.view.push_source, writer=names + TOKEN)))
+        despite_others(lambda: pushers.append(Pusher(store, settings.catalog.view().push_source, writer=names + TOKEN)))
     except FeatureStoreError as error:
         refuse(error)
     except (LookupError, ValueError, OSError) as error:
@@ -118,7 +118,7 @@ def _open_pusher(settings: StreamSettings) -> Pusher:
 def _claim(redis: Redis, pusher: Pusher, settings: StreamSettings) -> None:
     is_new, where = claim_settings(redis, pusher.project, settings)
     logger.info("%s", where)
-    if is_new and confirm_announced(redis, pusher.project, settings.view.name):
+    if is_new and confirm_announced(redis, pusher.project, settings.catalog.view().name):
         for view in pusher.online:
             view.set_sentinel()
         logger.info("Redis comes from an older version and had no identity: it holds this DATA_ROOT's data now")
@@ -148,7 +148,7 @@ class StorePart(StatefulSinkPartition[Outcome, None]):
         name: str = "",
         refill: Refill | None = None,
     ) -> None:
-        view, root = settings.view, settings.data_root
+        view, root = settings.catalog.view(), settings.data_root
         record = ProgressRecord(progress_folder(root))
         watch = None
         if pusher.redis is not None:

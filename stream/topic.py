@@ -43,7 +43,7 @@ class Topic:
             KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist or may not be described.
         """
         cluster_id, partitions = look_up(self._admin, self._settings)
-        topic = self._settings.kafka_topic
+        topic = self._settings.catalog.stream().topic
         if not cluster_id or cluster_id.startswith(EMBEDDED):
             return StreamIdentity(topic, UNKNOWN, UNKNOWN, len(partitions))
         return self._described(cluster_id, METADATA_TIMEOUT_S)
@@ -57,7 +57,7 @@ class Topic:
         return self._described(known.cluster_id, timeout_s)
 
     def _described(self, cluster_id: str, timeout_s: float) -> StreamIdentity:
-        topic, servers = self._settings.kafka_topic, self._settings.kafka_bootstrap_servers
+        topic, servers = self._settings.catalog.stream().topic, self._settings.kafka_bootstrap_servers
         asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
         try:
             told = asked[topic].result()

@@ -11,7 +11,7 @@ State is kept in panes (user x slide), and a window is merged from its panes whe
 No Gain" (SIGMOD Record 34(1), 2005). One invariant makes this exact: a record is added to its pane only while its last
 window is open, and then counts in exactly those of its windows that close later.
 
-With `deduplicate`, a record of an event that was seen before counts nowhere (`seen_ids.py`).
+In a stream with event ids, a record of an event that was seen before counts nowhere (`seen_ids.py`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class WindowEngine:
         if "create_time" not in records.columns:
             records = records.with_columns(create_time=pl.lit(value=False))
         view = self._view
-        event = records[view.events.time].to_numpy()
+        event = records[view.source.time].to_numpy()
         max_event = _running_max(event, self._max_event_ms)
         max_arrival = _running_max(_arrivals(records, max_event), self._max_arrival_ms)
         closed_after = (max_event - view.lateness_ms) // view.slide_ms
@@ -152,14 +152,14 @@ class WindowEngine:
         view = self._view
         missed = np.clip(closed_before - pane, 0, view.panes_per_window).astype(np.int32)
         counts = missed < view.panes_per_window
-        no_click = (records[view.events.kind] == view.events.heartbeat).to_numpy()
-        if view.deduplicate:
+        no_click = records[view.source.key].is_null().to_numpy()
+        if view.source.event_id is not None:
             at = np.flatnonzero(counts)
-            events = records[view.events.event_id].gather(at), records[view.events.time].gather(at).to_numpy()
+            events = records[view.source.event_id].gather(at), records[view.source.time].gather(at).to_numpy()
             no_click[at] |= self._seen.add(pane[at], ids_of(*events))
         missed[no_click] = 0
         inputs = records.select(
-            *dict.fromkeys((view.entity.join_key, *view.input_columns)),
+            *dict.fromkeys((*view.join_keys, *view.input_columns)),
             pl.Series(PANE, pane),
             # No window up to this one counts the record: it was closed already, or ends before the record's pane does.
             pl.Series(AFTER, np.maximum(closed_before, pane)),
@@ -174,7 +174,7 @@ class WindowEngine:
             *view.final_expressions(), event_timestamp=_utc(end_ms), created_timestamp=_utc(created_ms)
         )
         return ClosedWindow(
-            end_ms, rows.select(view.entity.join_key, "event_timestamp", "created_timestamp", *view.features)
+            end_ms, rows.select(*view.join_keys, "event_timestamp", "created_timestamp", *view.features)
         )
 
     @property
@@ -219,7 +219,7 @@ class WindowEngine:
                 "differ): go back to that declaration, or rebuild the recovery state for this one"
             )
             raise SnapshotError(message)
-        if view.deduplicate and state.hashing != HASHING:
+        if view.source.event_id is not None and state.hashing != HASHING:
             message = "window state knows its events by another hash than this version of Polars computes; rebuild it"
             raise SnapshotError(message)
         engine = cls(view)
@@ -240,15 +240,15 @@ class WindowEngine:
         """
         engine = cls(view)
         engine._max_event_ms, engine._max_arrival_ms = max_event_ms, max_arrival_ms
-        if tail[view.events.time].max() != max_event_ms:
+        if tail[view.source.time].max() != max_event_ms:
             message = (
-                f"the archive of {view.events.name!r} was written with another allowed lateness than "
-                f"{view.allowed_lateness}: go back to it, or use another DATA_ROOT"
+                f"the archive of {view.source.name!r} was written with another allowed lateness than "
+                f"{view.source.allowed_lateness}: go back to it, or use another DATA_ROOT"
             )
             raise SnapshotError(message)
-        live = tail.filter(pl.col(view.events.time) >= tail_start_ms(view, max_event_ms - view.lateness_ms))
+        live = tail.filter(pl.col(view.source.time) >= tail_start_ms(view, max_event_ms - view.lateness_ms))
         closed_before = (live["watermark"] // view.slide_ms).fill_null(NOTHING_CLOSED).to_numpy()
-        inputs, _ = engine._inputs(live, live[view.events.time].to_numpy() // view.slide_ms, closed_before)
+        inputs, _ = engine._inputs(live, live[view.source.time].to_numpy() // view.slide_ms, closed_before)
         engine._panes.add(inputs)
         engine._seen.forget(engine._closed_index - view.panes_per_window)
         return engine

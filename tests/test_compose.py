@@ -193,7 +193,7 @@ class TestSettings:
         environment = interpolated(SERVICES["stream"]["environment"], PASSWORDS)
         monkeypatch.setitem(StreamSettings.model_config, "env_file", None)
         settings = StreamSettings()
-        assert environment["KAFKA_TOPIC"] == settings.kafka_topic
+        assert environment["KAFKA_TOPIC"] == settings.catalog.stream().topic
         assert (environment["ALLOWED_LATENESS_SECONDS"], settings.allowed_lateness_seconds) == ("", None)
 
     def test_addresses_are_services_of_the_stack(self) -> None:

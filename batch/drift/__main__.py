@@ -60,11 +60,11 @@ def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
 
 def _periods(options: argparse.Namespace, command: Command, settings: StreamSettings) -> tuple[Period, Period]:
     if options.current is None:
-        reach = reach_of(settings.view, ProgressRecord(progress_folder(settings.data_root)).load())
+        reach = reach_of(settings.catalog.view(), ProgressRecord(progress_folder(settings.data_root)).load())
         if reach.is_empty():
             command.error(f"{settings.data_root} has no progress record: run the stream first, or name --current")
-        last_ms = max(reach["last"].to_list()) * settings.view.slide_ms
-        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + settings.view.slide
+        last_ms = max(reach["last"].to_list()) * settings.catalog.view().slide_ms
+        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + settings.catalog.view().slide
         current = Period(end - DAY, end)
     else:
         current = Period(*options.current)
@@ -88,7 +88,7 @@ def _history(settings: StreamSettings, samples: Samples, current: Period, p_thre
     for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
         day = Period(end - DAY, end)
         now = values_of(settings.data_root, day)
-        if not days and not any(len(now[name]) for name in settings.view.features):
+        if not days and not any(len(now[name]) for name in settings.catalog.view().features):
             continue
         drifts = drift_of({name: (before, now[name]) for name, (before, _) in samples.items()}, p_threshold)
         levels = {
@@ -140,7 +140,7 @@ def _period(settings: StreamSettings, period: Period) -> dict[str, Any]:
         "start": period.start.isoformat(),
         "end": period.end.isoformat(),
         "text": str(period),
-        "stream": stream_health(settings.data_root, settings.view, period),
+        "stream": stream_health(settings.data_root, settings.catalog.view(), period),
     }
 
 

@@ -68,7 +68,7 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
     Raises:
         OSError: a file can't be read.
     """
-    key, features = view.entity.join_key, list(view.features)
+    keys, features = view.join_keys, list(view.features)
     if not isinstance(view, WindowedView):
         return _newest(data_root, view, period).select(features)
     slide_ms = view.slide_ms
@@ -76,8 +76,8 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
     # Windows that end at multiples of their length do not overlap.
     rows = effective(view, stored_rows(data_root, view, first, last - 1, every=view.panes_per_window))
     active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
-    chosen = rows.filter(active).sort(pl.struct(key, EVENT_TIME).hash(), EVENT_TIME).unique(key, keep="first")
-    return chosen.sort(key).select(features)
+    chosen = rows.filter(active).sort(pl.struct(*keys, EVENT_TIME).hash(), EVENT_TIME).unique(keys, keep="first")
+    return chosen.sort(keys).select(features)
 
 
 def scores(data_root: Path, period: Period) -> pl.Series:
@@ -105,9 +105,9 @@ def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
             return pl.DataFrame(schema=columns)
         rows = scan(files, columns)
         held = rows.filter(pl.col(EVENT_TIME) < period.end, pl.col(EVENT_TIME) >= period.end - view.ttl)
-        return held.sort(EVENT_TIME, CREATED).unique(view.entity.join_key, keep="last").collect()
+        return held.sort(EVENT_TIME, CREATED).unique(view.join_keys, keep="last").collect()
 
-    return despite_compaction(read).sort(view.entity.join_key)
+    return despite_compaction(read).sort(view.join_keys)
 
 
 def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[str, float]:
@@ -118,9 +118,9 @@ def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[s
     Raises:
         OSError: a file can't be read.
     """
-    events = view.events
-    is_click = pl.col(events.kind) != events.heartbeat
-    clicks = _count(events_folder(data_root), {**LOG_KEY, events.kind: pl.String()}, period, is_click)
+    events = view.source
+    columns = {**LOG_KEY, events.key: events.schema[events.key]}
+    clicks = _count(events_folder(data_root), columns, period, ~events.is_heartbeat)
     tables = (late_folder(data_root, view), dead_letters_folder(data_root))
     late, dead = (_count(folder, LOG_KEY, period) for folder in tables)
     hours = (period.end - period.start).total_seconds() / 3600

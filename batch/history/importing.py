@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
 
     Part: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
@@ -70,7 +70,7 @@ def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, re
         ArchiveError: a file can't be read or has a column of another type, or no event was accepted.
         OSError: the disk is full or not writable.
     """
-    events = view.events
+    events = view.source
     now_ms = time.time_ns() // 1_000_000
     archive = _Archive(events, partitions, folder)
     heartbeats = 0
@@ -78,7 +78,7 @@ def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, re
         for path in _files(source):
             read, place = (judged_rows, "row") if path.suffix == PARQUET else (judged_lines, "line")
             for records, bad in _told(path, read(path, events, now_ms)):
-                of_users = records.filter(pl.col(events.kind) != events.heartbeat)
+                of_users = records.filter(~events.is_heartbeat)
                 heartbeats += len(records) - len(of_users)
                 archive.add(of_users)
                 rejected.add(path, place, bad)
@@ -94,7 +94,7 @@ def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, re
 class _Archive:
     """Writes events in parts, and counts them."""
 
-    def __init__(self, events: EventDeclaration, partitions: int, folder: Path) -> None:
+    def __init__(self, events: EventStream, partitions: int, folder: Path) -> None:
         self._declaration = events
         self._partitions = partitions
         self._folder = folder
@@ -153,7 +153,7 @@ def reach_with(view: WindowedView, reach: pl.DataFrame, partitions: int, history
     return pl.DataFrame(rows, schema=REACH, orient="row")
 
 
-def _as_archive(events: EventDeclaration, good: pl.DataFrame, known: dict[str, int], offset: int) -> pl.DataFrame:
+def _as_archive(events: EventStream, good: pl.DataFrame, known: dict[str, int], offset: int) -> pl.DataFrame:
     time = (pl.col(events.time) * 1000).cast(UTC_MICROSECONDS)
     columns = event_columns(events)
     return (

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
 
 BLOCK_BYTES = 8 * 2**20
 LONGEST_LINE = 64 * 2**20
 """Kafka brokers accept messages of up to 1 MiB by default."""
 
 
-def judged_lines(path: Path, events: EventDeclaration, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+def judged_lines(path: Path, events: EventStream, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """A file's records with the declared fields, and its rejects with number, reason and value, part by part.
 
     A line counts as a message that arrives at `now_ms`. A blank line is rejected as `empty`, and a byte order mark at

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.fields import EventField
 
 ROWS_AT_ONCE = 100_000
@@ -30,7 +30,7 @@ UNITS_IN_A_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}  # Parquet has no other 
 HINT = "; pandas writes integers with gaps as double, use astype('Int64')"
 
 
-def judged_rows(path: Path, events: EventDeclaration, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+def judged_rows(path: Path, events: EventStream, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """A file's records with the declared fields, and its rejects with number, reason and value, part by part.
 
     A row counts as an event that arrives at `now_ms`. Text is a string column or a dictionary of strings. An integer
@@ -61,7 +61,7 @@ def judged_rows(path: Path, events: EventDeclaration, now_ms: int) -> Iterator[t
             number += len(given)
 
 
-def _fields(path: Path, schema: pa.Schema, events: EventDeclaration) -> list[EventField]:
+def _fields(path: Path, schema: pa.Schema, events: EventStream) -> list[EventField]:
     """The declared fields that the file has."""
     found = []
     for field in events.fields:
@@ -105,7 +105,7 @@ def _given(path: Path, field: EventField, column: pa.Array) -> pl.Series:
 
 
 def _declared(
-    events: EventDeclaration, given: pl.DataFrame, units: dict[str, str]
+    events: EventStream, given: pl.DataFrame, units: dict[str, str]
 ) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
     """The declared columns, and a mask of mistyped values for each that has any; those values are 0."""
     columns, mistyped = [], {}

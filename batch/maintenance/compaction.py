@@ -85,7 +85,6 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
     """
     with only_batch_writer(data_root):
         progress = ProgressRecord(progress_folder(data_root)).load()
-        key = view.entity.join_key
         folders = {
             "events": events_folder(data_root),
             f"late/{view.name}": late_folder(data_root, view),
@@ -96,7 +95,7 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
             _TableFiles(
                 f"features/{view.name}",
                 features_folder(data_root, view.name),
-                (*FEATURE_ORDER[:1], key, *FEATURE_ORDER[1:]),
+                (*FEATURE_ORDER[:1], *view.join_keys, *FEATURE_ORDER[1:]),
                 _window_rule(progress),
             ),
         ]
@@ -218,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = command.settings(StreamSettings)
     start = time.monotonic()
     with command.telling(settings.data_root):
-        done = compact(settings.data_root, settings.view, Console(stderr=True))
+        done = compact(settings.data_root, settings.catalog.view(), Console(stderr=True))
     seconds = round(time.monotonic() - start, 3)
     if options.json:
         tables = {name: asdict(summary) for name, summary in done.items()}

@@ -60,31 +60,31 @@ def newest_by_day(
 
     Memory: the entities' newest rows of one day, and the names of entities that are done.
     """
-    key, columns = view.entity.join_key, offline_columns(view)
+    keys, columns = view.join_keys, offline_columns(view)
     days = day_folders(features_folder(data_root, view.name))
     folders = sorted((folder for folder in days if folder.name >= f"dt={first_day}"), reverse=True)
-    had = pl.DataFrame(schema={key: pl.String})
+    had = pl.DataFrame(schema=view.entity.schema)
     for number, folder in enumerate(folders, start=1):
-        rows = _newest_of(folder, key, columns).join(had, on=key, how="anti")
-        had = pl.concat([had, rows.select(key)])
+        rows = _newest_of(folder, keys, columns).join(had, on=keys, how="anti")
+        had = pl.concat([had, rows.select(keys)])
         yield number, len(folders), rows
 
 
-def _newest_of(folder: Path, key: str, columns: dict[str, pl.DataType]) -> pl.DataFrame:
+def _newest_of(folder: Path, keys: tuple[str, ...], columns: dict[str, pl.DataType]) -> pl.DataFrame:
     def read() -> pl.DataFrame:
         rows = scan(data_files(folder), columns)
         # Two passes over the files, because a sort would hold all rows of the day.
-        newest = rows.group_by(key).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
-        return rows.join(newest.lazy(), on=[key, "event_timestamp"], how="semi").collect(engine="streaming")
+        newest = rows.group_by(keys).agg(pl.col("event_timestamp").max()).collect(engine="streaming")
+        return rows.join(newest.lazy(), on=[*keys, "event_timestamp"], how="semi").collect(engine="streaming")
 
     later = pl.duration(microseconds=pl.when(HEALED).then(HEALED_LATER).otherwise(0))
     return (
         despite_compaction(read)
         .with_columns(
-            pl.col("created_timestamp").filter(HEALED).n_unique().over(key).cast(pl.Int64).alias(HEALED_LATER)
+            pl.col("created_timestamp").filter(HEALED).n_unique().over(keys).cast(pl.Int64).alias(HEALED_LATER)
         )
         .sort("created_timestamp")
-        .unique(key, keep="last")
+        .unique(keys, keep="last")
         .with_columns(pl.col("event_timestamp") + later)
         .drop(HEALED_LATER)
     )

@@ -62,7 +62,7 @@ def _compare_online(options: argparse.Namespace, command: Command, settings: Str
     store = command.feature_store()
     command.check_redis(store, settings)
     return compare_online(
-        store, settings.data_root, settings.view, sample=options.sample, most_examples=options.examples
+        store, settings.data_root, settings.catalog.view(), sample=options.sample, most_examples=options.examples
     )
 
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sample is not None and not options.online:
         command.error("--sample says how many users --online compares: add --online")
     settings = command.settings(StreamSettings)
-    comparison = ParityComparison(settings.view, options.mode or "as-seen", options.examples)
+    comparison = ParityComparison(settings.catalog.view(), options.mode or "as-seen", options.examples)
     with command.telling(settings.data_root):
         scope = scope_of(settings, options.start, options.end)
         if scope.reach.is_empty():

@@ -9,7 +9,7 @@ import polars as pl
 
 from batch.parity.explanation import BOTH, ROW, UNDECLARED, Truth, explained
 from batch.recompute.archive import LATE, PARTITION
-from batch.recompute.rows import STORED, in_two_partitions
+from batch.recompute.rows import STORED, in_two_partitions, named
 from batch.recompute.stored import bits, effective
 from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 
@@ -71,22 +71,22 @@ class ParityComparison:
 
     def add(self, truth: Truth, stored: pl.DataFrame) -> None:
         """Compare all recomputed and all stored rows of some windows."""
-        view, key = self.view, self.view.entity.join_key
+        view = self.view
         rows = truth.rows(self.mode)
         split = in_two_partitions(view, rows)
-        self.in_two_partitions = sorted({*self.in_two_partitions, *split})
+        self.in_two_partitions = sorted({*self.in_two_partitions, *named(split)})
         if self.mode == "as-seen":
             rows, stored = self._as_seen(rows, stored)
         else:
             # There is no way to tell which of two halves is right.
-            rows, stored = (side.filter(~pl.col(key).is_in(split)) for side in (rows, stored))
+            rows, stored = (side.join(split, on=view.join_keys, how="anti") for side in (rows, stored))
             rows = rows.with_columns(pl.lit(value=True).alias(WHOLE))
             stored = effective(view, stored).with_columns((pl.col("writer") != "backfill").alias(OWN))
         self._count(self._paired(rows, stored), truth)
 
     def _as_seen(self, rows: pl.DataFrame, stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The stream's own rows, or backfilled rows for a window and partition that it has none of."""
-        keys = [self.view.entity.join_key, EVENT_TIME]
+        keys = [*self.view.join_keys, EVENT_TIME]
         own = stored.filter(pl.col("writer") == "stream").with_columns(pl.lit(value=True).alias(OWN))
         streamed = rows.join(own.select(keys), on=keys, how="semi").select(PARTITION, EVENT_TIME).unique()
         rows = rows.join(
@@ -99,7 +99,7 @@ class ParityComparison:
         return rows, pl.concat([own, filled.with_columns(pl.lit(value=False).alias(OWN))])
 
     def _paired(self, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-        keys = [self.view.entity.join_key, EVENT_TIME]
+        keys = [*self.view.join_keys, EVENT_TIME]
         values = [CREATED, *self.view.features]
 
         alike = any(side.select(keys).is_duplicated().any() for side in (rows, stored))
@@ -147,7 +147,7 @@ class ParityComparison:
         true_by_chance = is_late & ~pl.col("#explained") & ~pl.col("#different")
         if paired.select(true_by_chance.any()).item():
             chance = paired.filter(true_by_chance)
-            keys = [self.view.entity.join_key, EVENT_TIME]
+            keys = [*self.view.join_keys, EVENT_TIME]
             seen = truth.rows("as-seen").join(chance, on=keys, how="semi").select(*keys, *self._columns)
             as_seen = chance.drop(self._columns).join(seen, on=keys, how="left").select(paired.columns)
             paired = self._judged(pl.concat([paired.filter(~true_by_chance), as_seen]))
@@ -195,12 +195,12 @@ class ParityComparison:
 
     def _note(self, wrong: pl.DataFrame, columns: list[str]) -> None:
         """Keep the first wrong rows, unexplained ones first."""
-        key = self.view.entity.join_key
-        rows = wrong.sort("#explained", EVENT_TIME, key).head(self.most_examples)
+        keys = self.view.join_keys
+        rows = wrong.sort("#explained", EVENT_TIME, *keys).head(self.most_examples)
         for row in rows.iter_rows(named=True):
             example = {
-                "user": row[key], "window_end": row[EVENT_TIME].isoformat(), "writer": row["writer"],
-                "explained": row["#explained"],
+                "entity": ", ".join(str(row[key]) for key in keys), "window_end": row[EVENT_TIME].isoformat(),
+                "writer": row["writer"], "explained": row["#explained"],
             }  # fmt: skip
             if not row[BOTH]:
                 side = "only in stream" if row[IN_STORE] else "only in batch"

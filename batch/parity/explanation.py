@@ -52,7 +52,7 @@ def explained(view: WindowedView, mode: Mode, wrong: pl.DataFrame, truth: Truth)
 
     `wrong`: paired rows with ROW, BOTH, the writer and values of the stored row, and UNDECLARED columns.
     """
-    keys = [view.entity.join_key, EVENT_TIME]
+    keys = [*view.join_keys, EVENT_TIME]
     found = [pl.Series(ROW, [], wrong.schema[ROW])]
     both, written_by = wrong.filter(BOTH), pl.col("writer")
     streamed, backfilled, healed = (both.filter(written_by == name) for name in ("stream", "backfill", "heal"))
@@ -76,7 +76,7 @@ def explained(view: WindowedView, mode: Mode, wrong: pl.DataFrame, truth: Truth)
 
 def _equal(view: WindowedView, stored: pl.DataFrame, expected: pl.DataFrame, also: tuple[str, ...] = ()) -> pl.Series:
     """The ROW numbers of stored rows with the expected features and other columns."""
-    keys, types = [view.entity.join_key, EVENT_TIME], offline_columns(view)
+    keys, types = [*view.join_keys, EVENT_TIME], offline_columns(view)
     names = [*view.features, *also]
     expected = expected.select(*keys, *(pl.col(name).alias(EXPECTED + name) for name in names))
     same = [bits(STORED + name, types[name]).eq_missing(bits(EXPECTED + name, types[name])) for name in names]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from feast_repo.declare.views import BatchView
 
-USERS_PER_READ = 2_000
+ENTITIES_PER_READ = 2_000
 PATIENCE_S, LOOK_AGAIN_S = 30.0, 0.25
 """How long a pushed row may take to appear in Parquet: the stream writes both concurrently."""
 
@@ -74,17 +74,17 @@ def compare_online(
         OSError: a file can't be read.
         redis.RedisError: Redis is away.
     """
-    key = view.entity.join_key
+    keys = view.join_keys
     columns = {
-        name: dtype for name, dtype in offline_columns(view).items() if name in {key, EVENT_TIME, *view.features}
+        name: dtype for name, dtype in offline_columns(view).items() if name in {*keys, EVENT_TIME, *view.features}
     }
     newest = [rows.select(columns.keys()) for _, _, rows in newest_by_day(data_root, view)]
     offline = pl.concat([pl.DataFrame(schema=columns), *newest])
     if sample is not None:
-        offline = offline.sort(pl.col(key).hash(), key).head(sample)
-    online = _online_rows(store, view, offline[key].to_list(), columns)
-    held = online.rename({name: STORED + name for name in columns if name != key})
-    paired = offline.join(held, on=key, how="left").with_columns(
+        offline = offline.sort(pl.struct(keys).hash(), *keys).head(sample)
+    online = _online_rows(store, view, offline.select(keys).to_dicts(), columns)
+    held = online.rename({name: STORED + name for name in columns if name not in keys})
+    paired = offline.join(held, on=keys, how="left").with_columns(
         _floored(view, EVENT_TIME), _floored(view, STORED + EVENT_TIME)
     )
     return _counted(view, _caught_up(data_root, view, paired), most_examples)
@@ -92,16 +92,16 @@ def compare_online(
 
 def _caught_up(data_root: Path, view: WindowedView | BatchView, paired: pl.DataFrame) -> pl.DataFrame:
     """Replace the offline row by the one of the served time, if that is newer and has appeared."""
-    key, served = view.entity.join_key, STORED + EVENT_TIME
+    keys, served = view.join_keys, STORED + EVENT_TIME
     is_ahead = pl.col(served) > pl.col(EVENT_TIME)
     if not paired.select(is_ahead.any()).item():
         return paired
     deadline = time.monotonic() + PATIENCE_S
     with Console(stderr=True).status("waiting for the stream to store what it has pushed"):
         while not (ahead := paired.filter(is_ahead)).is_empty():
-            found = _stored_at(data_root, view, ahead.select(key, pl.col(served).alias(EVENT_TIME)))
-            caught_up = ahead.drop(EVENT_TIME, *view.features).join(found, on=key).select(paired.columns)
-            paired = pl.concat([paired.join(caught_up, on=key, how="anti"), caught_up])
+            found = _stored_at(data_root, view, ahead.select(*keys, pl.col(served).alias(EVENT_TIME)))
+            caught_up = ahead.drop(EVENT_TIME, *view.features).join(found, on=keys).select(paired.columns)
+            paired = pl.concat([paired.join(caught_up, on=keys, how="anti"), caught_up])
             if len(caught_up) == len(ahead) or time.monotonic() > deadline:
                 break
             time.sleep(LOOK_AGAIN_S)
@@ -147,22 +147,22 @@ def _counted(view: WindowedView | BatchView, paired: pl.DataFrame, most_examples
     ).row(0)
     if median is not None:
         result.age_seconds = {"median": median, "p95": p95, "oldest": oldest}
-    key = view.entity.join_key
+    keys = view.join_keys
     for what, rows in (("missing online", missing), ("older online", behind), ("newer online", ahead)):
-        for row in rows.sort(key).head(most_examples).iter_rows(named=True):
+        for row in rows.sort(keys).head(most_examples).iter_rows(named=True):
             online = None if row[STORED + EVENT_TIME] is None else row[STORED + EVENT_TIME].isoformat()
-            result.examples.append(_example(row, key, what, online, row[EVENT_TIME].isoformat()))
-    for row in unequal.sort(key).head(most_examples).iter_rows(named=True):
+            result.examples.append(_example(row, keys, what, online, row[EVENT_TIME].isoformat()))
+    for row in unequal.sort(keys).head(most_examples).iter_rows(named=True):
         for name in view.features:
             if row[name] != row[STORED + name]:
-                result.examples.append(_example(row, key, name, row[STORED + name], row[name]))
+                result.examples.append(_example(row, keys, name, row[STORED + name], row[name]))
     del result.examples[most_examples:]
     return result
 
 
-def _example(row: dict[str, Any], key: str, feature: str, online: Any, offline: Any) -> dict[str, Any]:
+def _example(row: dict[str, Any], keys: tuple[str, ...], feature: str, online: Any, offline: Any) -> dict[str, Any]:
     return {
-        "user": row[key],
+        "entity": ", ".join(str(row[key]) for key in keys),
         "window_end": row[EVENT_TIME].isoformat(),
         "feature": feature,
         "online": online,
@@ -171,19 +171,21 @@ def _example(row: dict[str, Any], key: str, feature: str, online: Any, offline: 
 
 
 def _online_rows(
-    store: FeatureStore, view: WindowedView | BatchView, users: list[str], columns: dict[str, pl.DataType]
+    store: FeatureStore, view: WindowedView | BatchView, entities: list[dict[str, Any]], columns: dict[str, pl.DataType]
 ) -> pl.DataFrame:
     """The users' rows as returned by Feast; users that Redis doesn't have are left out."""
-    key = view.entity.join_key
     references = [f"{view.name}:{name}" for name in view.features]
     parts = [pl.DataFrame(schema=columns)]
-    for start in range(0, len(users), USERS_PER_READ):
-        some = users[start : start + USERS_PER_READ]
-        response = store.get_online_features(references, [{key: user} for user in some])
+    for start in range(0, len(entities), ENTITIES_PER_READ):
+        some = entities[start : start + ENTITIES_PER_READ]
+        response = store.get_online_features(references, some)
         values: dict[str, list[Any]] = response.to_dict()
         names = list(response.proto.metadata.feature_names.val)
         times = response.proto.results[names.index(next(iter(view.features)))].event_timestamps
-        rows = {key: some, EVENT_TIME: [time.ToMicroseconds() for time in times]}
+        rows = {
+            **{key: [one[key] for one in some] for key in view.join_keys},
+            EVENT_TIME: [time.ToMicroseconds() for time in times],
+        }
         frame = pl.DataFrame({**rows, **{name: values[name] for name in view.features}}, schema=columns)
         parts.append(frame.filter(pl.col(EVENT_TIME).dt.epoch("us") > 0))
     return pl.concat(parts)

@@ -96,7 +96,7 @@ class MemoryCandidate:
 
     def _typed(self, text: pl.DataFrame) -> pl.DataFrame:
         values = [_value(name, self._view.value_types[name]).alias(name) for name in self._view.features]
-        return text.select(ROW, self._view.entity.join_key, *values)
+        return text.select(ROW, self._view.join_keys[0], *values)
 
 
 def kind_of(path: Path) -> str:
@@ -116,7 +116,7 @@ def kind_of(path: Path) -> str:
 
 def columns_of(view: BatchView) -> list[str]:
     """The columns that a candidate must have."""
-    return [view.entity.join_key, *view.features]
+    return [view.join_keys[0], *view.features]
 
 
 def check_columns(path: Path, view: BatchView, columns: Sequence[str]) -> None:

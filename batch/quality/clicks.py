@@ -43,7 +43,7 @@ def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
 
 def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
     """The number of effective `rows`, and of their `windows`, by `hour` (UTC)."""
-    row = pl.struct(view.entity.join_key, EVENT_TIME)
+    row = pl.struct(*view.join_keys, EVENT_TIME)
     counts = {"rows": row.n_unique(), "windows": pl.col(EVENT_TIME).n_unique()}
     return stored.group_by(pl.col(EVENT_TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
 

@@ -47,7 +47,7 @@ def _frames(
     numbers = {name: F.when(~F.isnan(name), F.col(name)) for name in floats}
     stored = every.withColumns(numbers).filter(end_ms.between(first * view.slide_ms, last * view.slide_ms))
     hours = stored.groupBy(F.date_trunc("hour", EVENT_TIME).alias("hour")).agg(
-        F.count_distinct(view.entity.join_key, EVENT_TIME).alias("rows"), F.count_distinct(EVENT_TIME).alias("windows")
+        F.count_distinct(*view.join_keys, EVENT_TIME).alias("rows"), F.count_distinct(EVENT_TIME).alias("windows")
     )
     optional = {name: feature.empty for name, feature in view.features.items() if feature.empty is not None}
     declared = stored.groupBy(F.col(EVENT_TIME).alias("#of")).agg(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batch.quality.candidate import Candidate
 
-KEY = VIEW.entity.join_key
+KEY = VIEW.join_keys[0]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, 
     Raises:
         QualityError: a rule can't be checked.
     """
-    rows = profile_suite(VIEW, user_click_features.events)
+    rows = profile_suite(VIEW, user_click_features.source)
     table = profile_table_suite(VIEW, least_rows=least_rows, most_days_old=days)
     found = validate([Batch(rows, candidate.frame(), KEY)], docs / "rows")
     broken = pl.DataFrame(

@@ -59,7 +59,7 @@ def export(root: Path, file: Path, published: pl.DataFrame, *, time: datetime, r
         FileExistsError: the file already exists.
         OSError: a file can't be read or written.
     """
-    key = VIEW.entity.join_key
+    key = VIEW.join_keys[0]
     held = _read(root)
     of_time = held.filter(pl.col(EVENT_TIME) == time)
     if rule is not None:
@@ -100,7 +100,7 @@ def _folder(root: Path) -> Path:
 
 
 def _read(root: Path) -> pl.DataFrame:
-    names = [VIEW.entity.join_key, *VIEW.features]
+    names = [VIEW.join_keys[0], *VIEW.features]
     columns = pl.Schema({**dict.fromkeys([*names, RULES], pl.String()), EVENT_TIME: UTC_MICROSECONDS})
     rows = scan(files_of(_folder(root), days_of(_folder(root))), columns)
     return rows.unique(maintain_order=True).collect()  # a repeated run has kept the same rows again

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from feast_repo.declare.algebra import Feature
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import BatchView, WindowedView
 
 GIVEN = "_as_given"
@@ -114,7 +114,7 @@ def _within(name: str, column: str, domain: Within, says: str, scope: Literal["r
     return Rule(name, says, "ExpectColumnValuesToBeBetween", bounds, scope)
 
 
-def _length(column: str, events: EventDeclaration) -> Iterator[Rule]:
+def _length(column: str, events: EventStream) -> Iterator[Rule]:
     """The length of the key, as the events declare it."""
     text = events.by_name[events.key]
     if isinstance(text, Text) and text.max_length is not None:
@@ -137,10 +137,10 @@ def _domain(column: str, domain: Domain) -> Rule:
 
 
 def profile_suite(
-    view: BatchView, events: EventDeclaration, domains: Mapping[str, Domain] = PROFILE_DOMAINS, pattern: str = USER_ID
+    view: BatchView, events: EventStream, domains: Mapping[str, Domain] = PROFILE_DOMAINS, pattern: str = USER_ID
 ) -> Suite:
     """The row rules of a batch view; its users are those of the events."""
-    key = view.entity.join_key
+    key = view.join_keys[0]
     rules = [
         _present(key),
         *_length(key, events),
@@ -197,12 +197,12 @@ def profile_table_suite(view: BatchView, *, least_rows: int, most_days_old: floa
 
 def click_suite(view: WindowedView) -> Suite:
     """The row rules of a windowed view."""
-    key = view.entity.join_key
+    key = view.join_keys[0]
     minutes = view.slide_ms / 60_000
     identity = [key, "event_timestamp", "writer"]
     rules = [
         _present(key),
-        *_length(key, view.events),
+        *_length(key, view.source),
         Rule(
             "window_end_on_grid",
             f"the window's end is a multiple of {minutes:g} minutes",
@@ -244,7 +244,7 @@ def _least(feature: Feature, view: WindowedView) -> int | None:
         return None if None in (_least(side, view) for side in sides) else 0
     if isinstance(feature, Count):
         return 0
-    column = view.events.by_name[feature.column]
+    column = view.source.by_name[feature.column]
     return 0 if isinstance(column, Integer) and column.non_negative else None
 
 

@@ -110,7 +110,7 @@ class SparkCandidate:
         return rows.drop(ROW)
 
     def _typed(self, text: DataFrame, *, given: bool = False) -> DataFrame:
-        columns = [F.col(ROW), F.col(self._view.entity.join_key)]
+        columns = [F.col(ROW), F.col(self._view.join_keys[0])]
         for name, value_type in self._view.value_types.items():
             value = _value(name, value_type)
             columns.append(value.alias(name))

@@ -71,7 +71,7 @@ class Scope:
     @property
     def ahead_ms(self) -> int:
         """How far an event time may be ahead of its Kafka time."""
-        time = self.view.events.by_name[self.view.events.time]
+        time = self.view.source.by_name[self.view.source.time]
         return time.max_ahead_ms if isinstance(time, Timestamp) else 0
 
     def unseen_ms(self, *, goes_back: bool) -> int | None:

@@ -31,7 +31,7 @@ from batch.recompute.archive import ArchiveError
 from batch.recompute.filling import Filling
 from batch.recompute.heal import Healing
 from batch.recompute.recomputation import add_arguments, complaint, opened, parsed, recompute, scope_of, track
-from batch.recompute.rows import in_two_partitions
+from batch.recompute.rows import in_two_partitions, named
 from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.settings import StreamSettings
 
@@ -102,8 +102,8 @@ def heal(recomputation: Recomputation, data_root: Path, summary: BackfillSummary
 def _count(summary: BackfillSummary, recomputation: Recomputation, rows: pl.DataFrame, windows: int) -> None:
     summary.rows += len(rows)
     summary.windows += windows
-    users = in_two_partitions(recomputation.scope.view, rows)
-    summary.in_two_partitions = sorted({*summary.in_two_partitions, *users})
+    split = in_two_partitions(recomputation.scope.view, rows)
+    summary.in_two_partitions = sorted({*summary.in_two_partitions, *named(split)})
 
 
 def _open_online(command: Command, name: str, settings: StreamSettings) -> OnlineView | None:
@@ -122,7 +122,7 @@ def _open_online(command: Command, name: str, settings: StreamSettings) -> Onlin
 
 
 def _run(options: argparse.Namespace, command: Command, settings: StreamSettings, summary: BackfillSummary) -> int:
-    view, root = settings.view, settings.data_root
+    view, root = settings.catalog.view(), settings.data_root
     scope = scope_of(settings, options.start, options.end)
     online = _open_online(command, view.name, settings) if options.heal else None
     with ExitStack() as stack:
@@ -157,9 +157,9 @@ def _complete_online(command: Command, settings: StreamSettings) -> int | None:
     All rows are checked: a feature that was removed and declared again has lost its values in older rows too.
     """
     try:
-        if (online := _open_online(command, settings.view.name, settings)) is None:
+        if (online := _open_online(command, settings.catalog.view().name, settings)) is None:
             return None
-        return overwrite(settings.data_root, settings.view, online)
+        return overwrite(settings.data_root, settings.catalog.view(), online)
     except RedisError as error:
         sys.stderr.write(
             f"batch.backfill: stored rows are complete, but Redis does not answer ({error}): check REDIS_URL, then run "
@@ -197,7 +197,7 @@ def _table(summary: BackfillSummary) -> Table:
         if value or name in always:
             table.add_row(name.replace("_", " "), f"{value:,}")
     if summary.in_two_partitions:
-        table.add_row("users in two partitions", str(len(summary.in_two_partitions)))
+        table.add_row("entities in two partitions", str(len(summary.in_two_partitions)))
     table.add_row("seconds", f"{summary.seconds:.1f}")
     return table
 
@@ -236,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps(asdict(summary)) + "\n")
     else:
         as_it_is().print(_table(summary))
-        for user in summary.in_two_partitions[:10]:
-            sys.stderr.write(f"batch.backfill: {user} has events in two partitions: use one partitioner\n")
+        for entity in summary.in_two_partitions[:10]:
+            sys.stderr.write(f"batch.backfill: {entity} has events in two partitions: use one partitioner\n")
         if summary.rejects_file is not None:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.history_reasons.items())
             sys.stdout.write(f"{summary.history_refused:,} rejected ({reasons}): {summary.rejects_file}\n")

@@ -49,7 +49,7 @@ class Filling:
         is_healed = pl.col(STORED + "writer").eq_missing(pl.lit("heal"))
         if not by_truth and not (healed := added.filter(is_healed)).is_empty():
             complete = self._recomputation.rows(chunk, "complete")
-            complete = complete.join(healed, on=[view.entity.join_key, EVENT_TIME], how="semi")
+            complete = complete.join(healed, on=[*view.join_keys, EVENT_TIME], how="semi")
             added = pl.concat([added.filter(~is_healed), lacking(view, beside_stored(view, complete, stored))])
             by_truth = True
         completed = added.filter(pl.col(STORED + CREATED).is_not_null())

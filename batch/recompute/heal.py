@@ -42,9 +42,9 @@ class Healing:
         Raises:
             OSError: the disk is full or not writable.
         """
-        view, key = self._view, self._view.entity.join_key
+        view = self._view
         stored = stored_rows(self._data_root, view, first, last)
-        rows = complete.filter(~pl.col(key).is_in(in_two_partitions(view, complete)))
+        rows = complete.join(in_two_partitions(view, complete), on=view.join_keys, how="anti", maintain_order="left")
         wrong = differing(view, beside_stored(view, rows, stored))
         if not wrong.is_empty():
             created = pl.lit(self._created(wrong)).cast(complete.schema[CREATED])
@@ -64,13 +64,13 @@ class Healing:
 
     def _remember(self, stored: pl.DataFrame) -> None:
         """Keep each user's newest window, if it was healed, with the number of its corrections."""
-        view, keys = self._view, [self._view.entity.join_key, EVENT_TIME]
+        view, keys = self._view, [*self._view.join_keys, EVENT_TIME]
         versions = (
             stored.filter(pl.col("writer") == WRITER).group_by(keys).agg(pl.col(CREATED).n_unique().alias(VERSION))
         )
         rows = effective(view, stored).join(versions, on=keys, how="left")
         known = rows if self._newest is None else pl.concat([self._newest, rows])
-        self._newest = known.sort(EVENT_TIME).unique(view.entity.join_key, keep="last", maintain_order=True)
+        self._newest = known.sort(EVENT_TIME).unique(view.join_keys, keep="last", maintain_order=True)
 
     def heal_online(self, online: OnlineView) -> int:
         """Write the healed rows that are their users' newest, with an atomic compare-and-set for each.

@@ -78,9 +78,9 @@ class PolarsEngine:
             log = _scan(scope, folder, (day,)).select(
                 *LOG,
                 pl.lit(day).alias("day"),
-                archived_arrival_ms(scope.view.events.time, scope.view.lateness_ms).alias("arrival_ms"),
+                archived_arrival_ms(scope.view.source.time, scope.view.lateness_ms).alias("arrival_ms"),
                 pl.col("watermark").dt.epoch("ms").alias("watermark_ms"),
-                pl.col(scope.view.events.time).dt.epoch("ms").alias("event_ms"),
+                pl.col(scope.view.source.time).dt.epoch("ms").alias("event_ms"),
             )
             return log.unique(LOG).collect()
 
@@ -102,37 +102,37 @@ class PolarsEngine:
             pl.when(is_expiry).then(pl.lit(aggregate.empty, pl.Int64)).otherwise(pl.col(name)).alias(name)
             for name, aggregate in view.aggregates.items()
         ]
-        key = view.entity.join_key
-        spread = panes.select(PARTITION, key, *view.aggregates)[source].with_columns(
+        keys = view.join_keys
+        spread = panes.select(PARTITION, *keys, *view.aggregates)[source].with_columns(
             pl.Series(WINDOW, window, dtype=pl.Int64), pl.Series(LATE, is_late), *empty
         )
-        merged = spread.group_by(PARTITION, key, WINDOW).agg(pl.col(LATE).any(), *view.merge_expressions())
+        merged = spread.group_by(PARTITION, *keys, WINDOW).agg(pl.col(LATE).any(), *view.merge_expressions())
         closed = merged.join(scope.reach, on=PARTITION).filter(pl.col(WINDOW) <= pl.col("last"))
-        return closed.with_columns(view.final_expressions()).select(PARTITION, key, WINDOW, LATE, *view.features)
+        return closed.with_columns(view.final_expressions()).select(PARTITION, *keys, WINDOW, LATE, *view.features)
 
     def _panes(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
-        view, events = scope.view, scope.view.events
+        view, events = scope.view, scope.view.source
         start_ms, end_ms = scope.first_pane_ms(chunk.first), chunk.last * view.slide_ms
         log = _scan(scope, self._events, chunk.days)
         if scope.history is not None:
             log = pl.concat([_scan(scope, scope.history, chunk.days), log])
         log = log.filter(pl.col(events.time).dt.epoch("ms").is_between(start_ms, end_ms, closed="left"))
-        log = _once(view, log).filter(pl.col(events.kind) != events.heartbeat)
+        log = _once(view, log).filter(~events.is_heartbeat)
         slide, last = view.slide_ms, pl.col(PANE) + view.panes_per_window
         times = log.select(
-            *dict.fromkeys((PARTITION, view.entity.join_key, "watermark", events.time, *view.input_columns))
+            *dict.fromkeys((PARTITION, *view.join_keys, "watermark", events.time, *view.input_columns))
         ).with_columns(pl.col(events.time).dt.epoch("ms"), pl.col("watermark").dt.epoch("ms") // slide)
         placed = times.with_columns((pl.col(events.time) // slide).alias(PANE)).with_columns(
             pl.col("watermark").fill_null(pl.col(PANE)).clip(pl.col(PANE), last).alias(AFTER)
         )
         if mode == "as-seen":
             placed = placed.filter(pl.col(AFTER) < last)
-        return placed.group_by(PARTITION, view.entity.join_key, PANE, AFTER).agg(view.pane_expressions()).collect()
+        return placed.group_by(PARTITION, *view.join_keys, PANE, AFTER).agg(view.pane_expressions()).collect()
 
 
 def _scan(scope: Scope, folder: Path, days: tuple[str, ...]) -> pl.LazyFrame:
     """The archived records of some days, up to the scope's reach."""
-    columns = event_columns(scope.view.events)
+    columns = event_columns(scope.view.source)
     log = scan(files_of(folder, days), columns)
     bounds = scope.reach.lazy().select(PARTITION, "next_offset")
     return log.join(bounds, on=PARTITION).filter(pl.col("offset") < pl.col("next_offset")).drop("next_offset")
@@ -140,9 +140,9 @@ def _scan(scope: Scope, folder: Path, days: tuple[str, ...]) -> pl.LazyFrame:
 
 def _once(view: WindowedView, log: pl.LazyFrame) -> pl.LazyFrame:
     """Each event once if declared so, and each record once in any case: compaction may briefly show one twice."""
-    if not view.deduplicate:
+    events = view.source
+    if events.event_id is None:
         return log.unique(LOG)
-    events = view.events
     return log.sort("offset").unique((PARTITION, events.event_id, events.time), keep="first", maintain_order=True)
 
 

@@ -67,13 +67,13 @@ class Recomputation:
             rows.with_columns(end_ms.alias("end_ms"))
             .select(
                 PARTITION,
-                view.entity.join_key,
+                *view.join_keys,
                 from_milliseconds("end_ms").alias("event_timestamp"),
                 from_milliseconds("created_ms").alias("created_timestamp"),
                 LATE,
                 *view.features,
             )
-            .sort(PARTITION, "event_timestamp", view.entity.join_key)
+            .sort(PARTITION, "event_timestamp", *view.join_keys)
         )
 
 
@@ -102,7 +102,7 @@ def parsed(command: Command, arguments: Sequence[str] | None) -> argparse.Namesp
 
 def scope_of(settings: StreamSettings, start: datetime | None, end: datetime | None) -> Scope:
     """All closed windows with start <= end of the window < end."""
-    view = settings.view
+    view = settings.catalog.view()
     reach = reach_of(view, ProgressRecord(progress_folder(settings.data_root)).load())
     first, last = (
         None if time is None else -(-round(time.timestamp() * 1000) // view.slide_ms) for time in (start, end)

@@ -25,7 +25,7 @@ LATER = pl.duration(microseconds=1)
 
 def beside_stored(view: WindowedView, rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
     """Recomputed rows, each with the effective stored row of its user and window in columns prefixed with STORED."""
-    keys = [view.entity.join_key, EVENT_TIME]
+    keys = [*view.join_keys, EVENT_TIME]
     held = effective(view, stored).rename({name: STORED + name for name in stored.columns if name not in keys})
     return rows.join(held, on=keys, how="left", maintain_order="left")
 
@@ -91,11 +91,16 @@ def add_rows(data_root: Path, view: WindowedView, writer: str, rows: pl.DataFram
         table = added
         if path.exists():
             table = pl.concat([scan(path, columns).collect(), added]).unique()
-        publish(path, table.sort(view.entity.join_key, EVENT_TIME, CREATED))
+        publish(path, table.sort(*view.join_keys, EVENT_TIME, CREATED))
     return len(rows)
 
 
-def in_two_partitions(view: WindowedView, rows: pl.DataFrame) -> list[str]:
-    """Users with events in more than one partition, which violates the precondition of one partitioner."""
-    key = view.entity.join_key
-    return sorted(rows.group_by(key).agg(pl.col(PARTITION).n_unique()).filter(pl.col(PARTITION) > 1)[key])
+def in_two_partitions(view: WindowedView, rows: pl.DataFrame) -> pl.DataFrame:
+    """Entities (join keys, sorted) with events in more than one partition: there was more than one partitioner."""
+    partitions = rows.group_by(view.join_keys).agg(pl.col(PARTITION).n_unique())
+    return partitions.filter(pl.col(PARTITION) > 1).select(view.join_keys).sort(view.join_keys)
+
+
+def named(entities: pl.DataFrame) -> list[str]:
+    """Entities in words: the values of their join keys."""
+    return [", ".join(map(str, entity)) for entity in entities.iter_rows()]

@@ -114,7 +114,7 @@ class SparkEngine:
         view = scope.view
         types: dict[str, pl.DataType] = {
             PARTITION: pl.Int32(),
-            view.entity.join_key: pl.String(),
+            **view.entity.schema,
             WINDOW: pl.Int64(),
             LATE: pl.Boolean(),
             **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
@@ -134,7 +134,7 @@ class SparkEngine:
             F.unix_millis("kafka_timestamp").alias("kafka_ms"),
             "create_time",
             F.unix_millis("watermark").alias("watermark_ms"),
-            F.unix_millis(_column(view.events.time)).alias("event_ms"),
+            F.unix_millis(_column(view.source.time)).alias("event_ms"),
         )
         log = log.dropDuplicates([PARTITION, "offset"]).persist()
         try:
@@ -172,7 +172,7 @@ class SparkEngine:
                 all_times = all_times.unionByName(
                     history.select(
                         F.date_format("kafka_timestamp", "yyyy-MM-dd").alias("day"),
-                        F.unix_millis(_column(view.events.time)).alias("event_ms"),
+                        F.unix_millis(_column(view.source.time)).alias("event_ms"),
                     )
                 )
             counts = all_times.groupBy("day", _floor(F.col("event_ms"), slide).alias(PANE)).agg(
@@ -196,8 +196,8 @@ class SparkEngine:
         return wrong if unseen_ms is None else wrong & ((archived < seen) | (archived > unseen_ms))
 
     def _windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> DataFrame:
-        view, events, slide = scope.view, scope.view.events, F.lit(scope.view.slide_ms)
-        key, end = _column(view.entity.join_key), F.col(f"`{PANE}`") + view.panes_per_window
+        view, events, slide = scope.view, scope.view.source, F.lit(scope.view.slide_ms)
+        keys, end = [_column(name) for name in view.join_keys], F.col(f"`{PANE}`") + view.panes_per_window
         log = self._scan(scope, self._events, chunk.days)
         if scope.history is not None:
             url = local_url(scope.history)
@@ -206,7 +206,7 @@ class SparkEngine:
         event_ms = F.unix_millis(_column(events.time))
         log = _once(view, log.filter((event_ms >= start_ms) & (event_ms < end_ms)))
         placed = (
-            log.filter(_column(events.kind) != events.heartbeat)
+            log.filter(_column(events.key).isNotNull())
             .withColumn(events.time, event_ms)
             .withColumn(PANE, _floor(_column(events.time), slide))
             .withColumn(AFTER, F.coalesce(_floor(F.unix_millis("watermark"), slide), F.col(f"`{PANE}`")))
@@ -215,7 +215,7 @@ class SparkEngine:
         after, window = F.col(f"`{AFTER}`"), F.col(f"`{WINDOW}`")
         if mode == "as-seen":
             placed = placed.filter(after < end)
-        panes = placed.groupBy(PARTITION, key, F.col(f"`{PANE}`"), after).agg(
+        panes = placed.groupBy(PARTITION, *keys, F.col(f"`{PANE}`"), after).agg(
             *(_pane(aggregate).alias(name) for name, aggregate in view.aggregates.items())
         )
         first = F.greatest((after if mode == "as-seen" else F.col(f"`{PANE}`")) + 1, F.lit(chunk.first))
@@ -227,7 +227,7 @@ class SparkEngine:
             .withColumn(LATE, (window <= after) | (is_expiry & (after >= end)))
             .select(
                 PARTITION,
-                key,
+                *keys,
                 window,
                 F.col(f"`{LATE}`"),
                 *(
@@ -236,7 +236,7 @@ class SparkEngine:
                 ),
             )
         )
-        merged = spread.groupBy(PARTITION, key, window).agg(
+        merged = spread.groupBy(PARTITION, *keys, window).agg(
             F.bool_or(F.col(f"`{LATE}`")).alias(LATE),
             *(_merge(name, aggregate).alias(name) for name, aggregate in view.aggregates.items()),
         )
@@ -247,11 +247,11 @@ class SparkEngine:
             for name, ratio in view.ratios.items()
         )
         aggregates = (_column(name) for name in view.aggregates)
-        return closed.select(PARTITION, key, window, F.col(f"`{LATE}`"), *aggregates, *ratios)
+        return closed.select(PARTITION, *keys, window, F.col(f"`{LATE}`"), *aggregates, *ratios)
 
     def _scan(self, scope: Scope, url: str, wanted: Collection[str]) -> DataFrame:
         """The archived records of some days, as far as the scope reaches."""
-        columns = event_columns(scope.view.events)
+        columns = event_columns(scope.view.source)
         schema = sql_schema(columns)
         days = [day for day in self._folders(url) if day in wanted]
         if not days:
@@ -356,8 +356,8 @@ def _ratio(numerator: Column, denominator: Column) -> Column:
 
 def _once(view: WindowedView, log: DataFrame) -> DataFrame:
     """Each event once if declared so, and each record once in any case."""
-    if not view.deduplicate:
+    events = view.source
+    if events.event_id is None:
         return log.dropDuplicates([PARTITION, "offset"])
-    events = view.events
     copies = Window.partitionBy(PARTITION, _column(events.event_id), _column(events.time)).orderBy("offset")
     return log.withColumn("#copy", F.row_number().over(copies)).filter(F.col("`#copy`") == 1).drop("#copy")

@@ -70,7 +70,7 @@ def _is_wanted(file: Path, view: WindowedView, reaches: dict[int, int] | None, e
 
 def effective(view: WindowedView, rows: pl.DataFrame) -> pl.DataFrame:
     """The effective row for each user and window: the one created last."""
-    return rows.sort(CREATED).unique((view.entity.join_key, EVENT_TIME), keep="last", maintain_order=True)
+    return rows.sort(CREATED).unique((*view.join_keys, EVENT_TIME), keep="last", maintain_order=True)
 
 
 def bits(column: str, dtype: pl.DataType) -> pl.Expr:

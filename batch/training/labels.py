@@ -60,9 +60,9 @@ def _labelled_pairs(
     start: datetime | None,
     end: datetime | None,
 ) -> pl.DataFrame:
-    events, key = view.events, view.entity.join_key
+    events, keys = view.source, view.join_keys
     time = pl.col(events.time)
-    log = _scan(data_root, view, start).filter(pl.col(events.kind) != events.heartbeat)
+    log = _scan(data_root, view, start).filter(~events.is_heartbeat)
     reach = log.select(time.max().alias("#reach"))
     if start is not None:  # the whole minute: the range must not change which event is first in it
         log = log.filter(time >= pl.lit(start).dt.truncate(SPACING))
@@ -75,32 +75,32 @@ def _labelled_pairs(
     )
     known = time + HORIZON <= pl.min_horizontal("#seen", "#reach")
     pairs = log.join(seen, on=PARTITION).join(reach, how="cross").filter(known)
-    pairs = pairs.group_by(key, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(EVENT_TIME))
+    pairs = pairs.group_by(*keys, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(EVENT_TIME))
     if start is not None:
         pairs = pairs.filter(pl.col(EVENT_TIME) >= start)
     if end is not None:
         pairs = pairs.filter(pl.col(EVENT_TIME) < end)
-    bought = log.filter(IS_PURCHASE.polars()).select(key, time.alias("#bought")).unique()
-    pair_rows, purchases = pl.collect_all([pairs.select(key, EVENT_TIME), bought], engine="streaming")
+    bought = log.filter(IS_PURCHASE.polars()).select(*keys, time.alias("#bought")).unique()
+    pair_rows, purchases = pl.collect_all([pairs.select(*keys, EVENT_TIME), bought], engine="streaming")
     return (
-        pair_rows.sort(EVENT_TIME, key)
+        pair_rows.sort(EVENT_TIME, *keys)
         .join_asof(
             purchases.sort("#bought"),
             left_on=EVENT_TIME,
             right_on="#bought",
-            by=key,
+            by=keys,
             strategy="forward",
             tolerance=HORIZON,
             allow_exact_matches=False,
             check_sortedness=False,
         )
-        .select(key, EVENT_TIME, pl.col("#bought").is_not_null().alias(LABEL))
+        .select(*keys, EVENT_TIME, pl.col("#bought").is_not_null().alias(LABEL))
     )
 
 
 def _scan(data_root: Path, view: WindowedView, start: datetime | None) -> pl.LazyFrame:
     """The archive from the first day that can matter: events are at most a declared time ahead of their Kafka time."""
-    columns = event_columns(view.events)
+    columns = event_columns(view.source)
     first = None if start is None else round(start.timestamp() * 1000) // view.slide_ms
     first_day = Scope(view, pl.DataFrame(), first).first_day
     folder = events_folder(data_root)

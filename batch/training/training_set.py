@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView, FeatureServiceDeclaration, WindowedView
+    from feast_repo.declare.views import BatchView, FeatureService, WindowedView
 
 FeatureTime: TypeAlias = Literal["as served", "as created", "with all corrections"]
 MANY = 0.01
@@ -68,7 +68,7 @@ class TrainingSetSummary:
 class TrainingSet:
     """Joins features to pairs day by day, so memory is bounded by a day's pairs and the result."""
 
-    def __init__(self, store: FeatureStore, service: FeatureServiceDeclaration, summary: TrainingSetSummary) -> None:
+    def __init__(self, store: FeatureStore, service: FeatureService, summary: TrainingSetSummary) -> None:
         self._store, self._views, self._summary = store, service.views, summary
         self._service = store.get_feature_service(service.name)
         self.columns = {name: dtype for view in service.views for name, dtype in _types(view).items()}
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with command.telling(settings.data_root):
         progress = ProgressRecord(progress_folder(settings.data_root)).load()
         with console.status("reading events, labelling pairs"):
-            pairs = labelled_pairs(settings.data_root, settings.view, progress, options.start, options.end)
+            pairs = labelled_pairs(settings.data_root, settings.catalog.view(), progress, options.start, options.end)
         if pairs.is_empty():
             command.error(
                 f"{settings.data_root} has no event in this range whose next hour the stream has seen to its end: "

@@ -63,7 +63,7 @@ def main() -> None:
     query = QUERY.format(
         slide=view.slide_ms,
         panes=view.panes_per_window,
-        heartbeat=view.events.heartbeat,
+        heartbeat=view.source.heartbeat,
         events=events_folder(root) / "*" / "*.parquet",
         progress=progress_folder(root) / "*.parquet",
         to=folder / "all.parquet",

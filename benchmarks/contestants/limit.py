@@ -54,8 +54,8 @@ def main() -> None:
     )
     starts, left = [], 0
     for partition in topic_partitions(settings):
-        low, high = consumer.get_watermark_offsets(TopicPartition(settings.kafka_topic, partition))
-        starts.append(TopicPartition(settings.kafka_topic, partition, low))
+        low, high = consumer.get_watermark_offsets(TopicPartition(settings.catalog.stream().topic, partition))
+        starts.append(TopicPartition(settings.catalog.stream().topic, partition, low))
         left += high - low
     messages = left
     decode = msgspec.json.Decoder(Event).decode

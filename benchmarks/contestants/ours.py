@@ -27,7 +27,7 @@ def main() -> None:
     settings = StreamSettings()
     store = open_store()
     ensure_applied(store)
-    Pusher(store, settings.view.push_source)
+    Pusher(store, settings.catalog.view().push_source)
     with tempfile.TemporaryDirectory() as folder:
         directory = os.environ.get("BENCH_RECOVERY", folder)
         sys.argv[1:] = ["stream.dataflow", "-r", directory, "-s", "10", "-b", "0", *sys.argv[1:]]

@@ -15,7 +15,7 @@ from feast_repo.codec.json_codec import JsonCodec
 from feast_repo.codec.rules import Rules
 
 if TYPE_CHECKING:
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
 
 MESSAGES_AT_ONCE = 2_000
 """Messages that are taken apart or decoded at a time: as many as fit in a core's own cache."""
@@ -70,7 +70,7 @@ class Decoder:
     declared key field serves as the key.
     """
 
-    def __init__(self, declaration: EventDeclaration, *, keyed: bool = True) -> None:
+    def __init__(self, declaration: EventStream, *, keyed: bool = True) -> None:
         self._keyed = keyed
         self._codec = JsonCodec(declaration)
         self._rules = Rules(declaration)

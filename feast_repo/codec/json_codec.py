@@ -18,7 +18,7 @@ from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Integer, Timestamp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.fields import EventField
 
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
@@ -33,7 +33,7 @@ class JsonCodec:
     columns, reasons = JsonCodec(clickstream).read(values)
     """
 
-    def __init__(self, declaration: EventDeclaration) -> None:
+    def __init__(self, declaration: EventStream) -> None:
         self._declaration = declaration
         # A field may have any name, an attribute may not.
         attributes = {field.name: f"field_{position}" for position, field in enumerate(declaration.fields)}
@@ -120,7 +120,8 @@ class JsonCodec:
         present = {
             field.name: document[field.name] for field in declaration.fields if document.get(field.name) is not None
         }
-        is_heartbeat = present.get(declaration.kind) == declaration.heartbeat
+        kind = declaration.kind
+        is_heartbeat = kind is not None and present.get(kind) == declaration.heartbeat is not None
         for field in declaration.fields:
             if field.required and field.name not in present and not (is_heartbeat and field.name == declaration.key):
                 return f"missing:{field.name}"

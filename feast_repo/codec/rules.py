@@ -13,13 +13,13 @@ import polars as pl
 from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
 
 if TYPE_CHECKING:
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
 
 
 class Rules:
     """The declaration's rules as one expression over whole columns."""
 
-    def __init__(self, declaration: EventDeclaration) -> None:
+    def __init__(self, declaration: EventStream) -> None:
         self._key = declaration.key
         self._verdict = _verdict(declaration)
 
@@ -29,13 +29,15 @@ class Rules:
         `columns`: the declared fields and `kafka_timestamp` (Int64, ms UTC), which limits the event time.
         `keys`: the message keys (Binary), or None if there are none: then the declared key field is the key.
         """
-        own = pl.col(self._key).cast(pl.Binary) if keys is None else keys
+        own = pl.col(self._key).cast(pl.String).cast(pl.Binary) if keys is None else keys
         return columns.with_columns(own.alias("message_key")).select(self._verdict).to_series()
 
 
-def _verdict(declaration: EventDeclaration) -> pl.Expr:
+def _verdict(declaration: EventStream) -> pl.Expr:
     """The first reason against a decoded event, or null; over its columns, kafka_timestamp and message_key."""
-    is_heartbeat = pl.col(declaration.kind).eq_missing(declaration.heartbeat)
+    is_heartbeat = pl.lit(value=False)
+    if declaration.kind is not None and declaration.heartbeat is not None:
+        is_heartbeat = pl.col(declaration.kind).eq_missing(declaration.heartbeat)
     rules: list[tuple[pl.Expr, str]] = []
     fields = declaration.fields
     for field in fields:
@@ -63,7 +65,7 @@ def _verdict(declaration: EventDeclaration) -> pl.Expr:
         for field in fields
         if isinstance(field, Integer) and field.non_negative
     ]
-    key = pl.col(declaration.key).cast(pl.Binary)
+    key = pl.col(declaration.key).cast(pl.String).cast(pl.Binary)
     wrong_key = pl.col("message_key").ne_missing(key) | (is_heartbeat & key.is_not_null())
     rules.append((wrong_key, "key_mismatch"))
     verdict = pl.lit(None, dtype=pl.String)

@@ -1,5 +1,5 @@
-"""Feature view declarations. The stream's and batch's computations, the Feast schema, the quality rules and the columns
-monitored for drift all derive from one declaration; nothing here imports Feast.
+"""Entities and feature views. The stream's and batch's computations, the Feast schema, the quality rules and the
+columns monitored for drift all derive from one declaration; nothing here imports Feast.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feast_repo.declare.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
-from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.events import NAME, UTC_MICROSECONDS, milliseconds
 from feast_repo.declare.fields import Choice
 
 if TYPE_CHECKING:
@@ -20,42 +20,70 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
+
+
+EVENT_TIME, CREATED = "event_timestamp", "created_timestamp"
+"""When a row becomes valid (for a window: its end), and when it could first have been known."""
+
+SERVED = "served_timestamp"
+"""The wall-clock time by which Redis had acknowledged the row: a fact of the run, null for rows that no stream pushed.
+After a replay it may be too late, never too early."""
+
+ROW_COLUMNS = (EVENT_TIME, CREATED, SERVED, "writer")
+"""The columns of a stored row besides join keys and features."""
+
+KEY_TYPES: tuple[ValueType, ...] = ("String", "Int64")
 
 
 @dataclass(frozen=True)
 class Entity:
-    """What features describe, and the column that identifies it."""
+    """What features describe, and the columns that identify it, by name, with their types (String or Int64).
+
+    user = Entity(name="user", join_keys={"user_id": "String"})
+    """
 
     name: str
-    join_key: str
+    join_keys: Mapping[str, ValueType]
     description: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse an entity that nothing could be looked up by.
 
-def milliseconds(duration: timedelta) -> int:
-    """A duration as whole milliseconds."""
-    return round(duration.total_seconds() * 1000)
+        Raises:
+            ValueError: it has no join key, or one of another type.
+        """
+        if not self.join_keys:
+            message = f"entity {self.name!r}: it needs a join key"
+            raise ValueError(message)
+        for name, value_type in self.join_keys.items():
+            if value_type not in KEY_TYPES or name in ROW_COLUMNS:
+                message = f"entity {self.name!r}: {name!r} of type {value_type} can't be a join key"
+                raise ValueError(message)
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The columns of the join keys, in declared order."""
+        return {name: POLARS_TYPES[value_type] for name, value_type in self.join_keys.items()}
 
 
 @dataclass(frozen=True)
 class WindowedView:
     """Features over event-time windows, computed by the stream and recomputed by batch.
 
-    A window of length `window` ends at each multiple of `slide`; the stream closes it `allowed_lateness` of event time
-    after its end. Rows carry the window's end as `event_timestamp` and are served for `ttl`. With `deduplicate`, a
-    redelivered event (same id, time and partition) counts once; this costs 16 bytes of state per event.
+    A window of length `window` ends at each multiple of `slide`; the stream closes it as late as `source` allows. Rows
+    carry the window's end as `event_timestamp` and are served for `ttl`. The entity's join keys are required fields of
+    the source, and the message key is one of them, so all events of an entity are in one partition.
     """
 
     name: str
     entity: Entity
-    events: EventDeclaration
+    source: EventStream
     push_source: str
     window: timedelta
     slide: timedelta
-    allowed_lateness: timedelta
     ttl: timedelta
     features: Mapping[str, Feature]
-    deduplicate: bool = False
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -66,17 +94,11 @@ class WindowedView:
                 one with a value that it never has, a ratio names a feature that isn't an aggregate of this view, or a
                 name is taken.
         """
-        if self.slide_ms <= 0 or self.window_ms % self.slide_ms or self.window_ms <= 0:
-            message = f"view {self.name!r}: window {self.window} must be a positive multiple of slide {self.slide}"
-            raise ValueError(message)
-        if milliseconds(self.allowed_lateness) < 0:
-            message = f"view {self.name!r}: allowed_lateness must not be negative"
-            raise ValueError(message)
-        if self.entity.join_key != self.events.key:
-            message = f"view {self.name!r}: join key {self.entity.join_key!r} must be the event key {self.events.key!r}"
+        if problem := self._problem_of_itself():
+            message = f"view {self.name!r}: {problem}"
             raise ValueError(message)
         for name, feature in self.features.items():
-            if name in {self.entity.join_key, *ROW_COLUMNS}:
+            if name in {*self.join_keys, *ROW_COLUMNS}:
                 message = f"view {self.name!r}: feature name {name!r} is reserved"
                 raise ValueError(message)
             problem = self._problem_of_ratio(feature) if isinstance(feature, Ratio) else self._problem_of(feature)
@@ -84,13 +106,31 @@ class WindowedView:
                 message = f"view {self.name!r}, feature {name!r}: {problem}"
                 raise ValueError(message)
 
+    def _problem_of_itself(self) -> str | None:
+        if not NAME.fullmatch(self.name):
+            return "a name has letters, digits, '_' and '-' only, since it names folders"
+        if self.slide_ms <= 0 or self.window_ms % self.slide_ms or self.window_ms <= 0:
+            return f"window {self.window} must be a positive multiple of slide {self.slide}"
+        if self.source.key not in self.entity.join_keys:
+            return (
+                f"the message key {self.source.key!r} must be a join key of entity {self.entity.name!r}, which has "
+                f"{list(self.entity.join_keys)}: events of one entity would be in several partitions"
+            )
+        for name, dtype in self.entity.schema.items():
+            field = self.source.by_name.get(name)
+            if field is None or field.dtype != dtype or not field.required:
+                return (
+                    f"join key {name!r} must be a required field of type {dtype} of event stream {self.source.name!r}"
+                )
+        return None
+
     def _problem_of_ratio(self, ratio: Ratio) -> str | None:
         if unknown := {ratio.numerator, ratio.denominator} - self.aggregates.keys():
             return f"unknown aggregates {sorted(unknown)}; a ratio names two aggregates of the same view"
         return None
 
     def _problem_of(self, aggregate: Aggregate) -> str | None:
-        schema = self.events.schema
+        schema = self.source.schema
         if unknown := aggregate.columns() - schema.keys():
             return f"unknown event fields {sorted(unknown)}; declared are {sorted(schema)}"
         if not isinstance(aggregate, Count) and not schema[aggregate.column].is_integer():
@@ -98,7 +138,7 @@ class WindowedView:
         for comparison in () if aggregate.where is None else aggregate.where.comparisons():
             if schema[comparison.column].is_integer() != isinstance(comparison.value, int):
                 return f"{comparison}: the field is of type {schema[comparison.column]}"
-            declared = self.events.by_name[comparison.column]
+            declared = self.source.by_name[comparison.column]
             if isinstance(declared, Choice) and comparison.value not in declared.values:
                 return f"{comparison}: {comparison.column!r} never has that value; declared are {list(declared.values)}"
         return None
@@ -116,7 +156,12 @@ class WindowedView:
     @property
     def lateness_ms(self) -> int:
         """How far the watermark lags behind the greatest event time."""
-        return milliseconds(self.allowed_lateness)
+        return self.source.lateness_ms
+
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        """The columns that identify an entity, in declared order."""
+        return tuple(self.entity.join_keys)
 
     @property
     def panes_per_window(self) -> int:
@@ -137,7 +182,7 @@ class WindowedView:
     def input_columns(self) -> tuple[str, ...]:
         """The event fields that the aggregates read, in declared order."""
         needed = frozenset[str]().union(*(aggregate.columns() for aggregate in self.aggregates.values()))
-        return tuple(name for name in self.events.schema if name in needed)
+        return tuple(name for name in self.source.schema if name in needed)
 
     @property
     def value_types(self) -> dict[str, ValueType]:
@@ -168,12 +213,12 @@ class WindowedView:
         Ratios are left out because they hold no state.
         """
         return {
-            "key": self.entity.join_key,
+            "key": self.join_keys[0] if len(self.join_keys) == 1 else list(self.join_keys),
             "window_ms": self.window_ms,
             "slide_ms": self.slide_ms,
             "lateness_ms": self.lateness_ms,
-            "deduplicate": self.events.event_id if self.deduplicate else None,
-            "events": [self.events.name, self.events.time, self.events.kind, self.events.heartbeat],
+            "deduplicate": self.source.event_id,
+            "events": [self.source.name, self.source.time, self.source.kind, self.source.heartbeat],
             "aggregates": {
                 name: [type(aggregate).__name__, asdict(aggregate)] for name, aggregate in self.aggregates.items()
             },
@@ -205,6 +250,11 @@ class BatchView:
     description: str = ""
 
     @property
+    def join_keys(self) -> tuple[str, ...]:
+        """The columns that identify an entity, in declared order."""
+        return tuple(self.entity.join_keys)
+
+    @property
     def value_types(self) -> dict[str, ValueType]:
         """Each feature's type, in declared order."""
         return {name: feature.value_type for name, feature in self.features.items()}
@@ -215,12 +265,15 @@ class BatchView:
         return {name: feature.default for name, feature in self.features.items()}
 
 
+View: TypeAlias = WindowedView | BatchView
+
+
 @dataclass(frozen=True)
-class FeatureServiceDeclaration:
+class FeatureService:
     """The views that one model reads. Training rows have one column per feature, so names are unique in a service."""
 
     name: str
-    views: tuple[WindowedView | BatchView, ...]
+    views: tuple[View, ...]
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -229,7 +282,7 @@ class FeatureServiceDeclaration:
         Raises:
             ValueError: two views have a feature of the same name, or a feature is named like a join key.
         """
-        owner = {view.entity.join_key: f"the join key of entity {view.entity.name!r}" for view in self.views}
+        owner = {key: f"the join key of entity {view.entity.name!r}" for view in self.views for key in view.join_keys}
         for view in self.views:
             for name in view.value_types:
                 if name in owner:
@@ -241,21 +294,10 @@ class FeatureServiceDeclaration:
             owner |= dict.fromkeys(view.value_types, f"a feature of view {view.name!r}")
 
 
-EVENT_TIME, CREATED = "event_timestamp", "created_timestamp"
-"""When a row becomes valid (for a window: its end), and when it could first have been known."""
-
-SERVED = "served_timestamp"
-"""The wall-clock time by which Redis had acknowledged the row: a fact of the run, null for rows that no stream pushed.
-After a replay it may be too late, never too early."""
-
-ROW_COLUMNS = (EVENT_TIME, CREATED, SERVED, "writer")
-"""The columns of a stored row besides join key and features."""
-
-
-def offline_columns(view: WindowedView | BatchView) -> dict[str, pl.DataType]:
+def offline_columns(view: View) -> dict[str, pl.DataType]:
     """Columns of the view's rows in the offline store, in stored order."""
     return {
-        view.entity.join_key: POLARS_TYPES["String"],
+        **view.entity.schema,
         EVENT_TIME: UTC_MICROSECONDS,
         CREATED: UTC_MICROSECONDS,
         SERVED: UTC_MICROSECONDS,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from feast_repo.errors import RefusedError
-from feast_repo.settings import FEATURE_REPO
+from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline import disk
 from feast_repo.stores.offline.tables import progress_folder
 
@@ -194,5 +194,5 @@ def writing(data_root: Path) -> Iterator[None]:
 
 def project() -> str:
     """The project's name in `feature_store.yaml`, as Feast reads it."""
-    name: str = yaml.safe_load((FEATURE_REPO / "feature_store.yaml").read_text())["project"]
+    name: str = yaml.safe_load((StoreSettings().feature_repo / "feature_store.yaml").read_text())["project"]
     return name

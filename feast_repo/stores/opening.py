@@ -14,7 +14,7 @@ from feast.errors import FeastError
 from sqlalchemy.exc import SQLAlchemyError
 
 from feast_repo.errors import RefusedError, UnavailableError
-from feast_repo.settings import FEATURE_REPO, StoreSettings
+from feast_repo.settings import StoreSettings
 from feast_repo.stores import identity, registry
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_store() -> FeatureStore:
         RegistryUnavailableError: the registry's database does not answer.
     """
     registry.install()
-    store = FeatureStore(repo_path=str(FEATURE_REPO))
+    store = FeatureStore(repo_path=str(StoreSettings().feature_repo))
     despite_others(lambda: store.registry)  # the first use connects and creates the tables
     return store
 
@@ -58,19 +58,19 @@ def ensure_applied(store: FeatureStore) -> None:
         RegistryMismatchError: the registry holds a view that differs from the declaration.
         RegistryUnavailableError: the registry's database does not answer.
     """
-    from feast_repo.definitions import all_objects  # noqa: PLC0415  (reads the settings)
+    from feast_repo.feast_objects import all_objects  # noqa: PLC0415  (stores come before declarations)
 
     identity.check_registry(StoreSettings().data_root, store.project, registry_id(store))
 
     def complete() -> None:
-        objects = all_objects()
+        objects = all_objects(StoreSettings().catalog)
         declared = {one.name: one for one in objects if isinstance(one, FeatureView)}
         known = {one.name: one for one in store.registry.list_feature_views(store.project, allow_cache=False)}
         both = sorted(declared.keys() & known.keys())
         if differing := [name for name in both if _meaning(declared[name]) != _meaning(known[name])]:
             message = (
                 f"the registry's {', '.join(differing)} differ from the declaration or point to another DATA_ROOT: "
-                "run `feast apply` in feast_repo/, or correct DATA_ROOT or FEAST_REGISTRY_URL"
+                "run `feast apply` in the folder of features.py, or correct DATA_ROOT or FEAST_REGISTRY_URL"
             )
             raise RegistryMismatchError(message)
         held = {

@@ -41,7 +41,7 @@ class ClickTraffic:
         self.sent = 0
         self.copies = 0
         self.malformed: set[bytes] = set()
-        self._view = settings.view
+        self._view = settings.catalog.view()
         self._partitions = tuple(range(partitions))
         self._chance = random.Random(seed)  # noqa: S311  (a drill is repeatable)
         self._simulation = Simulation(

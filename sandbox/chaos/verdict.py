@@ -57,7 +57,7 @@ def produced(settings: StreamSettings) -> pl.DataFrame:
     """
     consumer = Consumer({"group.id": "drill", "enable.partition.eof": True, **client_config(settings)})
     partitions = topic_partitions(settings)
-    consumer.assign([TopicPartition(settings.kafka_topic, partition, 0) for partition in partitions])
+    consumer.assign([TopicPartition(settings.catalog.stream().topic, partition, 0) for partition in partitions])
     rows, open_partitions = [], set(partitions)
     while open_partitions:
         for message in consumer.consume(10_000, timeout=1.0):
@@ -77,7 +77,7 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
     """Compare all stores with the log; `malformed` are the values that must be dead letters."""
     from feast_repo.stores.opening import open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
-    view, root = settings.view, settings.data_root
+    view, root = settings.catalog.view(), settings.data_root
     archive, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
     is_bad = pl.Series([value in malformed for value in log["value"].to_list()], dtype=pl.Boolean)
     good, bad = log.filter(~is_bad), log.filter(is_bad)
@@ -90,13 +90,13 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
     # The same rule over the produced records instead of the archived ones.
     day = scratch / "events" / "dt=2026-03-01"
     day.mkdir(parents=True)
-    columns = [name for name in event_columns(view.events) if name in expected.columns]
+    columns = [name for name in event_columns(view.source) if name in expected.columns]
     expected.select(columns).write_parquet(day / "produced.parquet")
     by_archive, by_log = compare(root, view), compare(root, view, archive_root=scratch)
 
     store = open_store()
-    offline = newest_rows(root, view).select(view.entity.join_key, "event_timestamp", *view.features)
-    online = online_rows(store, view, offline[view.entity.join_key].to_list())
+    offline = newest_rows(root, view).select(view.join_keys[0], "event_timestamp", *view.features)
+    online = online_rows(store, view, offline[view.join_keys[0]].to_list())
     return Verdict(
         messages=len(log),
         feature_rows=by_log.recomputed,
@@ -113,11 +113,11 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
 
 def _decoded(good: pl.DataFrame, settings: StreamSettings) -> pl.DataFrame:
     """The produced events in the archive's columns, decoded one by one."""
-    fields = settings.view.events.schema
-    time = settings.view.events.time
+    fields = settings.catalog.view().source.schema
+    time = settings.catalog.view().source.time
     rows = [json.loads(value) for value in good["value"].to_list()]
     values = {name: pl.Series(name, [row.get(name) for row in rows], dtype=dtype) for name, dtype in fields.items()}
-    types = event_columns(settings.view.events)
+    types = event_columns(settings.catalog.view().source)
     return (
         good.select("partition", "offset", "kafka_timestamp")
         .with_columns(**values)

@@ -43,11 +43,11 @@ def stream(
 
     `unread`: of a partition, so many records at the end are archived, but not in the progress record yet.
     """
-    events = LogTable(events_folder(root), event_columns(view.events))
-    late = LogTable(late_folder(root, view), late_columns(view.events))
+    events = LogTable(events_folder(root), event_columns(view.source))
+    late = LogTable(late_folder(root, view), late_columns(view.source))
     rows = [pl.DataFrame(schema={"partition": pl.Int32, **offline_columns(view)}).drop("writer", SERVED)]
     for partition, log in logs.items():
-        frame = records_frame(view.events, log)
+        frame = records_frame(view.source, log)
         counted = len(frame) - (unread or {}).get(partition, 0)
         engine = WindowEngine(view)
         processed = engine.process(frame[:counted])
@@ -63,7 +63,7 @@ def stream(
         late.append(partition, records.filter(pl.col("missed_windows") > 0))
     events.flush()
     late.flush()
-    return pl.concat(rows).sort("partition", "event_timestamp", view.entity.join_key)
+    return pl.concat(rows).sort("partition", "event_timestamp", view.join_keys[0])
 
 
 def store(root: Path, view: WindowedView, rows: pl.DataFrame, writer: str, partition: int, end_ms: int) -> None:

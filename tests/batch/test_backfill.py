@@ -201,7 +201,7 @@ def test_a_healed_row_that_is_the_newest_is_served(served: Path, capsys: pytest.
     end_ms = ProgressRecord(progress_folder(served)).load()[partition].last_closed_end_ms or 0
     for number in (1, 2):
         late: Record = {
-            **dict.fromkeys(view.events.schema),
+            **dict.fromkeys(view.source.schema),
             "event_id": f"late-{number}",
             "user_id": user,
             "event_type": "view",
@@ -235,11 +235,11 @@ def append(root: Path, partition: int, late: Record) -> None:
     record = ProgressRecord(progress_folder(root))
     progress = record.load()[partition]
     arrived = (progress.watermark_ms or 0) + 3_600_000
-    frame = records_frame(view.events, [{**late, "kafka_timestamp": arrived}]).with_columns(
+    frame = records_frame(view.source, [{**late, "kafka_timestamp": arrived}]).with_columns(
         pl.lit(progress.next_offset, pl.Int64).alias("offset"),
         pl.lit(progress.watermark_ms, pl.Int64).alias("watermark"),
     )
-    events = LogTable(events_folder(root), event_columns(view.events))
+    events = LogTable(events_folder(root), event_columns(view.source))
     events.append(partition, frame)
     events.flush()
     record.save(replace(progress, next_offset=progress.next_offset + 1))
@@ -283,7 +283,7 @@ def test_hand_over_from_history_to_stream(
     cut = (min(times) + 3 * 3_600_000) // view.slide_ms * view.slide_ms + 123_456
     old = [record for record in logs if record["event_timestamp"] < cut]
     source = tmp_path / f"history.{kind}"
-    frame = records_frame(view.events, old).drop("offset", "kafka_timestamp")
+    frame = records_frame(view.source, old).drop("offset", "kafka_timestamp")
     if kind == "jsonl":
         source.write_text(frame.write_ndjson() + '{"event_id": "without all the rest"}\n')
     else:

@@ -54,7 +54,7 @@ class Ended(BaseException):
 
 def records(partition: int, first: int, count: int) -> pl.DataFrame:
     """Archived records as the stream's engine gives them."""
-    schema = event_columns(view.events)
+    schema = event_columns(view.source)
     times = [NOW_MS + number for number in range(first, first + count)]
     return pl.DataFrame(
         {"partition": [partition] * count, "offset": list(range(first, first + count)), "kafka_timestamp": times},
@@ -158,7 +158,7 @@ def test_what_the_stream_may_write_again_keeps_its_name(root: Path, capsys: pyte
     log = clicks(hours=5, events=2_500, partitions=PARTITIONS, users=USERS)
     stream(root, view, log, unread={0: len(log[0]) // 2})
     for partition in range(PARTITIONS):
-        table = LogTable(events_folder(root), event_columns(view.events))
+        table = LogTable(events_folder(root), event_columns(view.source))
         table.append(partition, records(partition, 1_000_000, 5))
         table.flush()
     open_files = [name for name in files(root) if "0001000000" in name]
@@ -175,7 +175,7 @@ def test_the_stream_goes_on_where_it_was(root: Path, capsys: pytest.CaptureFixtu
     last = archived["offset"].max()
     assert isinstance(last, int)
     again = archived.sort("offset").tail(50).with_columns(pl.col("kafka_timestamp").dt.epoch("ms"))
-    table = LogTable(events_folder(root), event_columns(view.events))
+    table = LogTable(events_folder(root), event_columns(view.source))
     table.append(0, again)
     assert table.waiting_rows == 0
     table.append(0, again.tail(1).with_columns(offset=pl.lit(last + 1, pl.Int64)))
@@ -260,7 +260,7 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
             while not over.is_set():
                 assert_frame_equal(effective_rows(root), held)
                 assert_frame_equal(newest_rows(root), newest)
-                table = LogTable(events_folder(root), event_columns(view.events))
+                table = LogTable(events_folder(root), event_columns(view.source))
                 for (partition,), rows in archived.partition_by("partition", as_dict=True).items():
                     table.append(partition, rows)
                 assert table.waiting_rows == 0, "the archive is all there"
@@ -271,7 +271,7 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
             started.set()
 
     def write() -> None:
-        table = LogTable(events_folder(root), event_columns(view.events))
+        table = LogTable(events_folder(root), event_columns(view.source))
         for epoch in range(APPENDED):
             table.append(PARTITIONS, records(PARTITIONS, epoch, 1))
             table.flush()

@@ -72,7 +72,7 @@ def late_events(root: Path, user: str, number: int) -> None:
     progress = record.load()[of_user["partition"][0]]
     late: list[Record] = [
         {
-            **dict.fromkeys(view.events.schema),
+            **dict.fromkeys(view.source.schema),
             "event_id": f"{user}-{number}-{index}",
             "user_id": user,
             "event_type": "view",
@@ -81,11 +81,11 @@ def late_events(root: Path, user: str, number: int) -> None:
         }
         for index, time in enumerate(of_user["event_timestamp"].gather_every(7))
     ]
-    frame = records_frame(view.events, late).with_columns(
+    frame = records_frame(view.source, late).with_columns(
         pl.int_range(progress.next_offset, progress.next_offset + pl.len(), dtype=pl.Int64).alias("offset"),
         pl.lit(progress.watermark_ms, pl.Int64).alias("watermark"),
     )
-    table = LogTable(events_folder(root), event_columns(view.events))
+    table = LogTable(events_folder(root), event_columns(view.source))
     table.append(progress.partition, frame)
     table.flush()
     record.save(replace(progress, next_offset=progress.next_offset + len(late)))

@@ -163,7 +163,7 @@ def test_the_streams_own_reading(root: Path) -> None:
     }
     files = sorted(events_folder(root).glob("*/*.parquet"))
     again = scan(files).filter(partition=0).sort("offset").collect()
-    events = LogTable(events_folder(root), event_columns(view.events))
+    events = LogTable(events_folder(root), event_columns(view.source))
     events.append(0, again.with_columns(pl.col("kafka_timestamp").dt.epoch("ms")))
     assert events.waiting_rows == 0, "what is durable is not taken twice"
     assert compare(root, view).equal > 0

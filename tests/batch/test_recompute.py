@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from feast_repo.features import user_click_features
 from feast_repo.stores.offline.tables import events_folder, progress_folder
 from feast_repo.stores.progress import ProgressRecord
 from tests.batch.archives import clicks, stream
+from tests.declared import on_stream
 from tests.stream.reference import ReferenceWindows
 from tests.stream.test_windows_properties import logs, views
 
@@ -55,7 +55,7 @@ def rows_of(recomputation: Recomputation, mode: Mode = "as-seen", most_rows: int
     del columns["writer"], columns[SERVED]
     chunks = recomputation.timeline.chunks(recomputation.scope, most_rows)
     parts = [recomputation.rows(chunk, mode).select(columns.keys()) for chunk in chunks]
-    return pl.concat([pl.DataFrame(schema=columns), *parts]).sort("partition", "event_timestamp", view.entity.join_key)
+    return pl.concat([pl.DataFrame(schema=columns), *parts]).sort("partition", "event_timestamp", view.join_keys[0])
 
 
 @st.composite
@@ -93,11 +93,11 @@ def test_complete_equals_a_stream_that_waits_for_all(engine_name: str) -> None:
             as_seen = stream(root, view, {0: log})
             rows = rows_of(recomputed(engine_name, root, view), "complete", MOST_ROWS[engine_name])
             last = reach_of(view, ProgressRecord(progress_folder(root)).load())["last"].to_list()
-        patient = ReferenceWindows(replace(view, allowed_lateness=timedelta(days=100_000)))
+        patient = ReferenceWindows(on_stream(view, allowed_lateness=timedelta(days=100_000)))
         for record in log:
             patient.add(record)
         closed = patient._close(last[0] * view.slide_ms, 0) if last else []  # noqa: SLF001
-        key, times = view.entity.join_key, pl.col("event_timestamp").dt.epoch("ms")
+        key, times = view.join_keys[0], pl.col("event_timestamp").dt.epoch("ms")
         found = {row[:2]: row[2:] for row in rows.select(key, times, *view.features).iter_rows()}
         assert found == {row[:2]: row[3:] for window in closed for row in window.rows}
         # What differs from what the stream saw is marked as late, and nothing that is on time differs.

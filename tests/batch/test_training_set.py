@@ -66,7 +66,7 @@ def replayed(log: Sequence[Record]) -> dict[str, list[tuple[int, dict[str, Any]]
     online: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for record in log:
         latest = max(latest, record["kafka_timestamp"])
-        for window in engine.process(records_frame(view.events, [record])).windows:
+        for window in engine.process(records_frame(view.source, [record])).windows:
             for row in window.rows.iter_rows(named=True):
                 online.setdefault(row["user_id"], []).append((latest, row))
     return online

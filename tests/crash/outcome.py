@@ -95,13 +95,13 @@ def expected(view: WindowedView, logs: Sequence[Log], store: FeatureStore) -> Ou
     for partition, log in enumerate(logs):
         windows = ReferenceWindows(view)
         for offset, message in enumerate(log.messages):
-            record = judge(view.events, message.value, message.key, message.kafka_ms)
+            record = judge(view.source, message.value, message.key, message.kafka_ms)
             if isinstance(record, str):
                 dead.append((partition, offset, message.value, record))
                 continue
             record = Record(record, kafka_timestamp=message.kafka_ms)
             watermark, missed, closed = windows.add(record)
-            events.append((partition, offset, watermark, record[view.events.event_id]))
+            events.append((partition, offset, watermark, record["event_id"]))
             if missed:
                 late.append((partition, offset, missed))
             features += [row for window in closed for row in window.rows]
@@ -116,7 +116,7 @@ def _online(view: WindowedView, features: Rows, store: FeatureStore) -> dict[byt
     newest: dict[str, tuple[Any, ...]] = {}
     for row in sorted(features):  # by user, then by end
         newest[row[0]] = row
-    names = [view.entity.join_key, "event_timestamp", "created_timestamp", *view.features]
+    names = [view.join_keys[0], "event_timestamp", "created_timestamp", *view.features]
     rows = pl.DataFrame(list(newest.values()), schema=names, orient="row").with_columns(
         from_milliseconds("event_timestamp"), from_milliseconds("created_timestamp")
     )
@@ -133,10 +133,10 @@ def _online(view: WindowedView, features: Rows, store: FeatureStore) -> dict[byt
 
 def found(view: WindowedView, root: Path, redis: Redis, announcements: str, users: Iterable[bytes]) -> Outcome:
     """What is stored; of Redis the announced offsets, and the hashes with these keys."""
-    events = _table(events_folder(root), "partition", "offset", "watermark", view.events.event_id)
+    events = _table(events_folder(root), "partition", "offset", "watermark", "event_id")
     late = _table(late_folder(root, view), "partition", "offset", "missed_windows")
     dead = _table(dead_letters_folder(root), "partition", "offset", "value", "reason")
-    columns = (view.entity.join_key, "event_timestamp", "created_timestamp", *view.features)
+    columns = (view.join_keys[0], "event_timestamp", "created_timestamp", *view.features)
     features = _table(features_folder(root, view.name), *columns)
     progress = [
         (one.partition, one.next_offset, one.watermark_ms, one.last_closed_end_ms)

@@ -179,7 +179,7 @@ class World:
 
     def rebuilt(self) -> Committed:
         """Recovery state from the archive, as `python -m stream.recovery rebuild` makes it."""
-        record, view = ProgressRecord(progress_folder(self.settings.data_root)).load(), self.settings.view
+        record, view = ProgressRecord(progress_folder(self.settings.data_root)).load(), self.settings.catalog.view()
         return Committed(
             {f"{partition:05d}": one.next_offset for partition, one in record.items()},
             {
@@ -192,7 +192,7 @@ class World:
         """Refill Redis, as `python -m batch.restore_online` does: another process, which nothing happens to."""
         settings, pusher = self.settings, self.bench.pusher
         self.bench.on_point, mine = _nothing, self.bench.on_point
-        restore(settings.data_root, settings.view, pusher.online[0], pusher.project, Console(quiet=True))
+        restore(settings.data_root, settings.catalog.view(), pusher.online[0], pusher.project, Console(quiet=True))
         self.bench.on_point = mine
 
     def lose_redis(self) -> None:
@@ -203,7 +203,7 @@ class World:
     def compact(self) -> None:
         """Merge files, as `python -m batch.compaction` does, and let the disk come to rest."""
         self.disk.point, mine = _nothing, self.disk.point
-        compact(self.settings.data_root, self.settings.view, Console(quiet=True))
+        compact(self.settings.data_root, self.settings.catalog.view(), Console(quiet=True))
         self.disk.point = mine
         self.disk.settle()
 
@@ -228,7 +228,7 @@ class World:
         Raises:
             AssertionError: it is something else.
         """
-        want = expected(self.settings.view, self.logs, self.bench.store)
+        want = expected(self.settings.catalog.view(), self.logs, self.bench.store)
         differs = difference(want, self._found(list(want.online)))
         assert not differs, differs
 
@@ -240,12 +240,12 @@ class World:
         """
         record = ProgressRecord(progress_folder(self.settings.data_root)).load()
         told = [Log(log.messages[: record[p].next_offset] if p in record else []) for p, log in enumerate(self.logs)]
-        want = expected(self.settings.view, told, self.bench.store)
+        want = expected(self.settings.catalog.view(), told, self.bench.store)
         lacking = missing(want, self._found(list(want.online)))
         assert not lacking, lacking
 
     def _found(self, users: list[bytes]) -> Outcome:
-        view, bench = self.settings.view, self.bench
+        view, bench = self.settings.catalog.view(), self.bench
         announcements = progress_key(bench.pusher.project, view.name)
         return found(view, self.settings.data_root, bench.redis, announcements, users)
 
@@ -258,7 +258,7 @@ class Cluster:
         self._resume = resume
         self._chance = world.chance
         settings, chance = world.settings, world.chance
-        self._decoder = Decoder(settings.view.events)
+        self._decoder = Decoder(settings.catalog.view().source)
         sources = [KafkaSource(settings) for _ in range(workers)]
         stores = [Stores(settings) for _ in range(workers)]
         self._windows: dict[str, Windows] = {}
@@ -294,7 +294,9 @@ class Cluster:
             key = key_of(batch.partition)
             if key not in self._windows:
                 settings = self._world.settings
-                self._windows[key] = Windows(settings.kafka_topic, settings.view, self._resume.states.get(key))
+                self._windows[key] = Windows(
+                    settings.catalog.stream().topic, settings.catalog.view(), self._resume.states.get(key)
+                )
             outcomes, _ = self._windows[key].on_batch([decoded])
             self._on_the_way[self._of_key(key) % len(self._stores)] += outcomes
         if chance.random() < 0.5:
@@ -335,7 +337,7 @@ class Bench:
         self.on_point: Callable[[str], None] = _nothing
         client = breaking_client(redis_url, self._point, **CONNECTION)
         store._get_provider().online_store._client = client  # noqa: SLF001  (where our store keeps its client)
-        self.pusher = Pusher(store, StreamSettings().view.push_source)
+        self.pusher = Pusher(store, StreamSettings().catalog.view().push_source)
         self.redis = Redis.from_url(redis_url)
 
     def _point(self, name: str) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from feast.repo_operations import get_repo_files
 
+from feast_repo.catalog import OURS
 from feast_repo.features import user_click_features, user_profile_features
-from feast_repo.settings import FEATURE_REPO, StoreSettings
+from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.tables import features_folder
 from feast_repo.stores.opening import ensure_applied
@@ -27,13 +28,13 @@ FEAST = Path(sys.executable).with_name("feast")
 
 
 def feast(*arguments: str) -> str:
-    result = subprocess.run([FEAST, *arguments], cwd=FEATURE_REPO, capture_output=True, text=True, check=False)
+    result = subprocess.run([FEAST, *arguments], cwd=OURS, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 def test_only_the_definitions_are_imported_by_feast_apply() -> None:
-    assert get_repo_files(FEATURE_REPO) == [FEATURE_REPO / "definitions.py"]
+    assert get_repo_files(OURS) == [OURS / "definitions.py"]
 
 
 def test_apply_and_materialize(

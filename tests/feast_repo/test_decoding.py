@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ import pytest
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.codec.decoding import DecodedBatch, Decoder, RawBatch
-from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
 
 NOW = 1_772_366_400_000
@@ -503,8 +504,10 @@ def test_one_bad_message_costs_its_neighbours_nothing() -> None:
 
 # --- Other events
 
-sensors = EventDeclaration(
+sensors = EventStream(
     name="sensors",
+    topic="sensors",
+    allowed_lateness=timedelta(0),
     fields=(
         Integer("delta", required=True),
         Text("class", max_length=3),

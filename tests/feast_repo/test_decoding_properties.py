@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from unittest.mock import patch
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings, strategies as st
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.codec import decoding
 from feast_repo.codec.decoding import Decoder, RawBatch
-from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 from tests.stream.reference import judge
 
@@ -31,11 +32,11 @@ Dead: TypeAlias = list[tuple[Any, ...]]
 
 
 @cache
-def decoder_of(events: EventDeclaration) -> Decoder:
+def decoder_of(events: EventStream) -> Decoder:
     return Decoder(events)
 
 
-def decoded(events: EventDeclaration, messages: Sequence[Message], first_offset: int = 0) -> tuple[Good, Dead]:
+def decoded(events: EventStream, messages: Sequence[Message], first_offset: int = 0) -> tuple[Good, Dead]:
     """Decode messages as one batch: rows of good ones, rows of dead ones."""
     batch = RawBatch(
         partition=0,
@@ -49,7 +50,7 @@ def decoded(events: EventDeclaration, messages: Sequence[Message], first_offset:
     return result.records.rows(), result.dead_letters.rows()
 
 
-def judged(events: EventDeclaration, messages: Sequence[Message]) -> tuple[Good, Dead]:
+def judged(events: EventStream, messages: Sequence[Message]) -> tuple[Good, Dead]:
     """Judge messages by the reference, in the same shape."""
     good, dead = [], []
     for offset, (value, key, time) in enumerate(messages):
@@ -61,7 +62,7 @@ def judged(events: EventDeclaration, messages: Sequence[Message]) -> tuple[Good,
     return good, dead
 
 
-def one_by_one(events: EventDeclaration, messages: Sequence[Message]) -> tuple[Good, Dead]:
+def one_by_one(events: EventStream, messages: Sequence[Message]) -> tuple[Good, Dead]:
     results = [decoded(events, [message], offset) for offset, message in enumerate(messages)]
     return [row for good, _ in results for row in good], [row for _, dead in results for row in dead]
 
@@ -129,7 +130,7 @@ VALUES = st.one_of(STRINGS, NUMBERS, OTHERS, NESTED)
 SPACES = st.sampled_from(["", "", "", "", " ", "\n", "\r\n\t ", "\x0b", "\u00a0"])
 
 
-def names(events: EventDeclaration) -> SearchStrategy[str]:
+def names(events: EventStream) -> SearchStrategy[str]:
     """Make names of members as they stand in a document: declared, escaped, unknown and broken ones."""
     declared = st.sampled_from([field.name for field in events.fields])
     plain = declared.map(lambda name: json.dumps(name, ensure_ascii=False))
@@ -137,7 +138,7 @@ def names(events: EventDeclaration) -> SearchStrategy[str]:
     return st.one_of(plain, plain, plain, escaped, st.sampled_from(['""', '"x"', '"\\udc00"', '"USER_ID"', "x"]))
 
 
-def usual(events: EventDeclaration) -> dict[str, SearchStrategy[str]]:
+def usual(events: EventStream) -> dict[str, SearchStrategy[str]]:
     """Give each field values that are mostly good, so that messages come through to the last checks."""
     texts = st.sampled_from(['"u1"', '"u1"', '"ü"', '"x"'])
     times = st.sampled_from([NOW, NOW, NOW + 300_000, YEAR_2000_MS])
@@ -153,7 +154,7 @@ def usual(events: EventDeclaration) -> dict[str, SearchStrategy[str]]:
 
 
 @st.composite
-def documents(draw: DrawFn, events: EventDeclaration) -> bytes:
+def documents(draw: DrawFn, events: EventStream) -> bytes:
     """Make objects that are nearly good: each field at most changed, dropped, or given again."""
     members = []
     for name, values in usual(events).items():
@@ -169,7 +170,7 @@ def documents(draw: DrawFn, events: EventDeclaration) -> bytes:
 
 
 @st.composite
-def damaged(draw: DrawFn, events: EventDeclaration) -> bytes:
+def damaged(draw: DrawFn, events: EventStream) -> bytes:
     """Make a document and damage some of its bytes."""
     value = bytearray(draw(documents(events)))
     junk = st.sampled_from(
@@ -181,7 +182,7 @@ def damaged(draw: DrawFn, events: EventDeclaration) -> bytes:
     return bytes(value)
 
 
-def anything(events: EventDeclaration) -> SearchStrategy[bytes]:
+def anything(events: EventStream) -> SearchStrategy[bytes]:
     marks = st.sampled_from([b"\xef\xbb\xbf", b"\xfe\xff", b"\x00", b"\x1e", b" ", b""])
     scalars = VALUES.map(lambda text: text.encode())
     whole = documents(events)
@@ -202,14 +203,16 @@ def anything(events: EventDeclaration) -> SearchStrategy[bytes]:
     )
 
 
-def messages(events: EventDeclaration) -> SearchStrategy[list[Message]]:
+def messages(events: EventStream) -> SearchStrategy[list[Message]]:
     keys = st.sampled_from([b"u1", b"u1", b"u1", "ü".encode(), None, b"", b"x", b"\xff"])
     times = st.sampled_from([NOW, NOW, NOW, NOW - 300_000, NOW + 1, 0, -1])
     return st.lists(st.tuples(anything(events), keys, times), max_size=8)
 
 
-rides = EventDeclaration(
+rides = EventStream(
     name="rides",
+    topic="rides",
+    allowed_lateness=timedelta(0),
     fields=(
         Integer("fare", required=True, non_negative=True),
         Timestamp("at", earliest_ms=0, max_ahead_ms=0),
@@ -222,11 +225,10 @@ rides = EventDeclaration(
     ),
     key="rider",
     time="at",
-    event_id="ride_id",
     kind="what",
     heartbeat="tick",
 )
-"""Other names, another order, a choice that is optional and an event id that is, too."""
+"""Other names, another order, a choice that is optional, and no event id."""
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -15,8 +15,8 @@ from redis import ConnectionError as RedisConnectionError, Redis, ResponseError,
 
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import SERVED, offline_columns
-from feast_repo.definitions import all_objects
-from feast_repo.features import user_click_features, user_profile_features
+from feast_repo.feast_objects import all_objects
+from feast_repo.features import catalog, user_click_features, user_profile_features
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.store import PartitionedParquetOfflineStoreConfig
 from feast_repo.stores.offline.tables import features_folder
@@ -88,7 +88,7 @@ def other_store(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch)
                 **{"offline_store": PartitionedParquetOfflineStoreConfig(), **config},
             )
         )
-        store.apply(all_objects())
+        store.apply(all_objects(catalog))
         return store
 
     return make

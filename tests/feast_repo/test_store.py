@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from feast_repo import definitions
+from feast_repo.declare.catalog import Catalog
 from feast_repo.declare.views import BatchFeature
 from feast_repo.features import user_click_features, user_profile_features
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
@@ -49,8 +49,7 @@ def registry_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 def declare(monkeypatch: pytest.MonkeyPatch, *views: WindowedView | BatchView) -> None:
     """Have other declarations than the registry."""
-    monkeypatch.setattr(definitions, "declared_views", list(views))
-    monkeypatch.setattr(definitions, "services", [])
+    monkeypatch.setattr(StoreSettings, "catalog", Catalog(views=views))
 
 
 class TestNewRegistry:

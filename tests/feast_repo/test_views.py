@@ -11,26 +11,26 @@ import pytest
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
-from feast_repo.declare.events import UTC_MICROSECONDS, EventDeclaration
+from feast_repo.declare.events import UTC_MICROSECONDS, EventStream
 from feast_repo.declare.fields import Text
 from feast_repo.declare.views import (
     BatchFeature,
     BatchView,
     Entity,
-    FeatureServiceDeclaration,
+    FeatureService,
     WindowedView,
     offline_columns,
 )
 from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
+from tests.declared import on_stream
 
 VIEW = WindowedView(
     name="carts",
     entity=user,
-    events=clickstream,
+    source=replace(clickstream, allowed_lateness=timedelta(seconds=90), event_id=None),
     push_source="carts_push",
     window=timedelta(minutes=30),
     slide=timedelta(minutes=5),
-    allowed_lateness=timedelta(seconds=90),
     ttl=timedelta(hours=1),
     features={
         "rate": Ratio("carts", "views"),
@@ -55,8 +55,7 @@ VIEW = WindowedView(
         ({"window": timedelta(0)}, ["window"]),
         ({"window": timedelta(minutes=-30)}, ["window"]),
         ({"slide": timedelta(microseconds=100)}, ["slide"]),
-        ({"allowed_lateness": timedelta(seconds=-1)}, ["allowed_lateness"]),
-        ({"entity": Entity(name="shop", join_key="shop_id")}, ["'shop_id'", "'user_id'"]),
+        ({"entity": Entity(name="shop", join_keys={"shop_id": "String"})}, ["'shop_id'", "'user_id'"]),
         ({"features": {"user_id": Count()}}, ["'user_id'", "reserved"]),
         ({"features": {"event_timestamp": Count()}}, ["'event_timestamp'", "reserved"]),
         ({"features": {"created_timestamp": Count()}}, ["'created_timestamp'", "reserved"]),
@@ -98,9 +97,9 @@ def test_contradiction_is_refused_in_one_line_that_names_it(changes: dict[str, A
     [("age", "a feature of view 'user_profile_features'"), ("user_id", "the join key of entity 'user'")],
 )
 def test_feature_of_a_service_has_a_name_of_its_own(name: str, owner: str) -> None:
-    other = BatchView("others", Entity("shop", "shop_id"), timedelta(days=1), {name: BatchFeature("Int64")})
+    other = BatchView("others", Entity("shop", {"shop_id": "String"}), timedelta(days=1), {name: BatchFeature("Int64")})
     with pytest.raises(ValueError, match=f"feature '{name}' of view 'others' has the name of {owner}"):
-        FeatureServiceDeclaration("both", (user_profile_features, other))
+        FeatureService("both", (user_profile_features, other))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_feature_of_a_service_has_a_name_of_its_own(name: str, owner: str) -> No
     ids=str,
 )
 def test_event_that_contradicts_itself_is_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match="event 'clickstream'") as caught:
+    with pytest.raises(ValueError, match="event stream 'clickstream'") as caught:
         replace(clickstream, **changes)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -124,24 +123,24 @@ def test_event_that_contradicts_itself_is_refused(changes: dict[str, Any], words
 
 @pytest.mark.parametrize("name", ["", "^.*$", 'quo"te', "back\\slash", "new\nline"])
 def test_impossible_name_of_an_event_field_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"event 'clickstream'.*can't be the name") as caught:
+    with pytest.raises(ValueError, match=r"event stream 'clickstream'.*can't be the name") as caught:
         replace(clickstream, fields=(*clickstream.fields, Text(name)))
     assert "\n" not in str(caught.value)
 
 
 def test_event_field_declared_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"event 'clickstream'.*twice"):
+    with pytest.raises(ValueError, match=r"event stream 'clickstream'.*twice"):
         replace(clickstream, fields=(*clickstream.fields, Text("product_id")))
 
 
 @pytest.mark.parametrize("name", ["partition", "offset", "kafka_timestamp", "watermark", "missed_windows"])
 def test_event_field_named_like_a_column_of_the_log_tables_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"event 'clickstream'.*'{name}'"):
+    with pytest.raises(ValueError, match=f"event stream 'clickstream'.*'{name}'"):
         replace(clickstream, fields=(*clickstream.fields, Text(name)))
 
 
 def test_edges_that_are_allowed() -> None:
-    assert replace(VIEW, allowed_lateness=timedelta(0)).lateness_ms == 0
+    assert on_stream(VIEW, allowed_lateness=timedelta(0)).lateness_ms == 0
     assert replace(VIEW, slide=VIEW.window).panes_per_window == 1
     assert replace(VIEW, features={"price_cents": Sum("price_cents")}).input_columns == ("price_cents",)
 
@@ -210,13 +209,13 @@ def _with(**features: Any) -> dict[str, Any]:
     [
         {"window": timedelta(minutes=60)},
         {"slide": timedelta(minutes=10)},
-        {"allowed_lateness": timedelta(seconds=91)},
-        {"allowed_lateness": timedelta(milliseconds=90_001)},
-        {"events": replace(clickstream, name="other")},
-        {"events": replace(clickstream, heartbeat="view")},
+        {"source": replace(VIEW.source, allowed_lateness=timedelta(seconds=91))},
+        {"source": replace(VIEW.source, allowed_lateness=timedelta(milliseconds=90_001))},
+        {"source": replace(VIEW.source, name="other")},
+        {"source": replace(VIEW.source, heartbeat="view")},
         {
-            "entity": Entity(name="product", join_key="product_id"),
-            "events": replace(clickstream, key="product_id"),
+            "entity": Entity(name="event", join_keys={"event_id": "String"}),
+            "source": replace(VIEW.source, key="event_id"),
         },
         _with(more=Count()),
         _with(views=Count()),
@@ -271,7 +270,7 @@ def test_click_features_are_those_of_the_contract() -> None:
     }
     assert user_click_features.push_source == "user_clicks_push"
     assert (user_click_features.window, user_click_features.slide) == (timedelta(hours=1), timedelta(minutes=10))
-    assert user_click_features.allowed_lateness == timedelta(seconds=120)
+    assert user_click_features.source.allowed_lateness == timedelta(seconds=120)
     assert user_click_features.ttl == timedelta(hours=24)
 
 
@@ -302,6 +301,6 @@ def test_clickstream_fields_are_those_of_the_contract() -> None:
         "session_id",
         "price_cents",
     ]
-    assert isinstance(clickstream, EventDeclaration)
+    assert isinstance(clickstream, EventStream)
     assert [name for name, item in clickstream.by_name.items() if item.required] == list(clickstream.schema)[:4]
     assert isinstance(clickstream.by_name["product_id"], Text)

@@ -79,7 +79,7 @@ def filled(monkeypatch: pytest.MonkeyPatch, users: int = USERS, events: int = EV
     settings = StreamSettings()
     monkeypatch.setenv("FEAST_REGISTRY_URL", settings.registry_url)  # a sandbox's settings must not win
     logs = clicks(hours=HOURS, events=events, partitions=PARTITIONS, users=users)
-    rows = stream(settings.data_root, settings.view, logs)
+    rows = stream(settings.data_root, settings.catalog.view(), logs)
     publish_profiles(make_profiles(users, 1), rows["event_timestamp"].min(), settings.data_root)  # type: ignore[arg-type]
     assert restore_online([]) == 0
     return settings.data_root

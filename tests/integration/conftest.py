@@ -83,7 +83,7 @@ class Stack:
         """Disorder, late and malformed records, and the heartbeats that close the windows; returns how many."""
         settings = self.settings
         simulation = historical(
-            settings.view,
+            settings.catalog.view(),
             Traffic(users=300, seed=seed, disorder_ms=60_000, late_share=0.02, malformed_share=0.01),
             events=events,
             hours=hours,

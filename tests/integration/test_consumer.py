@@ -24,7 +24,7 @@ MESSAGES = 3_000
 def topic(stack: Stack) -> Stack:
     """Partition p has p * 3,000 messages with a number each."""
     producer = Producer({"bootstrap.servers": stack.environment["KAFKA_BOOTSTRAP_SERVERS"]})
-    name = stack.settings.kafka_topic
+    name = stack.settings.catalog.stream().topic
     for partition in range(4):
         for number in range(partition * MESSAGES):
             producer.produce(name, b"%d" % number, partition=partition)

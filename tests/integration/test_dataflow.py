@@ -84,11 +84,13 @@ def test_topic_that_another_producer_filled(stack: Stack) -> None:
 
     def send(key: str | None, at: int, **event: object) -> None:
         value = {"event_id": f"e{at}", "event_timestamp": T0 + at, **event}
-        producer.produce(stack.settings.kafka_topic, json.dumps(value), key, partition=0, timestamp=T0 + at + 5)
+        producer.produce(
+            stack.settings.catalog.stream().topic, json.dumps(value), key, partition=0, timestamp=T0 + at + 5
+        )
 
     send("ann", 0, user_id="ann", event_type="view", anything="else")
     send("ann", 5 * MINUTE, user_id="ann", event_type="add_to_cart", product_id=None)
-    producer.produce(stack.settings.kafka_topic, b"{", "ann", partition=0, timestamp=T0)
+    producer.produce(stack.settings.catalog.stream().topic, b"{", "ann", partition=0, timestamp=T0)
     send(None, 12 * MINUTE, event_type="heartbeat")
     producer.flush()
 

@@ -30,7 +30,11 @@ def test_each_message_is_counted_or_a_dead_letter_with_its_reason(stack: Stack) 
     for number, one in enumerate(sent):
         # The header tells which message it is, whatever became of its bytes.
         producer.produce(
-            settings.kafka_topic, one.value, one.key, timestamp=one.kafka_timestamp, headers=[("n", str(number))]
+            settings.catalog.stream().topic,
+            one.value,
+            one.key,
+            timestamp=one.kafka_timestamp,
+            headers=[("n", str(number))],
         )
         producer.poll(0)
     assert producer.flush(60) == 0

@@ -74,7 +74,7 @@ def create(admin: AdminClient, topic: str, partitions: int) -> None:
 
 
 def recreate(stack: Stack, admin: AdminClient, partitions: int) -> None:
-    topic = stack.settings.kafka_topic
+    topic = stack.settings.catalog.stream().topic
     admin.delete_topics([topic])[topic].result()
     create(admin, topic, partitions)
 
@@ -114,7 +114,7 @@ def test_added_partitions_are_refused(stack: Stack, admin: AdminClient, tmp_path
     stack.produce(events=2_000)
     assert stack.run(*arguments(folder))[0] == 0
     before = stored(stack)
-    topic = stack.settings.kafka_topic
+    topic = stack.settings.catalog.stream().topic
     admin.create_partitions([NewPartitions(topic, PARTITIONS + 2)])[topic].result()
     words = f"has {PARTITIONS + 2} partitions, and had {PARTITIONS}"
     assert words in said(stack, *arguments(folder))
@@ -149,7 +149,7 @@ def test_retention_that_ate_what_open_windows_need_is_refused(stack: Stack, admi
     assert stack.run(*arguments(folder))[0] == 0
     events = pl.read_parquet(list(events_folder(stack.settings.data_root).rglob("*.parquet")))
     needed = _needed(events)
-    topic = stack.settings.kafka_topic
+    topic = stack.settings.catalog.stream().topic
 
     def delete(ends: dict[int, int]) -> None:
         parts = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
@@ -174,7 +174,7 @@ def _needed(events: pl.DataFrame) -> dict[int, int]:
     """The first offset of each partition whose event an open window or its expiry row can need."""
     needed = {}
     for (partition,), log in events.partition_by("partition", as_dict=True).items():
-        time = log[view.events.time].dt.epoch("ms")
+        time = log[view.source.time].dt.epoch("ms")
         last_closed_ms = (time.max() - view.lateness_ms) // view.slide_ms * view.slide_ms  # type: ignore[operator]
         needed[partition] = log.filter(time >= last_closed_ms - view.window_ms)["offset"].min()
     return needed  # type: ignore[return-value]
@@ -187,7 +187,7 @@ def test_a_renamed_topic_with_the_same_records_is_adopted(stack: Stack, admin: A
     assert stack.run(*arguments(folder))[0] == 0
     known = identity.load(stack.settings.data_root)
     assert known is not None
-    other = f"{stack.settings.kafka_topic}-renamed"
+    other = f"{stack.settings.catalog.stream().topic}-renamed"
     create(admin, other, PARTITIONS)
     _copy(stack, other)
     stack.environment["KAFKA_TOPIC"] = os.environ["KAFKA_TOPIC"] = other
@@ -199,7 +199,7 @@ def test_a_renamed_topic_with_the_same_records_is_adopted(stack: Stack, admin: A
     assert "stored records compared, all equal" in text
     adopted = identity.load(stack.settings.data_root)
     assert adopted is not None
-    assert (adopted.id, adopted.streams[view.events.name].topic) == (known.id, other)
+    assert (adopted.id, adopted.streams[view.source.name].topic) == (known.id, other)
     assert f"keeps its id {known.id}" in adopt(stack, folder)[1], "adopting again changes nothing"
     assert stack.run(*arguments(folder))[0] == 0
     assert_exact(stack)
@@ -263,7 +263,9 @@ def _copy(stack: Stack, other: str) -> None:
     """Copy all records of the topic to another one, to the same offsets and with the same times."""
     servers = stack.environment["KAFKA_BOOTSTRAP_SERVERS"]
     consumer = Consumer({"bootstrap.servers": servers, "group.id": other, "enable.partition.eof": True})
-    consumer.assign([TopicPartition(stack.settings.kafka_topic, partition, 0) for partition in range(PARTITIONS)])
+    consumer.assign(
+        [TopicPartition(stack.settings.catalog.stream().topic, partition, 0) for partition in range(PARTITIONS)]
+    )
     producer, left = Producer({"bootstrap.servers": servers}), PARTITIONS
 
     def messages() -> Iterator[Message]:
@@ -296,7 +298,7 @@ class TestInARun:
         near.produce(events=2_000)
         run = near.start(*arguments(tmp_path / "recovery"), stop_at_end=False)
         assert wait_until(lambda: _archived(near) > 0, 60)
-        topic = near.settings.kafka_topic
+        topic = near.settings.catalog.stream().topic
         admin.create_partitions([NewPartitions(topic, PARTITIONS + 2)])[topic].result()
         _, errors = run.communicate(timeout=30)
         assert run.returncode == 1, errors

@@ -68,9 +68,9 @@ def produce(stack: Stack, logs: dict[int, list[Record]]) -> None:
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
     for partition, log in logs.items():
         for record in log:
-            value = {name: record[name] for name in view.events.schema if record[name] is not None}
+            value = {name: record[name] for name in view.source.schema if record[name] is not None}
             producer.produce(
-                settings.kafka_topic,
+                settings.catalog.stream().topic,
                 json.dumps(value).encode(),
                 key=record["user_id"],
                 partition=partition,
@@ -83,7 +83,7 @@ def engines_rows(logs: dict[int, list[Record]]) -> pl.DataFrame:
     rows = [
         window.rows
         for log in logs.values()
-        for window in WindowEngine(view).process(records_frame(view.events, log)).windows
+        for window in WindowEngine(view).process(records_frame(view.source, log)).windows
     ]
     return in_order(pl.concat(rows))
 

@@ -47,7 +47,7 @@ class Running:
 
     def start(self) -> None:
         settings = StreamSettings()
-        self.part = StorePart(settings, Pusher(self.store, PUSH_SOURCE), RunReport(settings.view), Emptied())
+        self.part = StorePart(settings, Pusher(self.store, PUSH_SOURCE), RunReport(settings.catalog.view()), Emptied())
 
     def epoch(self, *windows: int) -> None:
         for number in windows:

@@ -25,7 +25,7 @@ from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, milliseconds
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-RECORDS = pl.DataFrame(schema={**event_columns(view.events), "missed_windows": pl.Int32})
+RECORDS = pl.DataFrame(schema={**event_columns(view.source), "missed_windows": pl.Int32})
 DEAD = pl.DataFrame(schema=DEAD_LETTER_COLUMNS)
 
 
@@ -45,7 +45,7 @@ def test_rows_of_the_open_epoch_are_online_in_the_end(
     restore: str,
 ) -> None:
     settings = StreamSettings()
-    part = StorePart(settings, pusher := Pusher(store, PUSH_SOURCE), RunReport(settings.view), Emptied())
+    part = StorePart(settings, pusher := Pusher(store, PUSH_SOURCE), RunReport(settings.catalog.view()), Emptied())
     part.write_batch([closed(0)])
     part.snapshot()
     part.write_batch([closed(1)])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def test_rows_are_served_when_redis_has_them(store: FeatureStore, redis_server: RedisServer) -> None:  # noqa: F811
     settings = StreamSettings()
     folder = features_folder(settings.data_root, view.name)
-    part = StorePart(settings, Pusher(store, PUSH_SOURCE), RunReport(settings.view), Emptied())
+    part = StorePart(settings, Pusher(store, PUSH_SOURCE), RunReport(settings.catalog.view()), Emptied())
     redis_server.stop()
     try:
         part.write_batch([closed(0)])

@@ -76,7 +76,7 @@ class Service:
 def records(stack: Stack) -> int:
     """How many the topic holds."""
     with contextlib.closing(Consumer({"group.id": "count", **client_config(stack.settings)})) as consumer:
-        topic = stack.settings.kafka_topic
+        topic = stack.settings.catalog.stream().topic
         ends = [consumer.get_watermark_offsets(TopicPartition(topic, partition)) for partition in range(PARTITIONS)]
         return sum(high for _, high in ends)
 

@@ -59,7 +59,7 @@ def random_log(seed: int, records: int, partition: int = 0) -> pl.DataFrame:
         "offset": pl.Int64,
         "kafka_timestamp": pl.Int64,
         "create_time": pl.Boolean,
-        **VIEW.events.schema,
+        **VIEW.source.schema,
     }
     return pl.DataFrame(rows, schema=schema)
 
@@ -67,7 +67,7 @@ def random_log(seed: int, records: int, partition: int = 0) -> pl.DataFrame:
 def store(root: Path, partition: int, log: pl.DataFrame) -> int:
     """What the stream would store of one partition; returns the number of feature rows."""
     processed = WindowEngine(VIEW).process(log)
-    events = LogTable(events_folder(root), event_columns(VIEW.events))
+    events = LogTable(events_folder(root), event_columns(VIEW.source))
     events.append(partition, processed.records)
     events.flush()
     rows = pl.concat([window.rows for window in processed.windows]).with_columns(writer=pl.lit("stream"))

@@ -23,7 +23,10 @@ def test_the_environment_leads_every_setting_to_the_stack(tmp_path: Path, monkey
         assert settings.data_root == tmp_path
         assert settings.registry_url == f"sqlite:///{tmp_path}/registry.db"
         assert redis_answers(settings.redis_url)
-        assert partition_count({"bootstrap.servers": settings.kafka_bootstrap_servers}, settings.kafka_topic) == 64
+        assert (
+            partition_count({"bootstrap.servers": settings.kafka_bootstrap_servers}, settings.catalog.stream().topic)
+            == 64
+        )
         kafka, store = sandbox.bootstrap, sandbox.redis_url
     assert not redis_answers(store)
     assert not broker_answers({"bootstrap.servers": kafka})

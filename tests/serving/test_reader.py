@@ -13,8 +13,8 @@ from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
 from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
-from feast_repo.definitions import all_objects
-from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
+from feast_repo.feast_objects import all_objects
+from feast_repo.features import catalog, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import Progress, ProgressRecord
 from serving.errors import OnlineStoreError
@@ -199,7 +199,7 @@ def sqlite_store(tmp_path: Path) -> Iterator[FeatureStore]:
         entity_key_serialization_version=3,
     )
     store = FeatureStore(config=config)
-    store.apply(all_objects())
+    store.apply(all_objects(catalog))
     yield store
     store.registry.write_engine.dispose()
 

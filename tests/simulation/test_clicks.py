@@ -20,6 +20,7 @@ from simulation.malformed import flaws
 from simulation.profiles import make_profiles
 from simulation.records import EVENT, HEARTBEAT, LATE, MALFORMED_KINDS, RECORD
 from simulation.sessions import STEP_TYPES, browse
+from tests.declared import on_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,7 +256,7 @@ def test_the_last_records_are_one_heartbeat_for_each_partition(records: pl.DataF
     drain=st.booleans(),
 )
 def test_history_ends_just_before_now(now_ms: int, hours: float, lateness: int, *, drain: bool) -> None:
-    view = replace(user_click_features, allowed_lateness=np.timedelta64(lateness, "s").item())
+    view = on_stream(user_click_features, allowed_lateness=np.timedelta64(lateness, "s").item())
     plan = historical(view, Traffic(), events=100, hours=hours, now_ms=now_ms, drain=drain, partitions=(0,))
     assert plan.heartbeat_ms is not None
     closed_ms = plan.heartbeat_ms - lateness * 1000
@@ -317,5 +318,5 @@ def test_any_block_size_gives_every_event_once(events: int, block: int, malforme
 
 
 def test_steps_are_named_as_the_declaration_has_them() -> None:
-    kind = clickstream.by_name[clickstream.kind]
+    kind = clickstream.by_name["event_type"]
     assert set(STEP_TYPES) == {*kind.values} - {clickstream.heartbeat}  # type: ignore[union-attr]  # a Choice

@@ -59,7 +59,7 @@ def properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **values: object
 def consume(settings: StreamSettings, number: int) -> list[Message]:
     """The first messages of the topic, in offset order within each partition."""
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test", "log_level": 0})
-    consumer.assign([TopicPartition(settings.kafka_topic, partition, 0) for partition in range(PARTITIONS)])
+    consumer.assign([TopicPartition(settings.catalog.stream().topic, partition, 0) for partition in range(PARTITIONS)])
     messages: list[Message] = []
     deadline = time.monotonic() + WAIT_S
     while len(messages) < number and time.monotonic() < deadline:
@@ -124,7 +124,7 @@ def test_the_command_fills_every_partition_up_to_its_heartbeat(
     assert set(report["malformed"]) == set(MALFORMED_KINDS)
     messages = consume(settings, 2_000 + PARTITIONS)
     assert len(messages) == 2_000 + PARTITIONS
-    view = settings.view
+    view = settings.catalog.view()
     for partition in range(PARTITIONS):
         last = max((m for m in messages if m.partition() == partition), key=Message.offset)
         value = json.loads(last.value())
@@ -175,7 +175,7 @@ def test_what_is_not_delivered_is_counted_and_reported(
 def test_a_stop_ends_history_early_with_an_error(settings: StreamSettings) -> None:
     stop = threading.Event()
     stop.set()
-    plan = historical(settings.view, Traffic(users=5), events=1_000, hours=1, now_ms=NOW, partitions=(0,))
+    plan = historical(settings.catalog.view(), Traffic(users=5), events=1_000, hours=1, now_ms=NOW, partitions=(0,))
     report = generate(plan, TopicSink(settings, stop), rate=None, stop=stop)
     assert report.stopped
     assert report.events == 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from feast_repo.declare.algebra import Aggregate, Predicate
-    from feast_repo.declare.events import EventDeclaration
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.fields import EventField
     from feast_repo.declare.views import WindowedView
 
@@ -109,14 +109,14 @@ class ReferenceWindows:
 
     def add(self, record: Record) -> tuple[int | None, int, list[ReferenceWindow]]:
         """Take one record: the watermark it saw, how many windows it missed, and the windows that it closed."""
-        view, events = self.view, self.view.events
+        view, events = self.view, self.view.source
         seen, missed, time = self.watermark_ms, 0, record[events.time]
-        event = record[events.event_id], time
+        event = ("" if events.event_id is None else record[events.event_id]), time
         last_window = (time // view.slide_ms + view.panes_per_window) * view.slide_ms
         # Of an event that no window can need any more it is not known whether it came before: it is late.
-        is_copy = view.deduplicate and event in self.events and (seen is None or last_window > seen)
+        is_copy = events.event_id is not None and event in self.events and (seen is None or last_window > seen)
         self.events.add(event)
-        if record[events.kind] != events.heartbeat and not is_copy:
+        if record[events.key] is not None and not is_copy:
             first = time // view.slide_ms * view.slide_ms + view.slide_ms
             for end in range(first, first + view.window_ms, view.slide_ms):
                 if seen is not None and end <= seen:
@@ -149,7 +149,7 @@ class ReferenceWindows:
         return closed
 
 
-def records_frame(events: EventDeclaration, records: Sequence[Record]) -> pl.DataFrame:
+def records_frame(events: EventStream, records: Sequence[Record]) -> pl.DataFrame:
     """Put records, in offset order, into the columns that the engine takes."""
     return pl.DataFrame(
         [{"offset": offset, "create_time": False, **record} for offset, record in enumerate(records)],
@@ -157,7 +157,7 @@ def records_frame(events: EventDeclaration, records: Sequence[Record]) -> pl.Dat
     )
 
 
-def judge(events: EventDeclaration, value: bytes, key: bytes | None, kafka_timestamp: int) -> Record | str:
+def judge(events: EventStream, value: bytes, key: bytes | None, kafka_timestamp: int) -> Record | str:
     """Judge one message: the declared fields of a good one, or the reason why it is a dead letter."""
     if not value:
         return "empty"
@@ -171,9 +171,10 @@ def judge(events: EventDeclaration, value: bytes, key: bytes | None, kafka_times
     return next(_faults(events, record, key, kafka_timestamp), record)
 
 
-def _faults(events: EventDeclaration, record: Record, key: bytes | None, kafka_timestamp: int) -> Iterator[str]:
+def _faults(events: EventStream, record: Record, key: bytes | None, kafka_timestamp: int) -> Iterator[str]:
     """Yield the reasons that hold, the first one first; a kind of reason can rely on those before it."""
-    heartbeat, user = record[events.kind] == events.heartbeat, record[events.key]
+    heartbeat = events.kind is not None and record[events.kind] == events.heartbeat is not None
+    user = record[events.key]
     for field in events.fields:
         if field.required and record[field.name] is None and not (heartbeat and field.name == events.key):
             yield f"missing:{field.name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from feast_repo.clickstream import clickstream
+from feast_repo.declare.catalog import Catalog
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
 from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
@@ -122,7 +122,7 @@ def test_a_text_with_a_line_separator_survives(sign: str, stored: Path) -> None:
 def test_the_key_is_the_declared_field(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = tuple(replace(field, name="visitor") if field.name == "user_id" else field for field in clickstream.fields)
     visits = replace(clickstream, name="visits", fields=fields, key="visitor")
-    monkeypatch.setattr(StreamSettings, "view", SimpleNamespace(events=visits))
+    monkeypatch.setattr(StreamSettings, "catalog", Catalog(streams=(visits,)))
     path = stored / "letters.jsonl"
     event = {"event_id": "1", "visitor": "v1", "event_type": "view", "event_timestamp": NOW_MS}
     heartbeat = {"event_id": "2", "event_type": "heartbeat", "event_timestamp": NOW_MS}
@@ -157,7 +157,7 @@ def test_mended_letters_come_through_the_topic_with_their_origin(
     assert "1 letters replayed" in capsys.readouterr().out
 
     consumer = Consumer({"bootstrap.servers": kafka_broker, "group.id": "test"})
-    consumer.assign([TopicPartition(StreamSettings().kafka_topic, 0, 0)])
+    consumer.assign([TopicPartition(StreamSettings().catalog.stream().topic, 0, 0)])
     message = consumer.poll(30)
     assert message is not None
     assert message.error() is None

@@ -55,14 +55,14 @@ def now() -> int:
 
 def write(settings: StreamSettings, partition: int, timestamp_ms: int, value: bytes = b"{}") -> None:
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "linger.ms": 0})
-    producer.produce(settings.kafka_topic, value, "user_000001", partition, timestamp=timestamp_ms)
+    producer.produce(settings.catalog.stream().topic, value, "user_000001", partition, timestamp=timestamp_ms)
     assert producer.flush(WAIT_S) == 0
 
 
 def messages(settings: StreamSettings, enough: Callable[[list[Message]], bool]) -> list[Message]:
     """What is in the topic, once it is enough."""
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test", "log_level": 0})
-    consumer.assign([TopicPartition(settings.kafka_topic, partition, 0) for partition in range(PARTITIONS)])
+    consumer.assign([TopicPartition(settings.catalog.stream().topic, partition, 0) for partition in range(PARTITIONS)])
     found: list[Message] = []
     deadline = time.monotonic() + WAIT_S
     while not enough(found) and time.monotonic() < deadline:

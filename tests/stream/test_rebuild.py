@@ -29,8 +29,8 @@ PARTITION = 3
 def archive(folder: Path, view: WindowedView, log: list[Record], upto: int) -> tuple[WindowEngine, Progress]:
     """Process and archive a log, and give the engine and the progress as of the record before `upto`."""
     engine = WindowEngine(view)
-    frame = records_frame(view.events, log)
-    table = LogTable(events_folder(folder), event_columns(view.events))
+    frame = records_frame(view.source, log)
+    table = LogTable(events_folder(folder), event_columns(view.source))
     table.append(PARTITION, engine.process(frame[:upto]).records)
     progress = Progress("t", PARTITION, upto, engine.watermark_ms, engine.last_closed_end_ms)
     # What an uncommitted epoch left behind is beyond the record, and another partition is another log.
@@ -43,8 +43,8 @@ def archive(folder: Path, view: WindowedView, log: list[Record], upto: int) -> t
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_rebuilt_state_goes_on_as_the_lost_one(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    view = data.draw(st.just(user_click_features) | views(user_click_features.events))
-    time = view.events.time
+    view = data.draw(st.just(user_click_features) | views(user_click_features.source))
+    time = view.source.time
     # No accepted event is far ahead of its Kafka time.
     log = [
         {**record, "kafka_timestamp": max(record[time], record["kafka_timestamp"])}
@@ -57,7 +57,7 @@ def test_rebuilt_state_goes_on_as_the_lost_one(tmp_path_factory: pytest.TempPath
     lost, progress = archive(folder, view, log, upto)
     rebuilt = ArchiveTail(folder, view, progress).engine()
     assert rebuilt.watermark_ms == lost.watermark_ms
-    rest = records_frame(view.events, log)[upto:]
+    rest = records_frame(view.source, log)[upto:]
     ours, theirs = rebuilt.process(rest), lost.process(rest)
     assert ours.records.equals(theirs.records)
     assert list(map(plain, ours.windows)) == list(map(plain, theirs.windows))
@@ -66,7 +66,7 @@ def test_rebuilt_state_goes_on_as_the_lost_one(tmp_path_factory: pytest.TempPath
 def record(minute: int) -> Record:
     at = 1_772_366_400_000 + minute * 60_000
     return {
-        **dict.fromkeys(user_click_features.events.schema),
+        **dict.fromkeys(user_click_features.source.schema),
         "event_id": str(minute),
         "user_id": "a",
         "event_type": "click",
@@ -104,7 +104,7 @@ def test_archive_of_an_older_version_says_nothing_of_whose_times_they_are(tmp_pa
         older = pl.read_parquet(file, hive_partitioning=False).drop("create_time")
         older.write_parquet(file)
     rebuilt = ArchiveTail(tmp_path, user_click_features, progress).engine()
-    rest = records_frame(user_click_features.events, [record(100)])
+    rest = records_frame(user_click_features.source, [record(100)])
     assert list(map(plain, rebuilt.process(rest).windows)) == list(map(plain, lost.process(rest).windows)) != []
 
 
@@ -123,7 +123,7 @@ def test_only_the_end_of_a_long_archive_is_read(tmp_path: Path) -> None:
     lost, progress = archive(tmp_path, user_click_features, log, len(log))
     first = min(events_folder(tmp_path).glob("dt=*"))
     for file in first.glob("*.parquet"):
-        pl.DataFrame(schema=event_columns(user_click_features.events)).write_parquet(file)
+        pl.DataFrame(schema=event_columns(user_click_features.source)).write_parquet(file)
     rebuilt = ArchiveTail(tmp_path, user_click_features, progress).engine()
-    rest = records_frame(user_click_features.events, [record(6 * 24 * 60)])
+    rest = records_frame(user_click_features.source, [record(6 * 24 * 60)])
     assert list(map(plain, rebuilt.process(rest).windows)) == list(map(plain, lost.process(rest).windows)) != []

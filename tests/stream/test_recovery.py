@@ -16,6 +16,7 @@ from feast_repo.stores.identity import UNKNOWN, StreamIdentity
 from stream.origin import OriginError, changed_features, difference
 from stream.recovery_store import About, RecoveryError, RecoveryStore
 from stream.windows import WindowEngine
+from tests.declared import on_stream
 
 if TYPE_CHECKING:
     from feast_repo.declare.algebra import Feature
@@ -57,9 +58,9 @@ def test_added_removed_and_renamed_features_are_told(now: WindowedView, changes:
     ("now", "says"),
     [
         (with_features(click_count=Count(where=field("event_type") == "view")), "click_count: give the new"),
-        (replace(view, allowed_lateness=timedelta(seconds=1)), "another declaration"),
+        (on_stream(view, allowed_lateness=timedelta(seconds=1)), "another declaration"),
         (replace(view, slide=timedelta(minutes=5)), "another declaration"),
-        (replace(view, deduplicate=False), "another declaration"),
+        (on_stream(view, event_id=None), "another declaration"),
     ],
 )
 def test_what_changes_the_meaning_of_rows_is_refused(now: WindowedView, says: str) -> None:

@@ -17,6 +17,7 @@ from feast_repo.declare.views import WindowedView
 from feast_repo.features import user, user_click_features
 from stream import windows
 from stream.windows import SnapshotError, WindowEngine
+from tests.declared import on_stream
 from tests.stream.reference import Record, records_frame
 
 if TYPE_CHECKING:
@@ -31,11 +32,10 @@ NOON = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()) * 1000
 VIEW = WindowedView(
     name="clicks",
     entity=user,
-    events=clickstream,
+    source=replace(clickstream, event_id=None),
     push_source="clicks_push",
     window=timedelta(minutes=60),
     slide=timedelta(minutes=10),
-    allowed_lateness=timedelta(minutes=2),
     ttl=timedelta(hours=24),
     features={"views": Count(where=field("event_type") == "view")},
 )
@@ -275,7 +275,7 @@ def test_heartbeats_alone_close_nothing_that_has_rows() -> None:
     assert closing_times(engine) == (498, 490)
 
 
-DEDUPLICATED = replace(VIEW, deduplicate=True)
+DEDUPLICATED = on_stream(VIEW, event_id="event_id")
 
 
 def test_a_copy_of_an_event_counts_nowhere_and_is_not_late() -> None:
@@ -424,7 +424,7 @@ def test_a_producers_clock_in_the_year_2500_counts_a_day_ahead_at_most() -> None
 
 def test_lateness_zero_closes_as_soon_as_time_reaches_the_end() -> None:
     # 5x |10x: closes |10 and is itself in |20      9x: late
-    engine = WindowEngine(replace(TUMBLING, allowed_lateness=timedelta(0)))
+    engine = WindowEngine(on_stream(TUMBLING, allowed_lateness=timedelta(0)))
     result = feed(engine, at(5), at(10), at(9))
     assert table(result) == [(10, "u1", 1)]
     assert missed(result) == [0, 0, 1]
@@ -432,7 +432,7 @@ def test_lateness_zero_closes_as_soon_as_time_reaches_the_end() -> None:
 
 def test_lateness_longer_than_the_window_keeps_many_windows_open() -> None:
     # lateness 180: 5x ... 185x: W = 5      then 6x: in time for all six
-    engine = WindowEngine(replace(VIEW, allowed_lateness=timedelta(hours=3)))
+    engine = WindowEngine(on_stream(VIEW, allowed_lateness=timedelta(hours=3)))
     result = feed(engine, at(5), at(185), at(6), beat(600))
     assert missed(result) == [0, 0, 0, 0]
     assert table(result)[:7] == [*((end, "u1", 2) for end in range(10, 61, 10)), (70, "u1", 0)]
@@ -611,7 +611,7 @@ def test_taking_a_snapshot_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(VIEW, allowed_lateness=timedelta(minutes=3)),
+        on_stream(VIEW, allowed_lateness=timedelta(minutes=3)),
         replace(VIEW, slide=timedelta(minutes=20)),
         replace(VIEW, window=timedelta(minutes=30)),
         replace(VIEW, features={"views": Count(where=field("event_type") == "click")}),
@@ -688,10 +688,10 @@ def test_state_of_expired_users_is_let_go() -> None:
 
 
 def test_bytes_held_are_those_of_rows_and_ids() -> None:
-    engine = WindowEngine(replace(VIEW, deduplicate=True))
+    engine = WindowEngine(DEDUPLICATED)
     assert engine.nbytes == (0, 0)
     feed(engine, at(5, "short"), at(6, "short"), at(7, "longer than twelve"))
-    engine = WindowEngine.restore(replace(VIEW, deduplicate=True), engine.snapshot())
+    engine = WindowEngine.restore(DEDUPLICATED, engine.snapshot())
     assert engine.nbytes == (16 + 1 + 16 + 18 + 1, 3 * 16)  # a row: 16 bytes, its long id, a count of one byte
     feed(engine, beat(82))
     assert engine.nbytes == (0, 16)  # the heartbeat's own id

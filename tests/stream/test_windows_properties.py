@@ -13,7 +13,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.declare.algebra import Both, Count, Max, Min, Ratio, Sum, field
-from feast_repo.declare.events import EventDeclaration
+from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 from feast_repo.declare.views import Entity, WindowedView
 from feast_repo.features import user, user_click_features
@@ -33,8 +33,9 @@ EXAMPLES = 80
 YEAR_2500_MS = 16_725_225_600_000
 """Enough for each of the cases below to come up many times, and few enough to take seconds."""
 
-rides = EventDeclaration(
+rides = EventStream(
     name="rides",
+    topic="rides",
     fields=(
         Timestamp("at", earliest_ms=0, max_ahead_ms=0),
         Text("rider", required=True, min_length=1),
@@ -46,6 +47,7 @@ rides = EventDeclaration(
     ),
     key="rider",
     time="at",
+    allowed_lateness=timedelta(0),
     event_id="ride_id",
     kind="what",
     heartbeat="tick",
@@ -86,7 +88,7 @@ def plain(window: ClosedWindow) -> ReferenceWindow:
 def found(view: WindowedView, records: Sequence[Record], cuts: Mapping[int, bool] = {}) -> Outcome:
     """Run the engine; `cuts` are where a batch ends, and whether the engine is restored from a snapshot there."""
     engine = WindowEngine(view)
-    frame = records_frame(view.events, records)
+    frame = records_frame(view.source, records)
     watermarks: list[int | None] = []
     missed: list[int] = []
     windows: list[ReferenceWindow] = []
@@ -105,8 +107,9 @@ def found(view: WindowedView, records: Sequence[Record], cuts: Mapping[int, bool
 # --- Views
 
 
-def conditions(events: EventDeclaration) -> SearchStrategy[Predicate]:
+def conditions(events: EventStream) -> SearchStrategy[Predicate]:
     """Make conditions on fields of each type."""
+    assert events.kind is not None
     kind = field(events.kind)
     choice = events.by_name[events.kind]
     assert isinstance(choice, Choice)
@@ -125,7 +128,7 @@ def conditions(events: EventDeclaration) -> SearchStrategy[Predicate]:
     return st.one_of(simple, simple, st.builds(Both, simple, simple))
 
 
-def aggregates(events: EventDeclaration) -> SearchStrategy[Aggregate]:
+def aggregates(events: EventStream) -> SearchStrategy[Aggregate]:
     where = st.none() | conditions(events)
     columns = st.sampled_from([item.name for item in events.fields if isinstance(item, Integer | Timestamp)])
     return st.one_of(
@@ -134,7 +137,7 @@ def aggregates(events: EventDeclaration) -> SearchStrategy[Aggregate]:
 
 
 @st.composite
-def views(draw: DrawFn, events: EventDeclaration | None = None) -> WindowedView:
+def views(draw: DrawFn, events: EventStream | None = None) -> WindowedView:
     """Make views of all shapes; a feature may have the name of the field that it reads, and ratios come anywhere."""
     events = draw(st.sampled_from([clickstream, rides])) if events is None else events
     integers = [item.name for item in events.fields if isinstance(item, Integer)]
@@ -145,15 +148,17 @@ def views(draw: DrawFn, events: EventDeclaration | None = None) -> WindowedView:
     slide = timedelta(milliseconds=draw(st.sampled_from([1, 7, 10, 1000])))
     return WindowedView(
         name="any",
-        entity=user if events is clickstream else Entity(name="rider", join_key="rider"),
-        events=events,
+        entity=user if events is clickstream else Entity(name="rider", join_keys={"rider": "String"}),
+        source=replace(
+            events,
+            allowed_lateness=draw(st.sampled_from([timedelta(0), slide / 10, slide, slide * 3])),
+            event_id=draw(st.sampled_from([events.event_id, None])),
+        ),
         push_source="any_push",
         window=slide * draw(st.sampled_from([1, 2, 3, 6, 24])),
         slide=slide,
-        allowed_lateness=draw(st.sampled_from([timedelta(0), slide / 10, slide, slide * 3])),
         ttl=timedelta(days=1),
         features={name: features[name] for name in draw(st.permutations(sorted(features)))},
-        deduplicate=draw(st.booleans()),
     )
 
 
@@ -163,7 +168,9 @@ def views(draw: DrawFn, events: EventDeclaration | None = None) -> WindowedView:
 @st.composite
 def logs(draw: DrawFn, view: WindowedView) -> list[Record]:
     """Make logs of few users: mostly forward in small steps, with edges hit often, disorder, late records and gaps."""
-    events, slide = view.events, view.slide_ms
+    events, slide = view.source, view.slide_ms
+    assert events.kind is not None
+    event_id = "ride_id" if events.name == "rides" else "event_id"
     now = draw(st.sampled_from([YEAR_2000_MS, 1_772_366_400_000, 0, slide - 1])) // slide * slide
     steps = st.one_of(
         st.integers(-slide, 2 * slide),
@@ -186,7 +193,7 @@ def logs(draw: DrawFn, view: WindowedView) -> list[Record]:
         if draw(st.booleans()):
             record = {"kafka_timestamp": draw(st.integers(0, 2) | st.just(YEAR_2500_MS)), "create_time": True}
         record |= dict.fromkeys(events.schema)
-        record |= {events.time: now + edge, events.kind: draw(kinds), events.event_id: draw(st.sampled_from("efgh"))}
+        record |= {events.time: now + edge, events.kind: draw(kinds), event_id: draw(st.sampled_from("efgh"))}
         if record[events.kind] != events.heartbeat:
             record[events.key] = draw(users)
             record |= {name: draw(numbers) for name in integers}

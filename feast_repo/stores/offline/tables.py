@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.declare.events import UTC_MICROSECONDS, EventDeclaration
+from feast_repo.declare.events import UTC_MICROSECONDS, EventStream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,13 +78,13 @@ PREDICTION_COLUMNS: dict[str, pl.DataType] = {
 }
 
 
-def event_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
+def event_columns(events: EventStream) -> dict[str, pl.DataType]:
     """Columns of `events/`: the log key, whether the time is the producer's, the watermark it saw, and its fields."""
     fields = {name: UTC_MICROSECONDS if name == events.time else dtype for name, dtype in events.schema.items()}
     return {**LOG_KEY, "create_time": pl.Boolean(), "watermark": UTC_MICROSECONDS, **fields}
 
 
-def late_columns(events: EventDeclaration) -> dict[str, pl.DataType]:
+def late_columns(events: EventStream) -> dict[str, pl.DataType]:
     """Columns of `late/<view>/`: those of `events/`, and the number of windows that the record missed."""
     return {**event_columns(events), "missed_windows": pl.Int32()}
 

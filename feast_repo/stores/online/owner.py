@@ -8,6 +8,7 @@ takes Redis over, and logs that.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, cast
 
 from feast_repo.addresses import shown
 from feast_repo.errors import RefusedError
-from feast_repo.features import purchase_prediction
 from feast_repo.stores.identity import data_id, load
 from feast_repo.stores.online.marker import SWAP_MARK, marker_key
 from feast_repo.stores.progress import confirmed_key, progress_key
@@ -58,8 +58,9 @@ def claim(redis: Redis, project: str, data_root: Path) -> bool:
     if not owner.is_gone:
         raise ForeignRedisError(_refusal(owner, mine.id, project, data_root))
     if redis.eval(SWAP_MARK, 1, key, held, mine.written()):
-        for view in purchase_prediction.views:  # the other data's positions
-            redis.delete(progress_key(project, view.name), confirmed_key(project, view.name))
+        for key_of in (progress_key, confirmed_key):  # the other data's positions
+            if keys := list(redis.scan_iter(match=_literal(key_of(project, "")) + "*")):
+                redis.delete(*keys)
         logger.warning(
             "Redis holds rows of data that was in %s, which is no longer there: they are taken over, and stay until "
             "newer rows replace them or they expire; to begin with an empty Redis, run FLUSHDB on it",
@@ -77,7 +78,7 @@ def claim_settings(redis: Redis, project: str, settings: StoreSettings) -> tuple
         redis.RedisError: Redis is away.
         OSError: the folder can't be written.
     """
-    known = [identity_key(project), *(marker_key(project, view.name) for view in purchase_prediction.views)]
+    known = [identity_key(project), *(marker_key(project, view.name) for view in settings.catalog.views)]
     is_set = "redis_url" in settings.model_fields_set
     if not is_set and redis.dbsize() and not redis.exists(*known):
         message = (
@@ -131,6 +132,11 @@ class _Owner:
     @property
     def is_gone(self) -> bool:
         return self.host == socket.gethostname() and not Path(self.folder).exists()
+
+
+def _literal(key: str) -> str:
+    """A key as a pattern that matches nothing else."""
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", key)
 
 
 def _refusal(owner: _Owner, mine: str, project: str, data_root: Path) -> str:
