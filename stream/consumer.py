@@ -21,7 +21,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from feast_repo.codec.decoding import MESSAGES_AT_ONCE, RawBatch
+from feast_repo.codec.decoding import RawBatch
+from feast_repo.codec.json_codec import MESSAGES_AT_ONCE
 from stream import availability
 from stream.kafka import ALL_BROKERS_DOWN, AUTO_OFFSET_RESET, METADATA_TIMEOUT_S, PARTITION_EOF, client_config
 from stream.start_checks import first_process

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from feast_repo.codec.forms import IGNORED
 from feast_repo.codec.json_codec import JsonCodec
 from feast_repo.codec.rules import Rules
 
 if TYPE_CHECKING:
     from feast_repo.declare.events import EventStream
-
-MESSAGES_AT_ONCE = 2_000
-"""Messages that are taken apart or decoded at a time: as many as fit in a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,14 @@ class DecodedBatch:
     `records`: offset, kafka_timestamp (Int64, ms UTC), create_time (Boolean) if the batch has it, then the
     declared fields.
     `dead_letters`: offset, kafka_timestamp, key (Binary, null if there was none), value (Binary), reason (String).
+    `ignored`: how many messages are neither, since the declaration ignores them.
     """
 
     partition: int
     next_offset: int
     records: pl.DataFrame
     dead_letters: pl.DataFrame
+    ignored: int = 0
 
 
 class Decoder:
@@ -77,10 +77,8 @@ class Decoder:
 
     def decode(self, batch: RawBatch) -> DecodedBatch:
         """Decode a batch of any size; never raises on bad input."""
-        reasons: dict[int, str] = {}
-        starts = range(0, len(batch.values), MESSAGES_AT_ONCE) or [0]
-        fields = [self._fields(batch.values[start : start + MESSAGES_AT_ONCE], start, reasons) for start in starts]
-        columns = pl.concat(fields, rechunk=True).select(
+        fields, reasons = self._codec.read(batch.values)
+        columns = fields.select(
             pl.Series("offset", batch.offsets, dtype=pl.Int64),
             pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),
             *([pl.Series("create_time", batch.create_time, dtype=pl.Boolean)] if batch.create_time else []),
@@ -92,15 +90,12 @@ class Decoder:
             verdict = verdict.scatter(list(reasons), list(reasons.values()))
         if verdict.null_count() == len(verdict):
             return DecodedBatch(batch.partition, batch.next_offset, columns, _dead_letters(batch, []))
-        bad = verdict.is_not_null()
-        dead_letters = _dead_letters(batch, bad.arg_true().to_list(), verdict.drop_nulls())
-        return DecodedBatch(batch.partition, batch.next_offset, columns.filter(~bad), dead_letters)
-
-    def _fields(self, values: list[bytes], start: int, reasons: dict[int, str]) -> pl.DataFrame:
-        """The declared fields of some messages; adds the codec's reasons, counted from `start`."""
-        columns, refused = self._codec.read(values)
-        reasons.update((start + position, reason) for position, reason in refused.items())
-        return columns
+        accepted = verdict.is_null()
+        dead = verdict.ne(IGNORED).fill_null(value=False)
+        dead_letters = _dead_letters(batch, dead.arg_true().to_list(), verdict.filter(dead))
+        records = columns.filter(accepted)
+        ignored = len(verdict) - len(records) - len(dead_letters)
+        return DecodedBatch(batch.partition, batch.next_offset, records, dead_letters, ignored)
 
 
 def _dead_letters(batch: RawBatch, positions: list[int], reasons: pl.Series | None = None) -> pl.DataFrame:

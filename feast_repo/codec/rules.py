@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
+from feast_repo.declare.fields import Choice, Decimal, Integer, Text, Timestamp
 
 if TYPE_CHECKING:
     from feast_repo.declare.events import EventStream
@@ -63,7 +63,7 @@ def _verdict(declaration: EventStream) -> pl.Expr:
     rules += [
         (pl.col(field.name) < 0, f"negative:{field.name}")
         for field in fields
-        if isinstance(field, Integer) and field.non_negative
+        if isinstance(field, Integer | Decimal) and field.non_negative
     ]
     key = pl.col(declaration.key).cast(pl.String).cast(pl.Binary)
     wrong_key = pl.col("message_key").ne_missing(key) | (is_heartbeat & key.is_not_null())

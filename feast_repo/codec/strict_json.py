@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from feast_repo.codec.numbers import Number
+
 MAX_DEPTH = 500
 
 _INT64_DIGITS = 20
@@ -30,7 +32,9 @@ class NotJsonError(ValueError):
 
 
 def parse(document: bytes) -> Any:
-    """Parse one document; the last of duplicate members counts. Integers beyond 64 bits come back as floats.
+    """Parse one document; the last of duplicate members counts.
+
+    A number with a fraction, an exponent or more digits than a 64-bit integer comes as its text, a `Number`.
 
     Raises:
         NotJsonError: the bytes are not a JSON document.
@@ -57,7 +61,7 @@ def parse(document: bytes) -> Any:
 
 
 def _load(text: str) -> Any:
-    return json.loads(text, parse_constant=_reject_constant, parse_int=_integer)
+    return json.loads(text, parse_constant=_reject_constant, parse_int=_integer, parse_float=Number)
 
 
 def may_be_too_deep(document: bytes) -> bool:
@@ -82,6 +86,6 @@ def _reject_constant(name: str) -> None:
     raise NotJsonError(message)
 
 
-def _integer(digits: str) -> int | float:
+def _integer(digits: str) -> int | Number:
     # Python refuses to convert thousands of digits; no 64-bit integer has more than 20 characters.
-    return int(digits) if len(digits) <= _INT64_DIGITS else float(digits)
+    return int(digits) if len(digits) <= _INT64_DIGITS else Number(digits)

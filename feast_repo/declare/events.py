@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import polars as pl
 
-from feast_repo.declare.fields import Choice, Integer, Text, Timestamp
+from feast_repo.declare.fields import Choice, Integer, Text, Timestamp, problem_of_paths
 
 if TYPE_CHECKING:
     from feast_repo.declare.fields import EventField
@@ -71,8 +71,11 @@ class EventStream:
             raise ValueError(message)
 
     def _problem(self) -> str | None:
-        problems = (self._problem_of_names(), self._problem_of_roles(), self._problem_of_heartbeat())
-        return next((problem for problem in (*problems, self._problem_of_horizon()) if problem), None)
+        problems = (self._problem_of_names(), problem_of_paths(self.fields), self._problem_of_roles())
+        return next(
+            (problem for problem in (*problems, self._problem_of_heartbeat(), self._problem_of_horizon()) if problem),
+            None,
+        )
 
     def _problem_of_names(self) -> str | None:
         if not NAME.fullmatch(self.name):

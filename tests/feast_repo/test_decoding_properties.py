@@ -11,7 +11,7 @@ from unittest.mock import patch
 from hypothesis import example, given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
-from feast_repo.codec import decoding
+from feast_repo.codec import json_codec
 from feast_repo.codec.decoding import Decoder, RawBatch
 from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
@@ -45,8 +45,9 @@ def decoded(events: EventStream, messages: Sequence[Message], first_offset: int 
         kafka_timestamps=[time for _, _, time in messages],
         offsets=list(range(first_offset, first_offset + len(messages))),
     )
-    with patch.object(decoding, "MESSAGES_AT_ONCE", 3):  # few enough that most batches need more than one go
+    with patch.object(json_codec, "MESSAGES_AT_ONCE", 3):  # few enough that most batches need more than one go
         result = decoder_of(events).decode(batch)
+    assert len(result.records) + len(result.dead_letters) + result.ignored == len(messages)
     return result.records.rows(), result.dead_letters.rows()
 
 
@@ -55,6 +56,8 @@ def judged(events: EventStream, messages: Sequence[Message]) -> tuple[Good, Dead
     good, dead = [], []
     for offset, (value, key, time) in enumerate(messages):
         verdict = judge(events, value, key, time)
+        if verdict == "ignored":
+            continue
         if isinstance(verdict, str):
             dead.append((offset, time, key, value, verdict))
         else:

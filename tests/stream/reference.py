@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from feast_repo.declare.algebra import Both, Comparison, Count, Max, Min, Ratio, Sum
-from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
+from feast_repo.declare.fields import Choice, Decimal, Integer, Text, Timestamp
+from tests.feast_repo.written import KINDS, FaultError, exactly, held, worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,8 +30,6 @@ Record: TypeAlias = dict[str, Any]
 """`kafka_timestamp` in ms, perhaps `create_time` (it is the producer's), and each declared field, None if absent."""
 
 DEEPEST = 500
-INTEGER_DIGITS = 20
-"""No integer of 64 bits is written with more characters, the sign included."""
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -158,7 +157,7 @@ def records_frame(events: EventStream, records: Sequence[Record]) -> pl.DataFram
 
 
 def judge(events: EventStream, value: bytes, key: bytes | None, kafka_timestamp: int) -> Record | str:
-    """Judge one message: the declared fields of a good one, or the reason why it is a dead letter."""
+    """Judge one message: the declared fields of a good one, or the reason why it is none."""
     if not value:
         return "empty"
     try:
@@ -167,17 +166,36 @@ def judge(events: EventStream, value: bytes, key: bytes | None, kafka_timestamp:
         return "not_json"
     if not isinstance(message, dict):
         return "not_an_object"
-    record = {field.name: message.get(field.name) for field in events.fields}
-    return next(_faults(events, record, key, kafka_timestamp), record)
+    if any(_is_ignored(field, message) for field in events.fields):
+        return "ignored"
+    record: Record = {}
+    wrong: dict[str, str] = {}
+    for field in events.fields:
+        try:
+            record[field.name] = worth(field, message)
+        except FaultError as fault:
+            record[field.name], wrong[field.name] = None, str(fault)
+    return next(_faults(events, record, wrong, key, kafka_timestamp), record)
 
 
-def _faults(events: EventStream, record: Record, key: bytes | None, kafka_timestamp: int) -> Iterator[str]:
+def _is_ignored(field: EventField, message: dict[str, Any]) -> bool:
+    try:
+        return isinstance(field, Choice) and held(field, message) in field.ignore
+    except FaultError:
+        return False
+
+
+def _faults(
+    events: EventStream, record: Record, wrong: dict[str, str], key: bytes | None, kafka_timestamp: int
+) -> Iterator[str]:
     """Yield the reasons that hold, the first one first; a kind of reason can rely on those before it."""
     heartbeat = events.kind is not None and record[events.kind] == events.heartbeat is not None
     user = record[events.key]
     for field in events.fields:
-        if field.required and record[field.name] is None and not (heartbeat and field.name == events.key):
+        absent = record[field.name] is None and field.name not in wrong
+        if field.required and absent and not (heartbeat and field.name == events.key):
             yield f"missing:{field.name}"
+    yield from (f"{kind}:{name}" for kind in KINDS for name, held_kind in wrong.items() if held_kind == kind)
     for is_faulty, reason in FAULTS:
         for field in events.fields:
             value = record[field.name]
@@ -188,12 +206,6 @@ def _faults(events: EventStream, record: Record, key: bytes | None, kafka_timest
             yield "key_mismatch"
     elif key != user.encode():
         yield "key_mismatch"
-
-
-def _has_wrong_type(field: EventField, value: Any, _: int) -> bool:
-    if isinstance(field, Text | Choice):
-        return not isinstance(value, str)
-    return not isinstance(value, int) or isinstance(value, bool) or not INT64_MIN <= value <= INT64_MAX
 
 
 def _has_wrong_length(field: EventField, value: Any, _: int) -> bool:
@@ -215,11 +227,10 @@ def _is_ahead(field: EventField, value: Any, kafka_timestamp: int) -> bool:
 
 
 def _is_negative(field: EventField, value: Any, _: int) -> bool:
-    return isinstance(field, Integer) and field.non_negative and value < 0
+    return isinstance(field, Integer | Decimal) and field.non_negative and value < 0
 
 
 FAULTS: tuple[tuple[Callable[[EventField, Any, int], bool], str], ...] = (
-    (_has_wrong_type, "type:{}"),
     (_has_wrong_length, "length:{}"),
     (_is_unknown, "unknown_{}"),
     (_is_too_early, "timestamp_range"),
@@ -229,7 +240,7 @@ FAULTS: tuple[tuple[Callable[[EventField, Any, int], bool], str], ...] = (
 
 
 def strict_json(document: bytes) -> object:
-    """Parse a document as RFC 8259 has it, of a name given twice the last; too great integers become floats.
+    """Parse a document as RFC 8259 has it, of a name given twice the last, numbers exactly.
 
     Raises:
         ValueError: the bytes are not JSON, not UTF-8, hold half of a surrogate pair, or nest too deeply.
@@ -238,7 +249,7 @@ def strict_json(document: bytes) -> object:
     if _depth(text) > DEEPEST:
         message = f"nested deeper than {DEEPEST} levels"
         raise ValueError(message)
-    value = json.loads(text, parse_constant=_refuse, parse_int=_integer, object_pairs_hook=_members)
+    value = json.loads(text, parse_constant=_refuse, parse_int=exactly, parse_float=exactly, object_pairs_hook=_members)
     _refuse_surrogates(value)
     return value
 
@@ -264,10 +275,6 @@ def _depth(text: str) -> int:
 def _refuse(constant: str) -> None:
     message = f"{constant} is no JSON"
     raise ValueError(message)
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= INTEGER_DIGITS else float("inf")
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
