@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
 
-    Part: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
+    Part: TypeAlias = tuple[pl.DataFrame, pl.DataFrame, int]
 
 FIRST_OFFSET = -(2**62)
 NEVER_SEEN = pl.datetime(9999, 12, 31, time_zone="UTC")
@@ -44,13 +44,15 @@ ROWS_A_PART = 250_000
 class History:
     """The result of an import: its folder, the number of events, the time of the last one, and the rejects.
 
-    `heartbeats` are ignored here. `reasons`: the number of rejected lines or rows by reason, most frequent first.
+    `heartbeats` are left out. `ignored`: how many lines or rows the declaration ignores. `reasons`: how many were
+    rejected, by reason, most frequent first.
     `rejects`: the file that keeps them, if there are any.
     """
 
     folder: Path
     events: int
     heartbeats: int
+    ignored: int
     last_ms: int
     reasons: dict[str, int]
     rejects: Path | None
@@ -73,13 +75,14 @@ def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, re
     events = view.source
     now_ms = time.time_ns() // 1_000_000
     archive = _Archive(events, partitions, folder)
-    heartbeats = 0
+    heartbeats = ignored = 0
     with Rejects(rejects) as rejected:
         for path in _files(source):
             read, place = (judged_rows, "row") if path.suffix == PARQUET else (judged_lines, "line")
-            for records, bad in _told(path, read(path, events, now_ms)):
+            for records, bad, others in _told(path, read(path, events, now_ms)):
                 of_users = records.filter(~events.is_heartbeat)
                 heartbeats += len(records) - len(of_users)
+                ignored += others
                 archive.add(of_users)
                 rejected.add(path, place, bad)
         archive.flush()
@@ -88,7 +91,9 @@ def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, re
         message = f"{source} has no event of {events.name!r}: {rejected.summary or 'there are no rows'}{where}"
         raise ArchiveError(message)
     kept = rejects if rejected.reasons else None
-    return History(folder, archive.events, heartbeats, archive.last_ms, dict(rejected.reasons.most_common()), kept)
+    return History(
+        folder, archive.events, heartbeats, ignored, archive.last_ms, dict(rejected.reasons.most_common()), kept
+    )
 
 
 class _Archive:

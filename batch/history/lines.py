@@ -21,11 +21,12 @@ LONGEST_LINE = 64 * 2**20
 """Kafka brokers accept messages of up to 1 MiB by default."""
 
 
-def judged_lines(path: Path, events: EventStream, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """A file's records with the declared fields, and its rejects with number, reason and value, part by part.
+def judged_lines(path: Path, events: EventStream, now_ms: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, int]]:
+    """A file's records with the declared fields, its rejects with number, reason and value, and how many are ignored.
 
-    A line counts as a message that arrives at `now_ms`. A blank line is rejected as `empty`, and a byte order mark at
-    the beginning of the file makes its first line `not_json`. Memory: a block of the file, or its longest line.
+    They come part by part. A line counts as a message that arrives at `now_ms`. A blank line is rejected as `empty`,
+    and a byte order mark at the beginning of the file makes its first line `not_json`. Memory: a block of the file, or
+    its longest line.
 
     Raises:
         ArchiveError: a line is longer than 64 MiB.
@@ -44,6 +45,7 @@ def judged_lines(path: Path, events: EventStream, now_ms: int) -> Iterator[tuple
             yield (
                 decoded.records.select(*events.schema),
                 decoded.dead_letters.select("reason", "value", number="offset"),
+                decoded.ignored,
             )
             first += count
 

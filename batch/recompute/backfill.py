@@ -63,6 +63,7 @@ class BackfillSummary:
     healed_online: int = 0
     history_events: int = 0
     history_heartbeats: int = 0
+    history_ignored: int = 0
     history_refused: int = 0
     history_reasons: dict[str, int] = field(default_factory=dict)
     rejects_file: str | None = None
@@ -177,6 +178,7 @@ def _with_history(
         raise ArchiveError(message)
     history = bring_in(scope.view, options.source, partitions, folder, rejects)
     summary.history_events, summary.history_heartbeats = history.events, history.heartbeats
+    summary.history_ignored = history.ignored
     summary.history_refused, summary.history_reasons = history.refused, history.reasons
     summary.rejects_file = None if history.rejects is None else str(history.rejects)
     reach = reach_with(scope.view, scope.reach, partitions, history)
@@ -192,7 +194,7 @@ def _table(summary: BackfillSummary) -> Table:
     table.add_column(justify="right")
     always = ("windows", "rows", "added")
     online = ("completed", "completed_online", "healed", "healed_online")
-    for name in (*always, *online, "history_events", "history_heartbeats", "history_refused"):
+    for name in (*always, *online, "history_events", "history_heartbeats", "history_ignored", "history_refused"):
         value = getattr(summary, name)
         if value or name in always:
             table.add_row(name.replace("_", " "), f"{value:,}")
