@@ -29,6 +29,7 @@ from rich.table import Column, Table
 
 from feast_repo.codec import strict_json
 from feast_repo.codec.decoding import Decoder, RawBatch
+from feast_repo.codec.forms import IGNORED
 from feast_repo.codec.raw_bytes import as_member, from_member
 from feast_repo.commands import Command, as_it_is, instant
 from feast_repo.errors import ExitCode, RefusedError
@@ -165,6 +166,8 @@ def read(path: Path, settings: StreamSettings) -> list[Letter]:
     events = settings.catalog.stream()
     decoded = Decoder(events, keyed=False).decode(batch)
     problems += decoded.dead_letters.select("offset", "reason").rows()
+    told = {*decoded.records["offset"], *decoded.dead_letters["offset"]}
+    problems += [(number, IGNORED) for number in numbers if number not in told]
     if problems:
         first = "; ".join(f"line {number}: {reason}" for number, reason in sorted(problems)[:SHOWN_PROBLEMS])
         lines = len({*numbers, *(number for number, _ in problems)})

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of one batch of a partition. `records` and `dead_letters` are in offset order."""
+    """The results of one batch of a partition: `records` and `dead_letters` in offset order; `ignored` are neither."""
 
     progress: Progress
     records: pl.DataFrame
     dead_letters: pl.DataFrame
     windows: list[ClosedWindow]
+    ignored: int = 0
 
     @property
     def late(self) -> pl.DataFrame:
@@ -39,6 +40,7 @@ class Epoch:
     reached: dict[int, Progress] = field(default_factory=dict)
     windows: list[ClosedWindow] = field(default_factory=list)
     messages: int = 0
+    ignored: int = 0
     late: int = 0
     uncounted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -47,7 +49,8 @@ class Epoch:
         """Add an outcome with its late records and its windows that are not durable yet."""
         self.reached[outcome.progress.partition] = outcome.progress
         self.windows += windows
-        self.messages += len(outcome.records) + len(outcome.dead_letters)
+        self.messages += len(outcome.records) + len(outcome.dead_letters) + outcome.ignored
+        self.ignored += outcome.ignored
         if not late.is_empty():
             self.late += len(late)
             self.uncounted += late.filter(pl.col("missed_windows") == self.windows_per_record).height

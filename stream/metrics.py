@@ -19,6 +19,7 @@ losses = Counter("stream_redis_losses", "Times that Redis was found to have lost
 messages = Counter("stream_messages", "Messages with a durable outcome")
 late = Counter("stream_late_records", "Durable records that missed windows")
 dead_letters = Counter("stream_dead_letters", "Durable dead letters: messages that were not accepted")
+ignored = Counter("stream_ignored_messages", "Messages that the declaration ignores")
 feature_rows = Counter("stream_feature_rows", "Durable feature rows")
 watermark = Gauge("stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["partition"])
 
@@ -35,6 +36,7 @@ def count(epoch: Epoch, advanced: Iterable[Progress]) -> None:
     messages.inc(epoch.messages)
     late.inc(epoch.late)
     dead_letters.inc(epoch.refused.total())
+    ignored.inc(epoch.ignored)
     feature_rows.inc(epoch.feature_rows)
     for progress in advanced:
         if progress.watermark_ms is not None:

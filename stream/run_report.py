@@ -32,6 +32,7 @@ class Counts:
     feature_rows: int = 0
     late: int = 0
     uncounted: int = 0
+    ignored: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 
     def add(self, epoch: Epoch) -> None:
@@ -40,13 +41,15 @@ class Counts:
         self.feature_rows += epoch.feature_rows
         self.late += epoch.late
         self.uncounted += epoch.uncounted
+        self.ignored += epoch.ignored
         self.refused += epoch.refused
 
     def __str__(self) -> str:
-        """Messages, rows, late records and refused messages as text."""
+        """Messages, rows, late records, refused messages and perhaps ignored ones as text."""
         told = f"{self.messages:,} messages and stored {self.feature_rows:,} new feature rows"
         late = f"{self.late:,} late ({self.uncounted:,} of them counted in no window)"
-        return f"{told}; {late if self.late else 'none late'}; {self.refused_in_words or 'none'} refused"
+        ignored = f"; {self.ignored:,} ignored" if self.ignored else ""
+        return f"{told}; {late if self.late else 'none late'}; {self.refused_in_words or 'none'} refused{ignored}"
 
     @property
     def refused_in_words(self) -> str:

@@ -35,7 +35,7 @@ class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):
         progress = Progress(
             self._topic, batch.partition, batch.next_offset, self._engine.watermark_ms, self._engine.last_closed_end_ms
         )
-        return Outcome(progress, processed.records, batch.dead_letters, processed.windows)
+        return Outcome(progress, processed.records, batch.dead_letters, processed.windows, batch.ignored)
 
     def snapshot(self) -> bytes:
         """The engine's state, as immutable bytes: Bytewax pickles it later."""

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.catalog import Catalog
+from feast_repo.declare.fields import Choice
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
 from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
@@ -129,6 +130,18 @@ def test_the_key_is_the_declared_field(stored: Path, monkeypatch: pytest.MonkeyP
     lines = [{"value": json.dumps(value), "came_from": "visits[0]@5"} for value in (event, heartbeat)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [letter.key for letter in dead_letters.read(path, StreamSettings())] == [b"v1", None]
+
+
+def test_a_letter_that_would_be_ignored_is_not_sent(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = (replace(one, ignore=("ping",)) if isinstance(one, Choice) else one for one in clickstream.fields)
+    pinged = replace(clickstream, fields=tuple(fields))
+    monkeypatch.setattr(StreamSettings, "catalog", Catalog(streams=(pinged,)))
+    path = stored / "letters.jsonl"
+    events = (json.loads(MISTYPED) | {"event_type": kind} for kind in ("view", "ping", "view"))
+    lines = [{"value": json.dumps(event), "came_from": "clickstream[0]@5"} for event in events]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(dead_letters.LetterError, match=r"1 of 3 letters would not be accepted.*line 2: ignored"):
+        dead_letters.read(path, StreamSettings())
 
 
 def test_a_reason_is_never_cut(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:

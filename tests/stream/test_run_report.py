@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+import polars as pl
 import pytest
 
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.progress import Progress
-from stream.epoch import Epoch
+from stream.epoch import Epoch, Outcome
 from stream.run_report import RunReport
 
 NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z
@@ -50,6 +51,20 @@ def report(clock: Clock, caplog: pytest.LogCaptureFixture) -> RunReport:
     report.open_part()
     report.open_part()
     return report
+
+
+def test_ignored_messages_are_counted_and_told(report: RunReport, caplog: pytest.LogCaptureFixture) -> None:
+    counted = epoch(0)
+    rows = pl.DataFrame({"missed_windows": [0]})
+    letters = pl.DataFrame({"reason": ["empty"]})
+    counted.take(Outcome(at(0, NOON), rows, letters, [], ignored=1_200), rows.clear(), [])
+    assert (counted.messages, counted.ignored) == (1_202, 1_200)
+    report.received()
+    report.stored(counted, [at(0, NOON)])
+    for _ in range(2):
+        report.close_part()
+    assert "read 1,202 messages" in caplog.text
+    assert "(1 empty) refused; 1,200 ignored" in caplog.text
 
 
 def test_end_says_all(report: RunReport, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
