@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+
+class Named(Protocol):
+    """A declaration with a name."""
+
+    @property
+    def name(self) -> str:
+        """Unique among its kind."""
+
+
+def stem(what: str, about: Named, among: Sequence[Named]) -> str:
+    """The name of files about a declaration: it is part of the name if the catalog has several of its kind."""
+    return f"{what}-{about.name}" if len(among) > 1 else what
 
 
 def write_report(folder: Path, stem: str, report: Mapping[str, Any], page: str) -> list[Path]:

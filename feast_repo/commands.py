@@ -19,6 +19,7 @@ from rich.console import Console
 
 from feast_repo import signals
 from feast_repo.catalog import CatalogError
+from feast_repo.declare.catalog import ChoiceError
 from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import problem
 from feast_repo.stores.online.errors import explained
@@ -26,13 +27,17 @@ from feast_repo.stores.online.errors import explained
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Literal
 
     from feast import FeatureStore
     from redis import Redis
 
     from feast_repo.settings import StoreSettings
 
+    Choice = Literal["view", "stream", "service"]
     Settings = TypeVar("Settings", bound=StoreSettings)
+
+T = TypeVar("T")
 
 IN_THE_MIDDLE = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a disk that come while something is written, so that a part of it may be done."""
@@ -85,6 +90,17 @@ class Command(argparse.ArgumentParser):
         except CatalogError as error:
             self.fail(error)
         return found
+
+    def add_choice(self, kind: Choice, otherwise: str = "the only one") -> None:
+        """Add `--view`, `--stream` or `--service`, a name in the catalog; `otherwise`: what is taken without it."""
+        self.add_argument(f"--{kind}", metavar="NAME", help=f"{kind} of the catalog (default: {otherwise})")
+
+    def chosen(self, choose: Callable[[str | None], T], name: str | None) -> T:
+        """What one of the catalog's methods finds by a name, or without; exits with its line if it finds nothing."""
+        try:
+            return choose(name)
+        except ChoiceError as error:
+            self.fail(error)
 
     def feature_store(self) -> FeatureStore:
         """Feast's store; what the registry lacks of the declared views is added."""

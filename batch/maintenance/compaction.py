@@ -41,9 +41,11 @@ from feast_repo.stores.offline.tables import (
 from feast_repo.stores.progress import ProgressRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from feast_repo.declare.catalog import Catalog
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
     from feast_repo.stores.progress import Progress
 
@@ -70,41 +72,31 @@ class CompactionSummary:
 class _TableFiles:
     """A table's folder, its row order, and which of its files nobody will rewrite."""
 
-    name: str
     folder: Path
     order: tuple[str, ...]
     is_settled: Callable[[Path], bool]
 
 
-def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, CompactionSummary]:
-    """Merge what can be merged, by table. Idempotent.
+def compact(
+    data_root: Path, catalog: Catalog, console: Console, stream: str | None = None
+) -> dict[str, CompactionSummary]:
+    """Merge what can be merged of the streams (or of one), logs and rows of views, by table. Idempotent.
 
     Raises:
+        ChoiceError: there is no stream of that name.
         BatchRunningError: a backfill, a heal or another compaction is running.
         OSError: the disk is full or not writable; all rows are still there, and a new run continues.
     """
+    streams = catalog.streams if stream is None else (catalog.stream(stream),)
     with only_batch_writer(data_root):
-        progress = ProgressRecord(progress_folder(data_root)).load()
-        folders = {
-            "events": events_folder(data_root),
-            f"late/{view.name}": late_folder(data_root, view),
-            "dead_letters": dead_letters_folder(data_root),
-        }
-        tables = [
-            *(_TableFiles(name, folder, LOG_ORDER, _log_rule(progress)) for name, folder in folders.items()),
-            _TableFiles(
-                f"features/{view.name}",
-                features_folder(data_root, view.name),
-                (*FEATURE_ORDER[:1], *view.join_keys, *FEATURE_ORDER[1:]),
-                _window_rule(progress),
-            ),
-        ]
+        tables = [table for one in streams for table in _tables(data_root, one, catalog.views_of(one))]
+        names = {table.folder: str(table.folder.relative_to(data_root)) for table in tables}
         days = [(table, day) for table in tables for day in day_folders(table.folder)]
-        done = {table.name: CompactionSummary() for table in tables}
+        done = {name: CompactionSummary() for name in names.values()}
         with ProgressBar(console=console, transient=True) as bar:
             for table, day in bar.track(days, description="merging files"):
                 finish(day)
-                summary = done[table.name]
+                summary = done[names[table.folder]]
                 summary.before += len(data_files(day))
                 while groups := list(_groups(table, day)):  # a merged file may be small enough to merge again
                     for group in groups:
@@ -112,6 +104,18 @@ def compact(data_root: Path, view: WindowedView, console: Console) -> dict[str, 
                     finish(day)
                 summary.after += len(data_files(day))
         return done
+
+
+def _tables(data_root: Path, stream: EventStream, views: Iterable[WindowedView]) -> Iterator[_TableFiles]:
+    """All tables that a stream's run writes."""
+    del stream  # until each stream has its own logs
+    progress = ProgressRecord(progress_folder(data_root)).load()
+    logs = events_folder(data_root), *(late_folder(data_root, view) for view in views), dead_letters_folder(data_root)
+    for folder in logs:
+        yield _TableFiles(folder, LOG_ORDER, _log_rule(progress))
+    for view in views:
+        order = (*FEATURE_ORDER[:1], *view.join_keys, *FEATURE_ORDER[1:])
+        yield _TableFiles(features_folder(data_root, view.name), order, _window_rule(progress))
 
 
 def _log_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
@@ -212,12 +216,13 @@ def finish(folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command("python -m batch.compaction", "Merge the small files of each day, while the stream runs on.")
+    command.add_choice("stream", "all streams, each with its views")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
     start = time.monotonic()
     with command.telling(settings.data_root):
-        done = compact(settings.data_root, settings.catalog.view(), Console(stderr=True))
+        done = compact(settings.data_root, settings.catalog, Console(stderr=True), options.stream)
     seconds = round(time.monotonic() - start, 3)
     if options.json:
         tables = {name: asdict(summary) for name, summary in done.items()}

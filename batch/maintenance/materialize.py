@@ -4,7 +4,7 @@
 
 Each entity gets its newest row, encoded from columns straight to Feast's bytes, unless the online store has one at
 least as new. Then served values are read through Feast and compared with stored ones; exits with 1 if they differ. The
-click features don't need this, because the stream writes them.
+windowed features don't need this, because the stream writes them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from rich.table import Table
 
 from batch.maintenance.restore_online import newest_by_day
 from feast_repo.commands import Command, as_it_is, integer, number
-from feast_repo.declare.views import BatchView
-from feast_repo.features import purchase_prediction
 from feast_repo.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch.parity.online import OnlineComparison
+    from feast_repo.declare.views import BatchView
     from feast_repo.stores.online.view import OnlineView
 
 LOOK_BACK_DAYS = 7
@@ -67,7 +66,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table)
     for name, one in report["views"].items():
         for example in one["examples"]:
-            told = f"  {name} {example['user']} {example['feature']}: {example['online']}, {example['offline']}"
+            told = f"  {name} {example['entity']} {example['feature']}: {example['online']}, {example['offline']}"
             console.print(told)
         for remedy in one["remedies"]:
             console.print(f"  {remedy}", soft_wrap=True)
@@ -82,9 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--sample", type=integer(0, MOST_USERS), default=SAMPLE, help="users to compare afterwards (%(default)s)"
     )
+    command.add_choice("view", "all batch views")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(StoreSettings)
+    catalog = settings.catalog
+    declared = catalog.batch if options.view is None else (command.chosen(catalog.batch_view, options.view),)
     start = time.monotonic()
     try:
         since = datetime.now(UTC) - timedelta(days=options.look_back_days)
@@ -99,9 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = 0
     with command.telling(settings.data_root):
         try:
-            for view in purchase_prediction.views:
-                if not isinstance(view, BatchView):
-                    continue
+            for view in declared:
                 online = OnlineView(store, store.get_feature_view(view.name))
                 if not views:
                     command.claim_redis(online.redis, store.project, settings)

@@ -23,7 +23,6 @@ from batch.lock import only_batch_writer
 from feast_repo.commands import Command
 from feast_repo.declare.views import WindowedView, offline_columns
 from feast_repo.errors import UnavailableError
-from feast_repo.features import purchase_prediction
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
@@ -163,9 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--overwrite", action="store_true", help="also replace rows that differ from the stored row of the same window"
     )
+    command.add_choice("view", "all views")
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = command.parse_args(arguments)
     settings = command.settings(StoreSettings)
+    views = command.chosen(settings.catalog.some_views, options.view)
     console = Console(stderr=True)
 
     from feast_repo.stores.online.format import UnsupportedFormatError  # noqa: PLC0415
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             # A concurrent heal's correction would be undone.
             with only_batch_writer(settings.data_root) if overwrites else nullcontext():
-                for view in purchase_prediction.views:
+                for view in views:
                     online = OnlineView(store, store.get_feature_view(view.name))
                     if not written:
                         command.claim_redis(online.redis, store.project, settings)

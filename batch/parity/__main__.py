@@ -23,7 +23,7 @@ from batch.parity.table import show
 from batch.recompute.reaches import Reaches
 from batch.recompute.recomputation import add_arguments, opened, parsed, recompute, scope_of, track
 from batch.recompute.stored import stored_rows
-from batch.report_files import write_report
+from batch.report_files import stem, write_report
 from feast_repo.commands import Command, as_it_is, integer
 from feast_repo.settings import StreamSettings
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from batch.parity.online import OnlineComparison
     from batch.recompute.recomputation import Recomputation
+    from feast_repo.declare.views import WindowedView
 
 MOST_USERS = 1_000_000_000
 MOST_EXAMPLES = 100_000
@@ -56,14 +57,14 @@ def compare(recomputation: Recomputation, settings: StreamSettings, comparison: 
     return comparison
 
 
-def _compare_online(options: argparse.Namespace, command: Command, settings: StreamSettings) -> OnlineComparison:
+def _compare_online(
+    options: argparse.Namespace, command: Command, view: WindowedView, settings: StreamSettings
+) -> OnlineComparison:
     from batch.parity.online import compare_online  # noqa: PLC0415  (Feast takes seconds to import)
 
     store = command.feature_store()
     command.check_redis(store, settings)
-    return compare_online(
-        store, settings.data_root, settings.catalog.view(), sample=options.sample, most_examples=options.examples
-    )
+    return compare_online(store, settings.data_root, view, sample=options.sample, most_examples=options.examples)
 
 
 def as_report(
@@ -119,18 +120,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sample is not None and not options.online:
         command.error("--sample says how many users --online compares: add --online")
     settings = command.settings(StreamSettings)
-    comparison = ParityComparison(settings.catalog.view(), options.mode or "as-seen", options.examples)
     with command.telling(settings.data_root):
-        scope = scope_of(settings, options.start, options.end)
+        view = settings.catalog.view(options.view)
+        comparison = ParityComparison(view, options.mode or "as-seen", options.examples)
+        scope = scope_of(settings.data_root, view, options.start, options.end)
         if scope.reach.is_empty():
             command.error(f"{settings.data_root} has no progress record: run the stream first, or correct DATA_ROOT")
-        with opened(options.engine, settings, master=options.master, archive=options.archive) as engine:
+        with opened(options.engine, settings.data_root, view, master=options.master, archive=options.archive) as engine:
             recomputation = recompute(engine, scope)
             compare(recomputation, settings, comparison)
-        online = _compare_online(options, command, settings) if options.online else None
+        online = _compare_online(options, command, view, settings) if options.online else None
         report = as_report(options, recomputation, comparison, online)
-        stem = f"parity-{report['mode']}-{report['engine']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        files = write_report(settings.data_root / "reports", stem, report, page(comparison, report))
+        what = stem("parity", view, settings.catalog.windowed)
+        name = f"{what}-{report['mode']}-{report['engine']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        files = write_report(settings.data_root / "reports", name, report, page(comparison, report))
     if options.json:
         sys.stdout.write(json.dumps({**report, "files": [str(file) for file in files]}) + "\n")
     else:

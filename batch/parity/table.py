@@ -20,9 +20,9 @@ def show(report: dict[str, Any], timeline: Timeline, console: Console) -> None:
     _rows(report, console)
     if report["watermarks"]["mismatched"]:
         console.print(complaint(timeline))
-    if users := report["in_two_partitions"]:
-        some = ", ".join(users[:10])
-        console.print(f"{len(users):,} users have events in two partitions (use one partitioner): {some}")
+    if entities := report["in_two_partitions"]:
+        some = "; ".join(entities[:10])
+        console.print(f"{len(entities):,} entities have events in two partitions (use one partitioner): {some}")
     if report["online"]:
         _online(report["online"], console)
 
@@ -61,7 +61,7 @@ def _rows(report: dict[str, Any], console: Console) -> None:
             else f": stream {example['stream']}, batch {example['batch']}"
         )
         console.print(
-            f"  {example['user']} {example['window_end']} {example['feature']}{written}{values} ({why})",
+            f"  {example['entity']} {example['window_end']} {example['feature']}{written}{values} ({why})",
             highlight=False,
             soft_wrap=True,
         )
@@ -73,7 +73,7 @@ def _online(online: dict[str, Any], console: Console) -> None:
     console.print(f"online: {online['users']:,} users: {counts}; age of values: {ages or 'none'}")
     for example in online["examples"]:
         console.print(
-            f"  {example['user']} {example['window_end']} {example['feature']}: "
+            f"  {example['entity']} {example['window_end']} {example['feature']}: "
             f"online {example['online']}, offline {example['offline']}",
             highlight=False,
             soft_wrap=True,

@@ -170,7 +170,7 @@ def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
 
 def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
     view, root = settings.catalog.view(), settings.data_root
-    reach = scope_of(settings, None, None).reach
+    reach = scope_of(root, view, None, None).reach
     if reach.is_empty():
         message = f"{root} has no progress record: run the stream first, or correct DATA_ROOT"
         raise QualityError(message)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from batch.recompute.archive import Engine, Mode, Scope
     from batch.recompute.recomputation import Recomputation
+    from feast_repo.declare.views import WindowedView
     from feast_repo.stores.online.view import OnlineView
 
 MOST_PARTITIONS = 100_000
@@ -123,8 +124,8 @@ def _open_online(command: Command, name: str, settings: StreamSettings) -> Onlin
 
 
 def _run(options: argparse.Namespace, command: Command, settings: StreamSettings, summary: BackfillSummary) -> int:
-    view, root = settings.catalog.view(), settings.data_root
-    scope = scope_of(settings, options.start, options.end)
+    view, root = settings.catalog.view(options.view), settings.data_root
+    scope = scope_of(root, view, options.start, options.end)
     online = _open_online(command, view.name, settings) if options.heal else None
     with ExitStack() as stack:
         stack.enter_context(only_batch_writer(root))
@@ -136,7 +137,7 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
         elif scope.reach.is_empty():
             command.error(f"{root} has no progress record: run the stream first, or name events with --from")
         engine: Engine = stack.enter_context(
-            opened(options.engine, settings, master=options.master, archive=options.archive)
+            opened(options.engine, root, view, master=options.master, archive=options.archive)
         )
         recomputation = recompute(engine, scope)
         if recomputation.timeline.mismatched:
@@ -148,19 +149,19 @@ def _run(options: argparse.Namespace, command: Command, settings: StreamSettings
             filling = Filling(root, recomputation, summary.mode, history_end)
             backfill(recomputation, filling, summary)
             if summary.completed:
-                summary.completed_online = _complete_online(command, settings)
+                summary.completed_online = _complete_online(command, view, settings)
     return 0
 
 
-def _complete_online(command: Command, settings: StreamSettings) -> int | None:
+def _complete_online(command: Command, view: WindowedView, settings: StreamSettings) -> int | None:
     """Add missing features to Redis's rows; returns how many, or None if Redis is away, which is reported.
 
     All rows are checked: a feature that was removed and declared again has lost its values in older rows too.
     """
     try:
-        if (online := _open_online(command, settings.catalog.view().name, settings)) is None:
+        if (online := _open_online(command, view.name, settings)) is None:
             return None
-        return overwrite(settings.data_root, settings.catalog.view(), online)
+        return overwrite(settings.data_root, view, online)
     except RedisError as error:
         sys.stderr.write(
             f"batch.backfill: stored rows are complete, but Redis does not answer ({error}): check REDIS_URL, then run "

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from batch.recompute.archive import Engine, Mode, Timeline
     from feast_repo.commands import Command
-    from feast_repo.settings import StreamSettings
+    from feast_repo.declare.views import WindowedView
 
 ENGINES = ("polars", "spark")
 MODES: tuple[Mode, ...] = ("as-seen", "complete")
@@ -79,6 +80,7 @@ class Recomputation:
 
 def add_arguments(command: Command) -> None:
     """Add the arguments that all recomputing commands share."""
+    command.add_choice("view")
     command.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: all that is archived)")
     command.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
     command.add_argument("--engine", choices=ENGINES, default="polars", help="recomputation engine (%(default)s)")
@@ -86,7 +88,7 @@ def add_arguments(command: Command) -> None:
     command.add_argument(
         "--master", default="local[*]", help="Spark master, unless spark-submit names one (%(default)s)"
     )
-    command.add_argument("--archive", help="URL of events/ that Spark reads (default: in DATA_ROOT)")
+    command.add_argument("--archive", help="URL of the events that Spark reads (default: in DATA_ROOT)")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -100,10 +102,9 @@ def parsed(command: Command, arguments: Sequence[str] | None) -> argparse.Namesp
     return options
 
 
-def scope_of(settings: StreamSettings, start: datetime | None, end: datetime | None) -> Scope:
-    """All closed windows with start <= end of the window < end."""
-    view = settings.catalog.view()
-    reach = reach_of(view, ProgressRecord(progress_folder(settings.data_root)).load())
+def scope_of(data_root: Path, view: WindowedView, start: datetime | None, end: datetime | None) -> Scope:
+    """All closed windows of a view with start <= end of the window < end."""
+    reach = reach_of(view, ProgressRecord(progress_folder(data_root)).load())
     first, last = (
         None if time is None else -(-round(time.timestamp() * 1000) // view.slide_ms) for time in (start, end)
     )
@@ -111,13 +112,14 @@ def scope_of(settings: StreamSettings, start: datetime | None, end: datetime | N
 
 
 @contextmanager
-def opened(name: str, settings: StreamSettings, *, master: str, archive: str | None) -> Iterator[Engine]:
-    """The engine of that name.
+def opened(name: str, data_root: Path, view: WindowedView, *, master: str, archive: str | None) -> Iterator[Engine]:
+    """The engine of that name, on the archive of the view's event stream.
 
     Raises:
         ArchiveError: the engine is not installed, or does not start.
     """
-    folder = events_folder(settings.data_root)
+    del view  # until each stream has its own archive
+    folder = events_folder(data_root)
     if name == "polars":
         yield PolarsEngine(folder)
         return

@@ -106,6 +106,14 @@ class Catalog:
         """
         return _chosen("batch view", "--view", {one.name: one for one in self.batch}, name)
 
+    def some_views(self, name: str | None = None) -> tuple[View, ...]:
+        """The view of this name, of any kind, or all views.
+
+        Raises:
+            ChoiceError: there is none of this name.
+        """
+        return self.views if name is None else (_chosen("view", "--view", {one.name: one for one in self.views}, name),)
+
     def service(self, name: str | None = None) -> FeatureService:
         """The service of this name, or the only one.
 
@@ -157,7 +165,9 @@ def _chosen(kind: str, option: str, named: Mapping[str, T], name: str | None) ->
         return next(iter(named.values()))
     if name is not None and name in named:
         return named[name]
-    known = ", ".join(named) or "none"
+    if not named:
+        message = f"no {kind} is declared"
+        raise ChoiceError(message)
     problem = f"no {kind} is named {name!r}" if name is not None else f"which {kind}? name it with {option}"
-    message = f"{problem}; declared: {known}"
+    message = f"{problem}; declared: {', '.join(named)}"
     raise ChoiceError(message)

@@ -183,7 +183,7 @@ def test_healing_makes_the_truth_hold_and_keeps_the_streams_rows(
     assert (status, found["rows"]["unexplained"]) == (1, 1)
     true = corrected.row(at or 0, named=True)
     assert found["examples"][0] == {
-        "user": true["user_id"],
+        "entity": true["user_id"],
         "window_end": true["event_timestamp"].isoformat(),
         "writer": "heal",
         "explained": False,
@@ -210,7 +210,7 @@ def test_a_healed_row_that_is_the_newest_is_served(served: Path, capsys: pytest.
         append(served, partition, late)
         status, report = check(capsys, "--mode", "complete", "--examples", "1000")
         assert status == 0
-        assert user in {example["user"] for example in report["examples"]}
+        assert user in {example["entity"] for example in report["examples"]}
         healed = run(capsys, "--mode", "complete", "--heal")
         assert healed["healed"] >= 1
         assert healed["healed_online"] == 1
@@ -258,7 +258,7 @@ def test_parity_online_names_what_is_not_served(served: Path, capsys: pytest.Cap
     status, report = check(capsys, "--online")
     assert status == 1
     assert report["online"]["missing"] == 1
-    assert report["online"]["examples"][0]["user"] == "user_000003"
+    assert report["online"]["examples"][0]["entity"] == "user_000003"
     assert len(held(served)) > 0
 
 

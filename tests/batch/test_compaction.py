@@ -212,7 +212,7 @@ def test_whatever_step_it_ends_at(root: Path, monkeypatch: pytest.MonkeyPatch) -
             for owner, name in steps:
                 killing.setattr(owner, name, counted(getattr(owner, name)))
             try:
-                compaction.compact(root, view, Console(quiet=True))
+                compaction.compact(root, StreamSettings().catalog, Console(quiet=True))
             except Ended:
                 pass
             else:
@@ -283,9 +283,9 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     writer.start()
     for target in (400, 1_000, 100_000):
         monkeypatch.setattr(compaction, "TARGET_ROWS", target)
-        compaction.compact(root, view, Console(quiet=True))
+        compaction.compact(root, StreamSettings().catalog, Console(quiet=True))
     while writer.is_alive():
-        compaction.compact(root, view, Console(quiet=True))
+        compaction.compact(root, StreamSettings().catalog, Console(quiet=True))
     over.set()
     reader.join()
     assert not problems, problems

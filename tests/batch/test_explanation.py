@@ -20,7 +20,6 @@ from batch.recompute.reaches import COLUMNS, Reaches
 from batch.recompute.recomputation import recompute, scope_of
 from batch.recompute.stored import effective, stored_rows
 from feast_repo.features import user_click_features as view
-from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import event_columns, events_folder, features_folder, progress_folder
 from feast_repo.stores.progress import ProgressRecord
 from stream.log_table import LogTable
@@ -110,7 +109,7 @@ def land(tmp_path_factory: pytest.TempPathFactory) -> Land:
         assert backfill(["--json", "--mode", "complete", "--heal", "--start", cuts[1], "--end", cuts[2]]) == 0
         for user in LATE_TWICE:
             late_events(root, user, 2)
-        recomputation = recompute(PolarsEngine(events_folder(root)), scope_of(StreamSettings(), None, None))
+        recomputation = recompute(PolarsEngine(events_folder(root)), scope_of(root, view, None, None))
         (chunk,) = recomputation.chunks()
         truth = Truth(recomputation, chunk, Reaches(root, view).load())
         return Land(recomputation, chunk, truth, stored_rows(root, view, chunk.first, chunk.last))
@@ -145,7 +144,7 @@ def test_any_altered_value_is_found_and_named(land: Land, mode: Mode, data: st.D
     found = land.judge(mode, land.stored.with_columns(changed.alias(name)))
     assert found.unexplained == 1
     example = found.examples[0]
-    assert (example["user"], example["window_end"]) == (row["user_id"], row["event_timestamp"].isoformat())
+    assert (example["entity"], example["window_end"]) == (row["user_id"], row["event_timestamp"].isoformat())
     assert (example["writer"], example["explained"]) == (writer, False)
     # A row that late events changed differs from today's truth in more, and the altered value may happen to be today's.
     today = land.truth.rows(mode).filter(user_id=row["user_id"], event_timestamp=row["event_timestamp"])
@@ -183,7 +182,7 @@ def test_a_row_of_the_stream_that_is_missing_is_not_excused_by_a_late_event(land
 def test_a_healed_row_of_which_no_reach_is_on_record_must_be_the_truth(land: Land) -> None:
     comparison = ParityComparison(view, "complete", most_examples=1_000)
     comparison.add(Truth(land.recomputation, land.chunk, pl.DataFrame(schema=COLUMNS)), land.stored)
-    wrong = {(one["user"], one["writer"]) for one in comparison.examples if not one["explained"]}
+    wrong = {(one["entity"], one["writer"]) for one in comparison.examples if not one["explained"]}
     assert wrong >= {(user, "heal") for user in LATE_TWICE}
     healed = effective(view, land.stored).filter(pl.col("writer") == "heal")
     assert {user for user, writer in wrong if writer == "heal"} < set(healed["user_id"])

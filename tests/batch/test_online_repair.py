@@ -173,7 +173,7 @@ def test_a_row_that_nobody_has_stored_is_wrong(
     assert (status, report["online"]["ahead"], report["online"]["wrong"]) == (1, 1, 1)
     (remedy,) = report["online"]["remedies"]
     assert "another stream writes to this Redis" in remedy
-    assert (report["online"]["examples"][0]["user"], report["online"]["examples"][0]["feature"]) == (
+    assert (report["online"]["examples"][0]["entity"], report["online"]["examples"][0]["feature"]) == (
         user,
         "newer online",
     )

@@ -71,7 +71,7 @@ def test_one_altered_value_is_named(root: Path, engine_name: str, capsys: pytest
     assert status == 1
     assert report["rows"]["different"] == report["rows"]["unexplained"] == 1
     (example,) = report["examples"]
-    assert (example["user"], example["window_end"]) == (row["user_id"], row["event_timestamp"].isoformat())
+    assert (example["entity"], example["window_end"]) == (row["user_id"], row["event_timestamp"].isoformat())
     assert example["feature"] == "revenue_cents"
     assert example["stream"] == example["batch"] + 1 == row["revenue_cents"] + 1
     assert report["features"]["revenue_cents"]["largest_difference"] == 1
@@ -83,7 +83,7 @@ def test_the_last_bit_of_a_ratio_counts(root: Path, capsys: pytest.CaptureFixtur
     row = change(root, pl.col("cart_rate") == 1 / 3, lambda rows: rows.with_columns(cart_rate=nudge))
     status, report = run(capsys)
     assert status == 1
-    assert [example["user"] for example in report["examples"]] == [row["user_id"]]
+    assert [example["entity"] for example in report["examples"]] == [row["user_id"]]
 
 
 def test_a_missing_expiry_row_is_named(root: Path, engine_name: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +93,7 @@ def test_a_missing_expiry_row_is_named(root: Path, engine_name: str, capsys: pyt
     assert status == 1
     assert report["rows"]["only_in_batch"] == report["rows"]["unexplained"] == 1
     (example,) = report["examples"]
-    assert (example["user"], example["feature"]) == (row["user_id"], "only in batch")
+    assert (example["entity"], example["feature"]) == (row["user_id"], "only in batch")
     assert example["window_end"] == row["event_timestamp"].isoformat()
 
 
@@ -109,7 +109,7 @@ def test_an_event_that_the_archive_lost_is_pointed_at(
     events.filter(~of_lost).write_parquet(file)
     status, report = run(capsys, "--engine", engine_name)
     assert status == 1
-    assert {example["user"] for example in report["examples"]} == {lost["user_id"]}
+    assert {example["entity"] for example in report["examples"]} == {lost["user_id"]}
     assert report["features"]["view_count"]["different"] + report["rows"]["only_in_stream"] >= 5
 
 
@@ -122,7 +122,7 @@ def test_a_row_too_many_is_found(root: Path, capsys: pytest.CaptureFixture[str])
     status, report = run(capsys)
     assert status == 1
     assert report["rows"]["only_in_stream"] == 1
-    assert report["examples"][0]["user"] == "nobody"
+    assert report["examples"][0]["entity"] == "nobody"
     assert report["examples"][0]["window_end"] == row["event_timestamp"].isoformat()
 
 
@@ -160,7 +160,7 @@ def test_complete_differs_only_where_events_were_late(
     assert report["rows"]["unexplained"] == 0
     assert all(example["explained"] for example in report["examples"])
 
-    late = {example["user"] for example in report["examples"]}
+    late = {example["entity"] for example in report["examples"]}
     change(root, (pl.col("view_count") > 0) & ~pl.col("user_id").is_in(late), lambda rows: rows.filter(~pl.col("hit")))
     status, report = run(capsys, "--engine", engine_name, "--mode", "complete", "--examples", "1000")
     assert status == 1
@@ -239,7 +239,7 @@ def test_reports_are_written(root: Path, capsys: pytest.CaptureFixture[str]) -> 
     page = as_html.read_text()
     assert page.count("<svg") == 1 + len(view.features)
     assert "They differ." in page
-    assert report["examples"][0]["user"] in page
+    assert report["examples"][0]["entity"] in page
     assert "http" not in page
     assert not list((root / "reports").glob(".*"))
 

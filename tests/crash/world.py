@@ -203,7 +203,7 @@ class World:
     def compact(self) -> None:
         """Merge files, as `python -m batch.compaction` does, and let the disk come to rest."""
         self.disk.point, mine = _nothing, self.disk.point
-        compact(self.settings.data_root, self.settings.catalog.view(), Console(quiet=True))
+        compact(self.settings.data_root, self.settings.catalog, Console(quiet=True))
         self.disk.point = mine
         self.disk.settle()
 

@@ -111,8 +111,8 @@ def test_engine_dataflow_and_batch_give_the_same_rows(stack: Stack, engine_name:
 
     reach = reach_of(view, ProgressRecord(progress_folder(root)).load())
     assert len(reach) == PARTITIONS
-    with opened(engine_name, settings, master="local[2]", archive=None) as engine:
-        recomputation = recompute(engine, scope_of(settings, None, None))
+    with opened(engine_name, settings.data_root, view, master="local[2]", archive=None) as engine:
+        recomputation = recompute(engine, scope_of(settings.data_root, view, None, None))
         assert recomputation.timeline.mismatched == 0, recomputation.timeline.mismatches
         rows = pl.concat([recomputation.rows(chunk, "as-seen") for chunk in recomputation.chunks()])
     assert_frame_equal(in_order(rows), expected, check_exact=True)
