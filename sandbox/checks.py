@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis import Redis
 
-from feast_repo.declare.views import SERVED
+from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import scan
 from feast_repo.stores.offline.tables import features_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from feast import FeatureStore
 
     from feast_repo.declare.views import BatchView, WindowedView
 
-USERS_PER_READ = 2_000
+ENTITIES_PER_READ = 2_000
 
 
 @dataclass(frozen=True)
@@ -41,47 +41,35 @@ def rows_of(folder: Path) -> pl.DataFrame:
 
 
 def newest_rows(data_root: Path, view: WindowedView | BatchView) -> pl.DataFrame:
-    """Each user's newest row in the offline store, sorted by user."""
-    key = view.join_keys[0]
+    """Each entity's newest row in the offline store, sorted by entity."""
     rows = rows_of(features_folder(data_root, view.name))
-    return rows.sort("event_timestamp", "created_timestamp").group_by(key).last().sort(key)
+    return rows.sort("event_timestamp", "created_timestamp").group_by(view.join_keys).last().sort(view.join_keys)
 
 
-def online_rows(store: FeatureStore, view: WindowedView | BatchView, users: Sequence[str]) -> pl.DataFrame:
-    """The users' rows from Feast's own `get_online_features`, with their event times."""
-    key = view.join_keys[0]
-    references = [f"{view.name}:{name}" for name in view.features]
+def online_rows(store: FeatureStore, view: WindowedView | BatchView, entities: pl.DataFrame) -> pl.DataFrame:
+    """The entities' rows from Feast's own `get_online_features`, with their event times; `entities`: the join keys."""
+    references, columns = [f"{view.name}:{name}" for name in view.features], offline_columns(view)
     parts = []
-    for start in range(0, len(users), USERS_PER_READ):
-        some = list(users[start : start + USERS_PER_READ])
-        response = store.get_online_features(references, [{key: user} for user in some])
+    for some in entities.select(view.join_keys).iter_slices(ENTITIES_PER_READ):
+        response = store.get_online_features(references, some.to_dicts())
         values: dict[str, list[Any]] = response.to_dict()
         names = list(response.proto.metadata.feature_names.val)
         times = response.proto.results[names.index(next(iter(view.features)))].event_timestamps
-        microseconds = [time.ToMicroseconds() for time in times]
-        parts.append(
-            pl.DataFrame(
-                {key: some, "event_timestamp": microseconds, **{name: values[name] for name in view.features}},
-                schema={
-                    key: pl.String,
-                    "event_timestamp": pl.Datetime("us", "UTC"),
-                    **{name: getattr(pl, value_type) for name, value_type in view.value_types.items()},
-                },
-            )
-        )
+        read = {"event_timestamp": [time.ToMicroseconds() for time in times]}
+        read |= {name: values[name] for name in view.features}
+        parts.append(some.hstack(pl.DataFrame(read, schema={name: columns[name] for name in read})))
     return pl.concat(parts)
 
 
 def online_equals_offline(store: FeatureStore, data_root: Path, view: WindowedView | BatchView) -> Check:
-    """Check that every user's online row equals the newest offline row, value by value, time included."""
-    key = view.join_keys[0]
-    offline = newest_rows(data_root, view).select(key, "event_timestamp", *view.features)
-    online = online_rows(store, view, offline[key].to_list())
+    """Check that every entity's online row equals the newest offline row, value by value, time included."""
+    offline = newest_rows(data_root, view).select(*view.join_keys, "event_timestamp", *view.features)
+    online = online_rows(store, view, offline)
     different = pl.concat([offline, online]).unique().height - offline.height
     return Check(
         f"online equals newest offline row ({view.name})",
         holds=different == 0 and offline.height > 0,
-        figures=f"{offline.height:,} users, {different:,} different",
+        figures=f"{offline.height:,} entities, {different:,} different",
     )
 
 
@@ -106,7 +94,7 @@ def contents(data_root: Path, redis_url: str) -> dict[str, str]:
 
 def _feature_hashes(redis: Redis) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """All of Feast's hashes, without the sentinel; other hashes hold wall-clock times and positions."""
-    from feast_repo.stores.online.format import SENTINEL  # noqa: PLC0415  (it imports Feast, which takes seconds)
+    from feast_repo.stores.online.keys import SENTINEL  # noqa: PLC0415  (it imports Feast, which takes seconds)
 
     for key in redis.scan_iter(count=5_000, _type="hash"):
         if not any(part in key for part in (b":progress:", b":confirmed:", SENTINEL.encode())):

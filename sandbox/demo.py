@@ -200,10 +200,11 @@ def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...],
     table = Table("feature", *SHOWN_USERS, title="Features, read with get_online_features")
     seen = True
     for view in views:
-        rows = online_rows(store, view, SHOWN_USERS)
+        (key,) = view.join_keys
+        rows = online_rows(store, view, pl.DataFrame({key: SHOWN_USERS}))
         for name in view.features:
             table.add_row(name, *(str(value) for value in rows[name].to_list()))
-        known = set(newest_rows(data_root, view)[view.join_keys[0]].to_list())
+        known = set(newest_rows(data_root, view)[key].to_list())
         seen = seen and known.issuperset(SHOWN_USERS)
     console.print(table)
     return Check("both users have features in both views", holds=seen, figures=", ".join(SHOWN_USERS))

@@ -10,15 +10,13 @@ import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from feast.infra.online_stores.helpers import _mmh3, _redis_key
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.infra.online_stores.helpers import _mmh3
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 
 from feast_repo.stores.online.format import (
     FIXED32,
     FIXED64,
-    PROBE,
     SIZED,
     VARINT,
     argument,
@@ -26,6 +24,7 @@ from feast_repo.stores.online.format import (
     decode_time,
     value_tag,
 )
+from feast_repo.stores.online.keys import KeyFormat
 from serving.freshness import Freshness
 from serving.messages import UserFeatures
 
@@ -107,11 +106,7 @@ class RedisRows:
 
     def __init__(self, schema: ServedSchema, key_version: int) -> None:
         self.schema = schema
-        entity = EntityKey(join_keys=[schema.join_key], entity_values=[Value(string_val=PROBE)])
-        sample: bytes = _redis_key(schema.project, entity, entity_key_serialization_version=key_version)
-        head, _, self._tail = sample.partition(PROBE.encode())
-        self._head = head[:-4]  # the id's length as 32 bits
-        self._length = struct.Struct("<I").pack
+        self._keys = KeyFormat(schema.project, {schema.join_key: "String"}, key_version)
         fields: list[bytes] = []
         self._views: list[tuple[str, Freshness, int, int, list[Decode]]] = []
         for view in schema.views:
@@ -128,12 +123,7 @@ class RedisRows:
         """One HMGET per user, in RESP."""
         parts = []
         for user in users:
-            entity = user.encode()
-            parts += [
-                self._command,
-                argument(b"%b%b%b%b" % (self._head, self._length(len(entity)), entity, self._tail)),
-                self._fields,
-            ]
+            parts += [self._command, self._keys.key({self.schema.join_key: user}), self._fields]
         return b"".join(parts)
 
     def rows(

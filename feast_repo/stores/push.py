@@ -40,7 +40,7 @@ class Pusher:
         served = datetime.now(UTC)
         pusher.push_offline(rows, writer="stream", partition=3, window_end_ms=1_767_229_200_000, served=served)
 
-    `rows`: join key, event_timestamp and created_timestamp (Datetime us UTC), features. `redis` is the online store's
+    `rows`: join keys, event_timestamp and created_timestamp (Datetime us UTC), features. `redis` is the online store's
     client and `online` its views; None and empty if pushes go through Feast. `writer` names our connections on the
     server. Threads may share a pusher.
 
@@ -87,16 +87,18 @@ class Pusher:
 
         Raises:
             redis.RedisError: Redis is away or refuses; the push can be repeated.
-            ValueError: a row has no entity or no event time; nothing was written.
+            ValueError: a row lacks a join key or its event time; nothing was written.
         """
         if rows.is_empty():
             return 0
-        if without := rows[EVENT_TIME].null_count():
-            message = f"{without} of {len(rows)} rows for {self._push_source!r} have no {EVENT_TIME}"
-            raise ValueError(message)
+        join_keys = sorted({key for view in self._views for key in view.join_keys})
+        for name in (EVENT_TIME, *join_keys):
+            if without := rows[name].null_count():
+                message = f"{without} of {len(rows)} rows for {self._push_source!r} have no {name}"
+                raise ValueError(message)
         if self.redis is not None:
             return sum(view.write_forward(rows) for view in self.online)
-        newest = newest_rows(rows, sorted({key for view in self._views for key in view.join_keys}))
+        newest = newest_rows(rows, join_keys)
         self._store.push(self._push_source, newest.sort(EVENT_TIME).to_pandas(), to=PushMode.ONLINE)
         return len(newest)
 

@@ -95,8 +95,8 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
     by_archive, by_log = compare(root, view), compare(root, view, archive_root=scratch)
 
     store = open_store()
-    offline = newest_rows(root, view).select(view.join_keys[0], "event_timestamp", *view.features)
-    online = online_rows(store, view, offline[view.join_keys[0]].to_list())
+    offline = newest_rows(root, view).select(*view.join_keys, "event_timestamp", *view.features)
+    online = online_rows(store, view, offline)
     return Verdict(
         messages=len(log),
         feature_rows=by_log.recomputed,

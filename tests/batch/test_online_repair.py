@@ -20,7 +20,7 @@ from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import features_folder
-from feast_repo.stores.online.format import SENTINEL
+from feast_repo.stores.online.keys import SENTINEL
 from feast_repo.stores.online.view import OnlineView
 from feast_repo.stores.opening import open_store
 from sandbox.checks import newest_rows

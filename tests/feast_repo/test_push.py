@@ -26,7 +26,7 @@ from feast_repo.stores.push import Pusher
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, everything, milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 MICROSECOND = timedelta(microseconds=1)
@@ -48,17 +48,24 @@ def click_count(store: FeatureStore, user: str) -> object:
     return online.to_dict()["click_count"][0]
 
 
-def view_of_types(store: FeatureStore, folder: Path, types: dict[str, Any]) -> None:
+KEYS: dict[str, tuple[Any, ValueType, list[Any]]] = {
+    "user_id": (String, ValueType.STRING, USERS),
+    "a_shop": (Int64, ValueType.INT64, [0, -1, 2**63 - 1, -(2**63), 300]),
+    "z_city": (String, ValueType.STRING, ["", "Z\x00", "é", "x" * 300, "b"]),
+}
+
+
+def view_of_types(store: FeatureStore, folder: Path, types: dict[str, Any], keys: Sequence[str] = ("user_id",)) -> None:
     source = FileSource(
         name="types_file",
         path=str(folder),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",
     )
-    entity = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
-    fields = [Field(name="user_id", dtype=String), *(Field(name=name, dtype=dtype) for name, dtype in types.items())]
+    entities = [Entity(name=f"entity_{key}", join_keys=[key], value_type=KEYS[key][1]) for key in keys]
+    fields = [Field(name=name, dtype=dtype) for name, dtype in ({key: KEYS[key][0] for key in keys} | types).items()]
     push_source = PushSource(name="types_push", batch_source=source)
-    store.apply([entity, FeatureView(name="types", entities=[entity], schema=fields, source=push_source)])
+    store.apply([*entities, FeatureView(name="types", entities=entities, schema=fields, source=push_source)])
     store.refresh_registry()
 
 
@@ -68,7 +75,8 @@ def rows_of_types(nulls: bool) -> pl.DataFrame:  # noqa: FBT001  (a test paramet
         for name, (_, dtype, values) in COLUMNS.items()
     }
     times = [NEW_YEAR, NEW_YEAR + MICROSECOND, NEW_YEAR + timedelta(seconds=0.5), NEW_YEAR, NEW_YEAR]
-    return pl.DataFrame({"user_id": USERS, "event_timestamp": times, "created_timestamp": times, **columns}).cast(
+    keys = {name: values for name, (_, _, values) in KEYS.items()}
+    return pl.DataFrame({**keys, "event_timestamp": times, "created_timestamp": times, **columns}).cast(
         {"event_timestamp": UTC_MICROSECONDS, "created_timestamp": UTC_MICROSECONDS}
     )
 
@@ -96,8 +104,17 @@ def other_store(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch)
 
 class TestOnline:
     @pytest.mark.parametrize("nulls", [False, True])
-    def test_is_byte_equal_to_feasts_push(self, store: FeatureStore, redis: Redis, tmp_path: Path, nulls: bool) -> None:  # noqa: FBT001
-        view_of_types(store, tmp_path, {name: feast_type for name, (feast_type, _, _) in COLUMNS.items()})
+    @pytest.mark.parametrize("keys", [*([key] for key in KEYS), list(KEYS), list(KEYS)[::-1], ["a_shop", "user_id"]])
+    def test_is_byte_equal_to_feasts_push(
+        self,
+        store: FeatureStore,
+        redis: Redis,
+        tmp_path: Path,
+        keys: list[str],
+        nulls: bool,  # noqa: FBT001
+    ) -> None:
+        types = {name: feast_type for name, (feast_type, _, _) in COLUMNS.items()}
+        view_of_types(store, tmp_path, types, keys)
         rows = rows_of_types(nulls)
         store.push("types_push", rows.to_pandas(), to=PushMode.ONLINE)
         theirs = everything(redis)
@@ -158,6 +175,17 @@ class TestOnline:
             first = pl.int_range(pl.len()) == 0
             with pytest.raises(ValueError, match=f"1 of 2 rows .*have no {name}"):
                 pusher.push_online(rows.with_columns(pl.when(first).then(name).alias(name)))
+        assert everything(redis) == {}
+
+    def test_nothing_is_written_if_a_row_lacks_one_of_its_keys(
+        self, store: FeatureStore, redis: Redis, tmp_path: Path
+    ) -> None:
+        view_of_types(store, tmp_path, {"int64": Int64}, list(KEYS))
+        pusher, rows = Pusher(store, "types_push"), rows_of_types(nulls=False)
+        first = pl.int_range(pl.len()) == 0
+        for name in KEYS:
+            with pytest.raises(ValueError, match=f"1 of 5 rows .*have no {name}"):
+                pusher.push_online(rows.with_columns(pl.when(~first).then(name).alias(name)))
         assert everything(redis) == {}
 
     def test_an_unknown_push_source_is_named(self, store: FeatureStore) -> None:
@@ -279,6 +307,21 @@ class TestFallback:
         store.apply([FeatureService(name="precomputed", features=[view], precompute_online=True)])
         assert Pusher(store, PUSH_SOURCE).redis is None
         assert "precompute_online" in caplog.text
+
+    def test_keys_of_another_type_get_feasts_push(
+        self,
+        store: FeatureStore,
+        redis: Redis,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setitem(KEYS, "code", (Int32, ValueType.INT32, [1]))
+        view_of_types(store, tmp_path, {"click_count": Int64}, ["user_id", "code"])
+        rows = clicks(["user_000001"]).with_columns(code=pl.lit(7, pl.Int32))
+        assert Pusher(store, "types_push").push_online(rows) == 1
+        assert "join keys {'user_id': 'String', 'code': 'Int32'}" in caplog.text
+        assert len(everything(redis)) == 1
 
     def test_another_type_gets_feasts_push(
         self, store: FeatureStore, redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -77,7 +77,7 @@ class TestFeastsWrites:
         push_through_feast(store, clicks(USERS[:3], LATER, click_count=9))
         assert everything(redis) == before
         push_through_feast(store, clicks(USERS[:3], LATER + view.slide, click_count=9))
-        assert online_rows(store, view, USERS[:3])["click_count"].to_list() == [9, 9, 9]
+        assert online_rows(store, view, pl.DataFrame({"user_id": USERS[:3]}))["click_count"].to_list() == [9, 9, 9]
 
     def test_newer_row_that_comes_in_between_stays(
         self, store: FeatureStore, online: OnlineView, monkeypatch: pytest.MonkeyPatch
@@ -87,7 +87,7 @@ class TestFeastsWrites:
         newest = clicks(users, LATER + view.slide, click_count=99)
         someone_writes_after_the_read(monkeypatch, online_store, lambda: online.write_forward(newest))
         push_through_feast(store, clicks(users, LATER, click_count=1))
-        assert set(online_rows(store, view, users)["click_count"]) == {99}
+        assert set(online_rows(store, view, pl.DataFrame({"user_id": users}))["click_count"]) == {99}
 
 
 class TestWritesBeside:
@@ -98,7 +98,7 @@ class TestWritesBeside:
         newest = clicks(USERS, LATER + view.slide, click_count=9_999)
         someone_writes_after_the_read(monkeypatch, online_view, lambda: online.write_forward(newest))
         assert online.write_beside(clicks(USERS, LATER)) == 0
-        assert set(online_rows(store, view, USERS)["click_count"]) == {9_999}
+        assert set(online_rows(store, view, pl.DataFrame({"user_id": USERS}))["click_count"]) == {9_999}
 
     def test_older_row_that_comes_in_between_is_replaced(
         self, store: FeatureStore, online: OnlineView, monkeypatch: pytest.MonkeyPatch
@@ -107,7 +107,7 @@ class TestWritesBeside:
         older = clicks(USERS, LATER)
         someone_writes_after_the_read(monkeypatch, online_view, lambda: online.write_forward(older))
         assert online.write_beside(clicks(USERS, LATER + view.slide, click_count=9_999)) == len(USERS)
-        assert set(online_rows(store, view, USERS)["click_count"]) == {9_999}
+        assert set(online_rows(store, view, pl.DataFrame({"user_id": USERS}))["click_count"]) == {9_999}
 
 
 def test_a_server_that_has_forgotten_the_script_gets_it_again(online: OnlineView) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError, TimeoutError as RedisTimeoutError
@@ -57,7 +58,7 @@ def connected(redis: Redis) -> int:
 
 
 def served(store: FeatureStore) -> dict[str, int]:
-    return dict(online_rows(store, view, USERS).select("user_id", "click_count").iter_rows())
+    return dict(online_rows(store, view, pl.DataFrame({"user_id": USERS})).select("user_id", "click_count").iter_rows())
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from feast_repo.stores.online.format import RowFormat
 
 LONG = 300  # long enough that the length takes more than one byte
-ENTITIES = ["user_000001", "ü€😀 %b", "x" * LONG, ""]
+ENTITIES: dict[str, list[Any]] = {
+    "String": ["user_000001", "ü€😀 %b", "x" * LONG, ""],
+    "Int64": [1 << 14, -1, (1 << 63) - 1, -(1 << 63)],
+}
 TIMES = [datetime(2026, 1, 1, 0, 10, tzinfo=UTC), datetime(1969, 1, 1, 0, 0, 0, 1500, tzinfo=UTC)] * 2
 SAMPLES: dict[str, list[Any]] = {
     "Int64": [1 << 14, -1, (1 << 63) - 1, -(1 << 63)],
@@ -51,7 +54,8 @@ def compare_with_feast(config: RepoConfig, view: FeatureView, row_format: RowFor
     """
     types = {field.name: str(field.dtype) for field in view.features}
     columns = {name: SAMPLES[feast_type] for name, feast_type in types.items()}
-    rows = pl.DataFrame({row_format.join_key: ENTITIES, "event_timestamp": TIMES, **columns}).with_columns(
+    entities = {name: ENTITIES[key_type] for name, key_type in row_format.join_keys.items()}
+    rows = pl.DataFrame({**entities, "event_timestamp": TIMES, **columns}).with_columns(
         pl.col("event_timestamp").cast(UTC_MICROSECONDS), created_timestamp=pl.lit(TIMES[0]).cast(UTC_MICROSECONDS)
     )
     # Together with nulls, Feast converts integers through floats, which corrupts the extremes.
@@ -63,7 +67,7 @@ def compare_with_feast(config: RepoConfig, view: FeatureView, row_format: RowFor
         # Any error inside an unknown Feast version means the same: its bytes aren't known.
         message = f"the installed Feast could not be asked for its bytes ({type(error).__name__}: {error})"
         raise UnsupportedFormatError(message) from error
-    keys = row_format.keys(rows[row_format.join_key])
+    keys = row_format.keys(rows)
     payloads = [*row_format.write_commands(keys, rows), *row_format.write_commands(keys, some_null)]
     if b"".join(payload for payload, _ in payloads) != theirs:
         message = f"view {view.name!r} would not get the bytes that the installed Feast writes"

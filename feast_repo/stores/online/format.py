@@ -1,25 +1,24 @@
 """Encodes columns as the bytes that Feast keeps in Redis, and the commands that carry them.
 
-One hash per entity: key = Feast's serialized entity key + project; field `_ts:<view>` = the row's event time as a
-protobuf Timestamp; field murmur3("<view>:<feature>") = the value as protobuf Value, empty for null. Everything that
-doesn't depend on a row comes from Feast's own functions; `feast_bytes.py` compares the rest with the installed Feast
-before it is used.
+One hash per entity: key = Feast's serialized entity key + project (`keys.py`); field `_ts:<view>` = the row's event
+time as a protobuf Timestamp; field murmur3("<view>:<feature>") = the value as protobuf Value, empty for null.
+Everything that doesn't depend on a row comes from Feast's own functions; `feast_bytes.py` compares the rest with the
+installed Feast before it is used.
 """
 
 from __future__ import annotations
 
-import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from feast.infra.online_stores.helpers import _mmh3, _redis_key
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.infra.online_stores.helpers import _mmh3
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from feast_repo.errors import RefusedError
+from feast_repo.stores.online.keys import KeyFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 
-PROBE = "\x01probe\x01"
-SENTINEL = "the sentinel of this online store, no user: an id has at most 64 characters"
 SMALL = 1 << 12
 """The encodings of numbers below it, which most counts are, are precomputed."""
 
@@ -160,52 +157,35 @@ def decode_time(data: bytes) -> int:
     return int(Timestamp.FromString(data).ToNanoseconds())
 
 
-class _KeyEnds(dict[int, tuple[bytes, bytes]]):
-    """The bytes around an entity in its key, in RESP, by the entity's length; there are few of them."""
-
-    def __init__(self, head: bytes, tail: bytes) -> None:
-        self._head, self._tail = head, tail
-
-    def __missing__(self, length: int) -> tuple[bytes, bytes]:
-        size = len(self._head) + 4 + length + len(self._tail)
-        self[length] = b"$%d\r\n%b%b" % (size, self._head, struct.pack("<I", length)), self._tail + b"\r\n"
-        return self[length]
-
-
 class RowFormat:
-    """The encoding of one view's rows in Redis, for an entity with one String join key.
+    """The encoding of one view's rows in Redis.
 
-    `features`: Feast type by name, in the view's order; the types must be among `VALUE_FORMATS`.
+    `join_keys`, `features`: Feast type by name; the types must be among `keys.TYPE_CODES` and `VALUE_FORMATS`. The
+    features are in the view's order.
     """
 
-    def __init__(self, project: str, view: str, join_key: str, features: Mapping[str, str], key_version: int) -> None:
-        self.join_key = join_key
+    def __init__(
+        self, project: str, view: str, join_keys: Mapping[str, str], features: Mapping[str, str], key_version: int
+    ) -> None:
         self._features = features
-        entity = EntityKey(join_keys=[join_key], entity_values=[Value(string_val=PROBE)])
-        sample: bytes = _redis_key(project, entity, entity_key_serialization_version=key_version)
-        head, _, tail = sample.partition(PROBE.encode())
-        head = head[:-4]  # the entity's length as 32 bits
-        self._key_ends = _KeyEnds(head, tail)
-        sentinel = EntityKey(join_keys=[join_key], entity_values=[Value(string_val=SENTINEL)])
-        self.sentinel_key: bytes = _redis_key(project, sentinel, entity_key_serialization_version=key_version)
+        self._keys = KeyFormat(project, join_keys, key_version)
+        self.sentinel_key = self._keys.sentinel
         self.time_field = f"_ts:{view}".encode()
         self._time_field = argument(self.time_field)
         self._fields = [argument(_mmh3(f"{view}:{name}")) for name in features]
 
-    def keys(self, entities: pl.Series) -> list[bytes]:
-        """The Redis keys of String entity ids, in RESP.
+    @property
+    def join_keys(self) -> dict[str, str]:
+        """Feast type by name, in the order in which Feast serializes them."""
+        return self._keys.join_keys
+
+    def keys(self, rows: pl.DataFrame) -> list[bytes]:
+        """The Redis keys of rows with the join keys' columns, in RESP.
 
         Raises:
-            ValueError: an id is null.
+            ValueError: a join key's value is null.
         """
-        if missing := entities.null_count():
-            message = f"{missing} of {len(entities)} rows have no {entities.name}"
-            raise ValueError(message)
-        ends, made = self._key_ends, []
-        for entity in entities.cast(pl.Binary).to_list():
-            head, tail = ends[len(entity)]
-            made.append(head + entity + tail)
-        return made
+        return self._keys.keys(rows)
 
     def write_commands(self, keys: list[bytes], rows: pl.DataFrame) -> Iterator[tuple[bytes, int]]:
         """HSET commands in RESP: payloads, each with the number of its commands.

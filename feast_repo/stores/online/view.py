@@ -17,6 +17,7 @@ from feast_repo.stores.online.feast_bytes import compare_with_feast
 from feast_repo.stores.online.features import settle
 from feast_repo.stores.online.format import VALUE_FORMATS, RowFormat, UnsupportedFormatError, decode_time
 from feast_repo.stores.online.guard import SWAP_SHA, swap_until_settled
+from feast_repo.stores.online.keys import TYPE_CODES
 from feast_repo.stores.online.pipe import ask
 from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig
 from feast_repo.stores.online.writer import CannotEndError, WriteConnections
@@ -144,7 +145,7 @@ class OnlineView:
         return bool(self.redis.execute_command("HEXISTS", self._format.sentinel_key, self._format.time_field))
 
     def behind(self, rows: pl.DataFrame) -> int:
-        """The number of entities for which Redis has no row or an older one than these (join key, event_timestamp).
+        """The number of entities for which Redis has no row or an older one than these (join keys, event_timestamp).
 
         Raises:
             redis.RedisError: Redis is away.
@@ -153,8 +154,8 @@ class OnlineView:
         return sum(_newer(rows, self._stored_times(keys)))
 
     def _keyed(self, rows: pl.DataFrame) -> tuple[list[bytes], pl.DataFrame]:
-        rows = newest_rows(rows, [self._format.join_key])
-        return self._format.keys(rows[self._format.join_key]), rows
+        rows = newest_rows(rows, list(self._format.join_keys))
+        return self._format.keys(rows), rows
 
     def _stored_times(self, keys: list[bytes]) -> list[bytes | None]:
         return ask(self.redis, self._format.read_time_commands(keys))
@@ -195,9 +196,10 @@ def _row_format(store: FeatureStore, view: FeatureView) -> RowFormat:
     if type(view) is not FeatureView or source.timestamp_field != EVENT_TIME or source.field_mapping:
         message = f"view {view.name!r} is no plain feature view with event time {EVENT_TIME!r} and unmapped columns"
         raise UnsupportedFormatError(message)
-    if [str(field.dtype) for field in view.entity_columns] != ["String"]:
-        message = f"view {view.name!r} has join keys {view.join_keys}, not one of type String"
+    join_keys = {field.name: str(field.dtype) for field in view.entity_columns}
+    if not join_keys or set(join_keys.values()) - TYPE_CODES.keys():
+        message = f"view {view.name!r} has join keys {join_keys}, not only of types {', '.join(TYPE_CODES)}"
         raise UnsupportedFormatError(message)
-    row_format = RowFormat(store.project, view.name, view.join_keys[0], types, config.entity_key_serialization_version)
+    row_format = RowFormat(store.project, view.name, join_keys, types, config.entity_key_serialization_version)
     compare_with_feast(config, view, row_format)
     return row_format
