@@ -51,7 +51,8 @@ def user(number: int) -> str:
 def fill(environment: dict[str, str]) -> None:
     """Registry, a row of both views for every user, and a model."""
     os.environ.update(environment)
-    from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415  (after the settings)
+    from batch.training.labels import label_of  # noqa: PLC0415  (after the settings)
+    from feast_repo.stores.online.view import OnlineView  # noqa: PLC0415
     from feast_repo.stores.opening import ensure_applied, open_store  # noqa: PLC0415
     from serving.model import ModelFolder  # noqa: PLC0415
     from serving.settings import ServingSettings  # noqa: PLC0415
@@ -68,7 +69,8 @@ def fill(environment: dict[str, str]) -> None:
         columns = ["user_id", "event_timestamp", *view.features]
         OnlineView(store, store.get_feature_view(view.name)).write_forward(rows.select(columns))
     settings = ServingSettings()
-    trained = train(settings.views, settings.service, split_by_time(training_rows()), "benchmark", 1, "benchmark")
+    split = split_by_time(training_rows(), label_of(settings.served)[0])
+    trained = train(settings.served, split, "benchmark", 1, "benchmark")
     models = ModelFolder(settings.data_root, settings.service)
     models.save(trained.card, trained.onnx)
     models.promote("benchmark")

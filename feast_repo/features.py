@@ -7,6 +7,7 @@ from datetime import timedelta
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Ratio, Sum, field
 from feast_repo.declare.catalog import Catalog
+from feast_repo.declare.labels import Label
 from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureService, WindowedView
 
 user = Entity(name="user", join_keys={"user_id": "String"}, description="A shopper, such as user_000001.")
@@ -48,6 +49,7 @@ purchase_prediction = FeatureService(
     name="purchase_prediction",
     description="What the purchase model reads.",
     views=(user_click_features, user_profile_features),
+    label=Label("purchased", where=field("event_type") == "purchase", within=timedelta(hours=1)),
 )
 
 catalog = Catalog(services=(purchase_prediction,))

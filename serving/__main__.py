@@ -22,13 +22,14 @@ from feast_repo import signals
 from feast_repo.commands import Command, integer, stop_event
 from feast_repo.errors import FeatureStoreError, UnavailableError
 from serving.app import App
-from serving.settings import ServingSettings
+from serving.settings import add_service, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
     from serving.service import Service
+    from serving.settings import ServingSettings
 
 BACKLOG = 4_096
 SHUTDOWN_S = 5
@@ -92,8 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("python -m serving", "Serve features and predictions over HTTP.")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=integer(0, 65_535), default=8000, help="0: any free one (%(default)s)")
+    add_service(command)
     options = command.parse_args(arguments)
-    settings = command.settings(ServingSettings)
+    settings = settings_of(command, options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         listener = socket.create_server((options.host, options.port), backlog=BACKLOG)

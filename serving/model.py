@@ -35,11 +35,13 @@ class ModelError(RefusedError):
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """A model's metadata: its input features, its training data, and its quality on later rows.
 
-    `left_out`: declared features without values in the training rows, as view:feature.
+    `label`: what it predicts, such as `purchased within 1 h`; cards of older versions don't say. `left_out`: declared
+    features without values in the training rows, as view:feature.
     """
 
     version: str
     service: str
+    label: str = ""
     features: tuple[InputFeature, ...]
     left_out: tuple[str, ...] = ()
     trained_at: str
@@ -74,7 +76,7 @@ class Model:
         self._outputs = [self._session.get_outputs()[1].name]
 
     def probabilities(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The probability of a purchase for each row [n, features] -> [n]."""
+        """The probability of the label for each row [n, features] -> [n]."""
         (both,) = self._session.run(self._outputs, {INPUT: matrix})
         # A 32-bit sum may exceed 1 by its last bit. (For one row np.clip takes three times as long.)
         column: npt.NDArray[np.float32] = np.minimum(np.maximum(both[:, 1], 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Predictions for a few users, with their features and the time of each step.
+"""Predictions for a few entities, with their features and the time of each step.
 
 python -m serving.predict --users user_000001 user_000010
 """
@@ -24,11 +24,12 @@ from serving.errors import OnlineStoreError
 from serving.features import misfit
 from serving.messages import MAX_ID_LENGTH, MAX_USERS, Prediction
 from serving.model import Model, ModelFolder
-from serving.settings import ServingSettings
+from serving.settings import add_service, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from serving.model import ModelCard
     from serving.reader import Reader
 
 REPEATS = 200
@@ -56,10 +57,9 @@ def _timed(reader: Reader, model: Model, users: Sequence[str]) -> tuple[list[Pre
     return [Prediction(row.user_id, probability, row.views) for row, probability in pairs], quantiles
 
 
-def _features_table(predictions: Sequence[Prediction], version: str) -> Table:
-    table = Table(
-        "", *(escape(one.user_id) for one in predictions), title=f"purchase within the next hour, model {version}"
-    )
+def _features_table(predictions: Sequence[Prediction], card: ModelCard) -> Table:
+    title = ", ".join(filter(None, (escape(card.label), f"model {card.version}")))
+    table = Table("", *(escape(one.user_id) for one in predictions), title=title)
     for view in predictions[0].views:
         reads = [one.views[view] for one in predictions]
         table.add_row(f"[bold]{view}[/]", *(f"{read.status}{_age(read.age_seconds)}" for read in reads))
@@ -83,10 +83,10 @@ def _age(seconds: float | None) -> str:
     return f", {seconds:.0f} s old"
 
 
-def _print(predictions: Sequence[Prediction], version: str, quantiles: dict[str, dict[str, float]]) -> None:
+def _print(predictions: Sequence[Prediction], card: ModelCard, quantiles: dict[str, dict[str, float]]) -> None:
     console = Console()
     for start in range(0, len(predictions), SHOWN_USERS):
-        console.print(_features_table(predictions[start : start + SHOWN_USERS], version))
+        console.print(_features_table(predictions[start : start + SHOWN_USERS], card))
     table = Table("step", "p50", "p95", title=f"{REPEATS} times, {len(predictions)} users at once")
     for name, taken in quantiles.items():
         table.add_row(name, *(f"{value:.3f} ms" for value in taken.values()))
@@ -95,15 +95,16 @@ def _print(predictions: Sequence[Prediction], version: str, quantiles: dict[str,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m serving.predict", "Predict how likely users are to buy within the next hour.")
+    command = Command("python -m serving.predict", "Predict for a few users, and time each step.")
     command.add_argument("--users", nargs="+", required=True, metavar="USER", help="such as user_000001")
+    add_service(command)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     options = command.parse_args(arguments)
     if len(options.users) > MAX_USERS:
         command.error(f"at most {MAX_USERS} users at once")
     if wrong := next((user for user in options.users if not 0 < len(user) <= MAX_ID_LENGTH), None):
         command.error(f"{wrong[:80]!r} is no user id: 1 to {MAX_ID_LENGTH} characters")
-    settings = command.settings(ServingSettings)
+    settings = settings_of(command, options)
     try:
         model = ModelFolder(settings.data_root, settings.service).load()
         from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
@@ -119,12 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.fail(OnlineStoreError(f"the online store does not answer ({error}): check REDIS_URL"))
     except FeatureStoreError as error:
         command.fail(error)
-    version = model.card.version
     if options.json:
-        told = {"model_version": version, "predictions": msgspec.to_builtins(predictions), "milliseconds": quantiles}
+        told = {
+            "model_version": model.card.version,
+            "predictions": msgspec.to_builtins(predictions),
+            "milliseconds": quantiles,
+        }
         sys.stdout.write(json.dumps(told) + "\n")
     else:
-        _print(predictions, version, quantiles)
+        _print(predictions, model.card, quantiles)
     return 0
 
 

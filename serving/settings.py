@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  (pydantic reads the annotation)
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from feast_repo.declare.views import View  # noqa: TC001  (read by pydantic as a property's type)
+from feast_repo.commands import Command  # noqa: TC001  (as below)
+from feast_repo.declare.views import FeatureService, View  # noqa: TC001  (read by pydantic as types of properties)
 from feast_repo.settings import StreamSettings
+
+if TYPE_CHECKING:
+    import argparse
 
 
 class ServingSettings(StreamSettings):
     """The stream's settings (the lateness decides when features are stale), and the settings of serving."""
 
+    serving_service: str = Field(
+        default="", description="Feature service that is served; empty: the only one in the catalog."
+    )
     serving_api_keys: str = Field(
         default="",
         repr=False,
@@ -37,11 +45,34 @@ class ServingSettings(StreamSettings):
     )
 
     @property
+    def served(self) -> FeatureService:
+        """The feature service that the model reads, with this deployment's allowed lateness.
+
+        Raises:
+            ChoiceError: the catalog doesn't have it, or has several and none is named.
+        """
+        return self.catalog.service(self.serving_service or None)
+
+    @property
     def service(self) -> str:
-        """The feature service that the model reads."""
-        return self.catalog.service().name
+        """The service's name, which its models are stored under."""
+        return self.served.name
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The views that the model reads, with this deployment's allowed lateness."""
-        return self.catalog.service().views
+        """The views that the model reads."""
+        return self.served.views
+
+
+def add_service(command: Command) -> None:
+    """Add `--service`, as it is for all commands of serving."""
+    command.add_choice("service", "SERVING_SERVICE, or the only one")
+
+
+def settings_of(command: Command, options: argparse.Namespace) -> ServingSettings:
+    """The settings, with the service that `--service` names; exits if the catalog doesn't have it."""
+    settings = command.settings(ServingSettings)
+    if options.service is not None:
+        settings = settings.model_copy(update={"serving_service": options.service})
+    command.chosen(settings.catalog.service, settings.serving_service or None)
+    return settings

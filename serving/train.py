@@ -1,4 +1,4 @@
-"""Train the purchase model, and serve it if it is good enough.
+"""Train the model of a feature service, and serve it if it is good enough.
 
     python -m batch.training_set && python -m serving.train
 
@@ -22,18 +22,19 @@ from rich.console import Console
 from rich.table import Table
 
 from batch.report_files import write_report
-from batch.training.labels import LABEL
+from batch.training.labels import label_of
 from feast_repo.commands import Command, integer
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME, offline_columns
 from feast_repo.stores.offline.foreign import read_foreign
 from serving.model import ModelError, ModelFolder
-from serving.settings import ServingSettings
+from serving.settings import ServingSettings, add_service, settings_of
 from serving.training import TrainingError, file_hash, judged, split_by_time, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from feast_repo.declare.labels import Label
     from serving.model import Model, ModelCard
     from serving.training import Trained
 
@@ -56,7 +57,8 @@ def _served_before(models: ModelFolder, columns: Sequence[str]) -> tuple[Model |
 
 def _training_rows(settings: ServingSettings, source: Path) -> pl.DataFrame:
     """The training set with the columns and types of `batch.training_set`; another tool may have written it."""
-    columns = {LABEL: pl.Boolean(), EVENT_TIME: UTC_MICROSECONDS}
+    label, _ = label_of(settings.served)
+    columns = {label.name: pl.Boolean(), EVENT_TIME: UTC_MICROSECONDS}
     for view in settings.views:
         columns |= {name: dtype for name, dtype in offline_columns(view).items() if name in view.features}
     rows = read_foreign(source, columns)
@@ -75,20 +77,22 @@ def train_and_promote(settings: ServingSettings, source: Path, seed: int, promot
     """Train, evaluate, store and promote; returns the report.
 
     Raises:
+        NoLabelError: the service declares no label.
         TrainingError: the rows are not fit to train from.
         ForeignFileError, OSError: a file can't be read or written.
     """
     start = time.monotonic()
     rows, data_hash = _training_rows(settings, source), file_hash(source)
-    split = split_by_time(rows)
+    label, _ = label_of(settings.served)
+    split = split_by_time(rows, label)
     models = ModelFolder(settings.data_root, settings.service)
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    trained = train(settings.views, settings.service, split, data_hash, seed, version)
+    trained = train(settings.served, split, data_hash, seed, version)
     before, unfit = _served_before(models, rows.columns)
     columns = {"the model": trained.card.metrics, "baseline": trained.card.baseline}
     beats_baseline, worse = trained.card.metrics[DECIDES] < trained.card.baseline[DECIDES], False
     if before is not None:
-        columns[f"served before ({before.card.version})"] = before_metrics = judged(before, split.holdout)
+        columns[f"served before ({before.card.version})"] = before_metrics = judged(before, label, split.holdout)
         worse = trained.card.metrics[DECIDES] > before_metrics[DECIDES]
     good_enough = beats_baseline and not worse
     promoted = promote == "always" or (promote == "if-not-worse" and good_enough)
@@ -106,7 +110,7 @@ def train_and_promote(settings: ServingSettings, source: Path, seed: int, promot
         "verdict": verdict,
         "metrics": columns,
         "model": str(folder),
-        "report": str(_report(settings, trained, columns, verdict, split.holdout, good_enough=good_enough)),
+        "report": str(_report(settings, trained, columns, verdict, split.holdout, label, good_enough=good_enough)),
         "seconds": round(time.monotonic() - start, 3),
     }
 
@@ -133,13 +137,14 @@ def _report(
     columns: dict[str, dict[str, float]],
     verdict: str,
     holdout: pl.DataFrame,
+    label: Label,
     *,
     good_enough: bool,
 ) -> Path:
     from serving.training_report import page  # noqa: PLC0415  (plots take a second to import)
 
     probability = trained.model.probabilities(trained.model.encoder.trained(holdout))
-    truth = holdout[LABEL].to_numpy()
+    truth = holdout[label.name].to_numpy()
     text = page(trained.card, columns, verdict, truth, probability, good_enough=good_enough)
     report = {"verdict": verdict, "metrics": columns, "card": msgspec.to_builtins(trained.card)}
     *_, file = write_report(settings.data_root / "reports", f"training-{trained.card.version}", report, text)
@@ -159,7 +164,7 @@ def _print(told: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m serving.train", "Train the purchase model from the point-in-time training set.")
+    command = Command("python -m serving.train", "Train the model of a feature service from its training set.")
     command.add_argument("--training-set", type=Path, help="Parquet (default: as batch.training_set writes it)")
     command.add_argument("--seed", type=integer(0, 2**31 - 1), default=1, help="seed of the classifier (%(default)s)")
     command.add_argument("--promote", choices=PROMOTE, default=PROMOTE[0], help="when to serve the model (%(default)s)")
@@ -170,9 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         const="always",
         help="serve the model even if it is not good enough",
     )
+    add_service(command)
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
-    settings = command.settings(ServingSettings)
+    settings = settings_of(command, options)
     source = options.training_set or settings.data_root / "training" / f"{settings.service}.parquet"
     if not source.exists():
         command.error(f"{source} is not there: run python -m batch.training_set first")

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from batch.training.labels import HORIZON, LABEL
+from batch.training.labels import label_of
 from feast_repo.declare.views import EVENT_TIME
 from feast_repo.errors import RefusedError
 from serving.features import FeatureEncoder, input_features
 from serving.model import INPUT, Model, ModelCard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.labels import Label
+    from feast_repo.declare.views import FeatureService
 
 CHECKED_ON = {"scikit-learn": "1.9.1"}
 """The version whose private tree structures are used here."""
@@ -58,7 +58,7 @@ class Trained:
     model: Model
 
 
-def split_by_time(rows: pl.DataFrame) -> Split:
+def split_by_time(rows: pl.DataFrame, label: Label) -> Split:
     """Hold out the last fifth.
 
     Raises:
@@ -69,9 +69,9 @@ def split_by_time(rows: pl.DataFrame) -> Split:
         message = f"{len(rows)} rows are too few to train from: let the stream run longer"
         raise TrainingError(message)
     first = rows[EVENT_TIME][int(len(rows) * (1 - HOLDOUT))]
-    split = Split(rows.filter(pl.col(EVENT_TIME) < first - HORIZON), rows.filter(pl.col(EVENT_TIME) >= first))
+    split = Split(rows.filter(pl.col(EVENT_TIME) < first - label.within), rows.filter(pl.col(EVENT_TIME) >= first))
     for name, part in (("to train from", split.train), ("held out", split.holdout)):
-        if part[LABEL].n_unique() < 2:  # noqa: PLR2004  (both labels)
+        if part[label.name].n_unique() < 2:  # noqa: PLR2004  (both labels)
             message = (
                 f"of the rows {name} ({len(part)}, split at {first.isoformat()}) none is labelled differently from "
                 "the others: take a training set over a longer time"
@@ -80,19 +80,19 @@ def split_by_time(rows: pl.DataFrame) -> Split:
     return split
 
 
-def train(
-    views: Sequence[WindowedView | BatchView], service: str, split: Split, data_hash: str, seed: int, version: str
-) -> Trained:
+def train(service: FeatureService, split: Split, data_hash: str, seed: int, version: str) -> Trained:
     """Fit, export, and evaluate on the holdout rows.
 
     A feature without values in the training rows is left out: nothing can be learned from it.
 
     Raises:
+        NoLabelError: the service declares no label.
         TrainingError: no feature has a value, or the exported model gives other probabilities than the classifier.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415  (an extra, and slow to import)
 
-    features = input_features(views, split.train)
+    label, _ = label_of(service)
+    features = input_features(service.views, split.train)
     if not features:
         message = f"none of the {len(split.train)} rows to train from has a value of any feature"
         raise TrainingError(message)
@@ -105,18 +105,19 @@ def train(
     classifier = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=100, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed
     )
-    classifier.fit(matrix, split.train[LABEL].cast(pl.Int8).to_numpy())
+    classifier.fit(matrix, split.train[label.name].cast(pl.Int8).to_numpy())
     _round_thresholds_down(classifier)
     onnx = _exported(classifier, len(features))
     held = encoder.trained(split.holdout)
-    truth = split.holdout[LABEL].to_numpy()
-    base_rate = float(split.train[LABEL].mean())  # type: ignore[arg-type]  # Boolean and not empty
+    truth = split.holdout[label.name].to_numpy()
+    base_rate = float(split.train[label.name].mean())  # type: ignore[arg-type]  # Boolean and not empty
     card = ModelCard(
         version=version,
-        service=service,
+        service=service.name,
+        label=str(label),
         features=features,
         left_out=tuple(
-            f"{view.name}:{name}" for view in views for name in view.features if (view.name, name) not in read
+            f"{view.name}:{name}" for view in service.views for name in view.features if (view.name, name) not in read
         ),
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training_rows=len(split.train),
@@ -180,9 +181,9 @@ def _round_thresholds_down(classifier: Any) -> None:
         tree.nodes["num_threshold"] = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
 
 
-def judged(model: Model, holdout: pl.DataFrame) -> dict[str, float]:
+def judged(model: Model, label: Label, holdout: pl.DataFrame) -> dict[str, float]:
     """A model's metrics on rows; a previously served model is evaluated on the same rows as its successor."""
-    return metrics(holdout[LABEL].to_numpy(), model.probabilities(model.encoder.trained(holdout)))
+    return metrics(holdout[label.name].to_numpy(), model.probabilities(model.encoder.trained(holdout)))
 
 
 def metrics(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) -> dict[str, float]:

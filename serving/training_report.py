@@ -47,7 +47,7 @@ def _calibration(truth: npt.NDArray[np.bool_], probability: npt.NDArray[Any]) ->
     left.plot([0, most], [0, most], linestyle=":", color="#888")
     left.plot(predicted, observed, marker="o", color="#1f6feb")
     left.set_xlabel("predicted")
-    left.set_ylabel("observed share of buyers")
+    left.set_ylabel("observed share")
     right.hist(probability, bins=40, color="#1f6feb")
     right.set_xlabel("predicted probability")
     right.set_ylabel("rows")

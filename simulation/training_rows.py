@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from batch.training.labels import LABEL
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME
 
@@ -27,7 +26,7 @@ def training_rows(rows: int = 4_000, seed: int = 1) -> pl.DataFrame:
             EVENT_TIME: pl.Series(
                 [start + timedelta(seconds=10 * number) for number in range(rows)], dtype=UTC_MICROSECONDS
             ),
-            LABEL: chance.random(rows) < (views + 2) / 40,
+            "purchased": chance.random(rows) < (views + 2) / 40,
             "click_count": chance.integers(0, 30, rows),
             "view_count": views,
             "cart_count": chance.integers(0, 4, rows),

@@ -1,12 +1,14 @@
-"""Labelled pairs of user and time: what a model serving at that time has to predict.
+"""Labelled pairs of entity and time: what a model serving at that time has to predict.
 
-A pair is a user's first event in a minute, so bursts of clicks don't outweigh the rest. Its label says whether the user
-bought within the next hour. Pairs with an unknown label are left out. The label is known when both hold:
+A pair is an entity's first event in a while (the label's spacing). Its label says whether an event that meets the
+label's condition followed within the declared time. Pairs with an unknown label are left out. The label is known when
+both hold:
 
-- The partition's watermark has passed the end of the hour, so nothing that counts can still arrive.
-- The stream has an event, of any user in any partition, at or after the end of the hour. Heartbeats prove that time has
-  passed, not that anything was recorded. After an import, or once the producers have stopped, the data end with the
-  last event: an hour beyond it is unknown, not without a purchase.
+- The watermark has passed the end of that time, so nothing that counts can still arrive: in the entity's partition, or
+  in all if the message key is none of its join keys.
+- The stream has an event, of any entity in any partition, at or after that end. Heartbeats prove that time has passed,
+  not that anything was recorded. After an import, or once the producers have stopped, the data end with the last event:
+  what would follow is unknown, not absent.
 """
 
 from __future__ import annotations
@@ -16,95 +18,111 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batch.recompute.archive import PARTITION, Scope, days_of, files_of
-from feast_repo.declare.algebra import field
+from batch.recompute.archive import PARTITION, days_of, files_of
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME
+from feast_repo.errors import RefusedError
 from feast_repo.stores.offline.parquet import despite_compaction, scan
-from feast_repo.stores.offline.tables import event_columns, events_folder
+from feast_repo.stores.offline.tables import day, event_columns, events_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from feast_repo.declare.views import WindowedView
+    from feast_repo.declare.events import EventStream
+    from feast_repo.declare.labels import Label
+    from feast_repo.declare.views import FeatureService
     from feast_repo.stores.progress import Progress
 
-LABEL = "purchased"
-IS_PURCHASE = field("event_type") == "purchase"
-HORIZON = timedelta(hours=1)
-SPACING = timedelta(minutes=1)
+
+class NoLabelError(RefusedError):
+    """A service predicts nothing; the message names the remedy."""
+
+
+def label_of(service: FeatureService) -> tuple[Label, EventStream]:
+    """What a service predicts, and the stream with the events that tell.
+
+    Raises:
+        NoLabelError: it declares no label.
+    """
+    if service.label is None or service.label_stream is None:
+        message = f"service {service.name!r} has no label to train for: declare it with label=Label(...)"
+        raise NoLabelError(message)
+    return service.label, service.label_stream
 
 
 def labelled_pairs(
     data_root: Path,
-    view: WindowedView,
+    service: FeatureService,
     progress: Mapping[int, Progress],
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> pl.DataFrame:
-    """Pairs with start <= time < end, sorted by time and user: join key, event_timestamp (UTC, us), LABEL (Boolean).
+    """Pairs with start <= time < end, sorted by time and keys: keys, event_timestamp (UTC, us), the label (Boolean).
 
-    A purchase at exactly the pair's time does not count; duplicate events change nothing.
+    An event at exactly the pair's time is not what follows it; duplicate events change nothing.
 
     Raises:
+        NoLabelError: the service declares no label.
         OSError: a file can't be read.
     """
-    return despite_compaction(lambda: _labelled_pairs(data_root, view, progress, start, end))
+    return despite_compaction(lambda: _labelled_pairs(data_root, service, progress, start, end))
 
 
 def _labelled_pairs(
     data_root: Path,
-    view: WindowedView,
+    service: FeatureService,
     progress: Mapping[int, Progress],
     start: datetime | None,
     end: datetime | None,
 ) -> pl.DataFrame:
-    events, keys = view.source, view.join_keys
-    time = pl.col(events.time)
-    log = _scan(data_root, view, start).filter(~events.is_heartbeat)
+    label, events = label_of(service)
+    keys = list(service.schema)
+    time, within, spacing = pl.col(events.time), label.within, label.spacing
+    log = _scan(data_root, events, None if start is None else start - spacing).filter(~events.is_heartbeat)
     reach = log.select(time.max().alias("#reach"))
-    if start is not None:  # the whole minute: the range must not change which event is first in it
-        log = log.filter(time >= pl.lit(start).dt.truncate(SPACING))
+    log = log.drop_nulls(keys)
+    if start is not None:  # from where its spacing begins: the range must not change which event is first in it
+        log = log.filter(time >= pl.lit(start).dt.truncate(spacing))
     if end is not None:
-        log = log.filter(time < end + HORIZON)
+        log = log.filter(time < end + within)
     seen = pl.LazyFrame(
         [(one.partition, _utc(one.watermark_ms)) for one in progress.values() if one.watermark_ms is not None],
         schema={PARTITION: pl.Int32, "#seen": UTC_MICROSECONDS},
         orient="row",
     )
-    known = time + HORIZON <= pl.min_horizontal("#seen", "#reach")
+    if events.key not in keys:
+        seen = seen.with_columns(pl.col("#seen").min())
+    known = time + within <= pl.min_horizontal("#seen", "#reach")
     pairs = log.join(seen, on=PARTITION).join(reach, how="cross").filter(known)
-    pairs = pairs.group_by(*keys, time.dt.truncate(SPACING).alias("#minute")).agg(time.min().alias(EVENT_TIME))
+    pairs = pairs.group_by(*keys, time.dt.truncate(spacing).alias("#spacing")).agg(time.min().alias(EVENT_TIME))
     if start is not None:
         pairs = pairs.filter(pl.col(EVENT_TIME) >= start)
     if end is not None:
         pairs = pairs.filter(pl.col(EVENT_TIME) < end)
-    bought = log.filter(IS_PURCHASE.polars()).select(*keys, time.alias("#bought")).unique()
-    pair_rows, purchases = pl.collect_all([pairs.select(*keys, EVENT_TIME), bought], engine="streaming")
+    met = log.filter(label.where.polars()).select(*keys, time.alias("#met")).unique()
+    pair_rows, met_rows = pl.collect_all([pairs.select(*keys, EVENT_TIME), met], engine="streaming")
     return (
         pair_rows.sort(EVENT_TIME, *keys)
         .join_asof(
-            purchases.sort("#bought"),
+            met_rows.sort("#met"),
             left_on=EVENT_TIME,
-            right_on="#bought",
+            right_on="#met",
             by=keys,
             strategy="forward",
-            tolerance=HORIZON,
+            tolerance=within,
             allow_exact_matches=False,
             check_sortedness=False,
         )
-        .select(*keys, EVENT_TIME, pl.col("#bought").is_not_null().alias(LABEL))
+        .select(*keys, EVENT_TIME, pl.col("#met").is_not_null().alias(label.name))
     )
 
 
-def _scan(data_root: Path, view: WindowedView, start: datetime | None) -> pl.LazyFrame:
+def _scan(data_root: Path, events: EventStream, start: datetime | None) -> pl.LazyFrame:
     """The archive from the first day that can matter: events are at most a declared time ahead of their Kafka time."""
-    columns = event_columns(view.source)
-    first = None if start is None else round(start.timestamp() * 1000) // view.slide_ms
-    first_day = Scope(view, pl.DataFrame(), first).first_day
+    first_day = "" if start is None else day(max(0, round(start.timestamp() * 1000) - events.ahead_ms))
     folder = events_folder(data_root)
-    return scan(files_of(folder, days_of(folder, first_day)), columns)
+    return scan(files_of(folder, days_of(folder, first_day)), event_columns(events))
 
 
 def _utc(milliseconds: int) -> datetime:

@@ -1,4 +1,4 @@
-"""A point-in-time training set: labelled (user, time) pairs, each with the features that serving had at that time.
+"""A point-in-time training set: labelled (entity, time) pairs, each with the features that serving had at that time.
 
     python -m batch.training_set --start 2026-01-01 --end 2026-02-01
     python -m batch.training_set --as-created               # for history that was streamed all at once
@@ -18,18 +18,17 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import polars as pl
 from rich.console import Console
 from rich.progress import Progress as ProgressBar, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
-from batch.training.labels import LABEL, labelled_pairs
+from batch.training.labels import label_of, labelled_pairs
 from feast_repo.commands import Command, as_it_is, instant
 from feast_repo.declare.algebra import POLARS_TYPES
 from feast_repo.declare.views import EVENT_TIME
-from feast_repo.features import purchase_prediction
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
 from feast_repo.stores.offline.tables import progress_folder
@@ -54,8 +53,9 @@ CORRECTED: FeatureTime = "with all corrections"
 class TrainingSetSummary:
     """The content of a training set. Of the pairs `without` a view's row, some have one that `arrived_later`."""
 
+    label: str
     rows: int = 0
-    purchased: int = 0
+    positive: int = 0
     first: str | None = None
     last: str | None = None
     features: FeatureTime = "as served"
@@ -63,6 +63,11 @@ class TrainingSetSummary:
     without: dict[str, int] = field(default_factory=dict)
     arrived_later: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: the positive rows are under the label's name."""
+        told = asdict(self)
+        return {told.pop("label"): told.pop("positive"), **told}
 
 
 class TrainingSet:
@@ -96,7 +101,7 @@ class TrainingSet:
     def _joined(self, pairs: pl.DataFrame, features: FeatureTime) -> pl.DataFrame:
         from feast_repo.stores.offline.store import ignoring_served  # noqa: PLC0415  (Feast takes seconds to import)
 
-        keys = [name for name in pairs.columns if name != LABEL]
+        keys = [name for name in pairs.columns if name != self._summary.label]
         with ignoring_served() if features == AS_CREATED else nullcontext():
             job = self._store.get_historical_features(
                 entity_df=pairs.select(keys).to_pandas(),
@@ -126,13 +131,14 @@ def _has_no_row(view: WindowedView | BatchView) -> pl.Expr:
 
 
 def build(
-    store: FeatureStore, pairs: pl.DataFrame, features: FeatureTime, console: Console
+    store: FeatureStore, service: FeatureService, pairs: pl.DataFrame, features: FeatureTime, console: Console
 ) -> tuple[pl.DataFrame, TrainingSetSummary]:
-    """Join features to pairs (see `labels.py`): join key, event_timestamp, LABEL, features of all views."""
+    """Join features to pairs (see `labels.py`): join keys, event_timestamp, the label, features of all views."""
+    label, _ = label_of(service)
     summary = TrainingSetSummary(
-        rows=len(pairs), purchased=int(pairs[LABEL].sum()), features=features, healed=features == CORRECTED
+        label.name, len(pairs), int(pairs[label.name].sum()), features=features, healed=features == CORRECTED
     )
-    training_set = TrainingSet(store, purchase_prediction, summary)
+    training_set = TrainingSet(store, service, summary)
     parts = [
         pairs.head(0).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in training_set.columns.items())
     ]
@@ -155,7 +161,7 @@ def _show(summary: TrainingSetSummary, path: Path) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("pairs", f"{summary.rows:,}")
-    table.add_row("of them followed by a purchase", f"{summary.purchased:,} ({summary.purchased / summary.rows:.1%})")
+    table.add_row(f"of them {summary.label}", f"{summary.positive:,} ({summary.positive / summary.rows:.1%})")
     table.add_row("first", str(summary.first))
     table.add_row("last", str(summary.last))
     table.add_row("features", summary.features)
@@ -168,7 +174,7 @@ def _show(summary: TrainingSetSummary, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     command = Command(
-        "python -m batch.training_set", "Write labelled pairs of user and time with the features served then."
+        "python -m batch.training_set", "Write labelled pairs of entity and time with the features served then."
     )
     command.add_argument("--start", type=instant, help="first time of a pair, ISO 8601 UTC (default: all archived)")
     command.add_argument("--end", type=instant, help="times before this, ISO 8601 UTC")
@@ -179,25 +185,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     mode.add_argument("--healed", action="store_const", dest="features", const=CORRECTED, help="today's truth instead")
     command.add_argument("--to", type=Path, help="Parquet file (default: training/<service>.parquet in DATA_ROOT)")
+    command.add_choice("service")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     if options.start is not None and options.end is not None and options.start >= options.end:
         command.error("--start must be before --end")
     settings = command.settings(StreamSettings)
-    path: Path = options.to or settings.data_root / "training" / f"{purchase_prediction.name}.parquet"
+    service = command.chosen(settings.catalog.service, options.service)
+    path: Path = options.to or settings.data_root / "training" / f"{service.name}.parquet"
     start, console = time.monotonic(), Console(stderr=True)
     with command.telling(settings.data_root):
         progress = ProgressRecord(progress_folder(settings.data_root)).load()
         with console.status("reading events, labelling pairs"):
-            pairs = labelled_pairs(settings.data_root, settings.catalog.view(), progress, options.start, options.end)
+            pairs = labelled_pairs(settings.data_root, service, progress, options.start, options.end)
         if pairs.is_empty():
             command.error(
-                f"{settings.data_root} has no event in this range whose next hour the stream has seen to its end: "
-                "run the stream longer, or correct --start, --end or DATA_ROOT"
+                f"{settings.data_root} has no event in this range of which the stream has seen what followed within "
+                f"{label_of(service)[0].within}: run the stream longer, or correct --start, --end or DATA_ROOT"
             )
         with console.status("opening the feature store"):
             store = command.feature_store()
-        rows, summary = build(store, pairs, options.features, console)
+        rows, summary = build(store, service, pairs, options.features, console)
         publish(path, rows)
     summary.seconds = round(time.monotonic() - start, 3)
     for name, count in summary.arrived_later.items():
@@ -207,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "the pairs' times; --as-created uses those of a history that was streamed at once, --healed all\n"
             )
     if options.json:
-        sys.stdout.write(json.dumps({**asdict(summary), "file": str(path)}) + "\n")
+        sys.stdout.write(json.dumps({**summary.as_json(), "file": str(path)}) + "\n")
     else:
         _show(summary, path)
     return 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from feast_repo.declare.events import EventStream
+    from feast_repo.declare.labels import Label
     from feast_repo.declare.views import Entity, FeatureService, View
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class ChoiceError(RefusedError, LookupError):
 
 @dataclass(frozen=True)
 class Catalog:
-    """All declarations. Views of services and sources of views belong to it without being listed.
+    """All declarations. Views of services, sources of views and streams of labels belong to it without being listed.
 
     catalog = Catalog(services=(purchase_prediction,), views=(user_click_features_v2,))
     """
@@ -47,7 +48,10 @@ class Catalog:
         views = _distinct([*(view for service in self.services for view in service.views), *self.views])
         windowed = [view for view in views if isinstance(view, WindowedView)]
         object.__setattr__(self, "views", tuple(views))
-        object.__setattr__(self, "streams", tuple(_distinct([*(view.source for view in windowed), *self.streams])))
+        labels = [service.label for service in self.services if service.label is not None]
+        named = [label.stream for label in labels if label.stream is not None]
+        streams = _distinct([*(view.source for view in windowed), *named, *self.streams])
+        object.__setattr__(self, "streams", tuple(streams))
         for kind, names in {
             "services": [service.name for service in self.services],
             "views": [view.name for view in self.views],
@@ -147,7 +151,13 @@ class Catalog:
         def moved(view: View) -> View:
             return replace(view, source=streams[view.source.name]) if isinstance(view, WindowedView) else view
 
-        services = tuple(replace(one, views=tuple(moved(view) for view in one.views)) for one in self.services)
+        def labelled(label: Label | None) -> Label | None:
+            named = None if label is None else label.stream
+            return label if label is None or named is None else replace(label, stream=streams[named.name])
+
+        services = tuple(
+            replace(one, views=tuple(map(moved, one.views)), label=labelled(one.label)) for one in self.services
+        )
         return Catalog(services, tuple(moved(view) for view in self.views), tuple(streams.values()))
 
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch.training.labels import LABEL
 from feast_repo.declare.views import EVENT_TIME
 from simulation.profiles import make_profiles
 from simulation.training_rows import training_rows
@@ -96,7 +95,7 @@ def test_training_set_of_another_maker(tmp_path: Path, capsys: pytest.CaptureFix
         capsys, *COMMANDS["training"], str(with_time(rows, rows[EVENT_TIME].cast(pl.String).to_arrow(), path))
     )
     assert "event_timestamp is String, not Datetime" in said
-    odd = rows.with_columns(pl.col(LABEL).cast(pl.Int64), pl.col("age").cast(pl.Float64))
+    odd = rows.with_columns(pl.col("purchased").cast(pl.Int64), pl.col("age").cast(pl.Float64))
     said = refused(capsys, *COMMANDS["training"], str(with_time(odd, of_offset, path)))
     assert "purchased is Int64, not Boolean" in said
     assert "age is Float64, not Int64" in said

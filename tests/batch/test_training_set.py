@@ -16,11 +16,11 @@ from rich.console import Console
 
 from batch.quality.publication import publish_profiles
 from batch.recompute.backfill import main as backfill
-from batch.training.labels import HORIZON, LABEL, SPACING, labelled_pairs
+from batch.training.labels import label_of, labelled_pairs
 from batch.training.training_set import main as training_set
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME
-from feast_repo.features import user_click_features as view, user_profile_features as profiles
+from feast_repo.features import purchase_prediction, user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import from_milliseconds, progress_folder
 from feast_repo.stores.progress import ProgressRecord
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from tests.stream.reference import Record
 
+LABEL = label_of(purchase_prediction)[0].name
+HORIZON, SPACING = label_of(purchase_prediction)[0].within, label_of(purchase_prediction)[0].spacing
 HOURS, PARTITIONS, USERS = 5, 3, 40
 LONG_BEFORE = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC) - timedelta(days=30)
 
@@ -110,7 +112,7 @@ def test_labels_are_of_the_hour_after(root: Path) -> None:
     log = logs()
     stream(root, view, log)
     progress = ProgressRecord(progress_folder(root)).load()
-    pairs = labelled_pairs(root, view, progress)
+    pairs = labelled_pairs(root, purchase_prediction, progress)
     events: dict[str, list[tuple[int, bool]]] = {}
     last: dict[str, int] = {}
     reach = 0
@@ -148,7 +150,7 @@ def labels_of(root: Path, log: Mapping[int, Sequence[Record]], **span: datetime)
     for name in ("events", "late", "features", "progress"):
         shutil.rmtree(root / name, ignore_errors=True)
     stream(root, view, log)
-    pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load(), **span)
+    pairs = labelled_pairs(root, purchase_prediction, ProgressRecord(progress_folder(root)).load(), **span)
     minute = (pl.col(EVENT_TIME).dt.epoch("ms") - NOW_MS) / 60_000
     return pairs.select("user_id", minute, LABEL).rows()
 
@@ -186,7 +188,7 @@ def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPat
     )
     assert training_set(["--json"]) == 0
     seen = screen.getvalue()
-    pairs = labelled_pairs(root, view, ProgressRecord(progress_folder(root)).load())
+    pairs = labelled_pairs(root, purchase_prediction, ProgressRecord(progress_folder(root)).load())
     assert "reading events, labelling pairs" in seen
     assert "opening the feature store" in seen
     for (day,), part in pairs.group_by(pl.col(EVENT_TIME).dt.strftime("%Y-%m-%d")):
@@ -196,10 +198,10 @@ def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPat
 def test_a_range_is_a_part_of_the_whole(root: Path) -> None:
     stream(root, view, logs())
     progress = ProgressRecord(progress_folder(root)).load()
-    pairs = labelled_pairs(root, view, progress)
+    pairs = labelled_pairs(root, purchase_prediction, progress)
     start, end = pairs[EVENT_TIME][0] + timedelta(minutes=63, seconds=30), pairs[EVENT_TIME][-1] - timedelta(minutes=25)
     assert_frame_equal(
-        labelled_pairs(root, view, progress, start, end),
+        labelled_pairs(root, purchase_prediction, progress, start, end),
         pairs.filter(pl.col(EVENT_TIME) >= start, pl.col(EVENT_TIME) < end),
     )
 

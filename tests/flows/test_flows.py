@@ -19,6 +19,7 @@ import pytest
 from prefect import flow
 
 from batch.quality.publication import publish_profiles
+from batch.training.labels import label_of
 from batch.training.training_set import main as training_set
 from feast_repo.features import (
     purchase_prediction,
@@ -283,8 +284,9 @@ def test_training_serves_a_model_and_tells(busy_land: Path) -> None:
 
 def test_a_training_whose_model_is_not_served_fails(land: Path, tmp_path: Path) -> None:
     assert training_set(["--to", str(tmp_path / "rows.parquet")]) == 0
-    holdout = split_by_time(pl.read_parquet(tmp_path / "rows.parquet")).holdout
-    clairvoyant = train(purchase_prediction.views, purchase_prediction.name, Split(holdout, holdout), "", 1, "1")
+    label, _ = label_of(purchase_prediction)
+    holdout = split_by_time(pl.read_parquet(tmp_path / "rows.parquet"), label).holdout
+    clairvoyant = train(purchase_prediction, Split(holdout, holdout), "", 1, "1")
     models = ModelFolder(land, purchase_prediction.name)
     models.save(clairvoyant.card, clairvoyant.onnx)
     models.promote("1")

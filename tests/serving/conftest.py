@@ -17,8 +17,9 @@ import polars as pl
 import pytest
 from feast.data_source import PushMode
 
+from batch.training.labels import label_of
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
+from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.progress import Progress, announce, progress_key
 from serving.__main__ import server_of
 from serving.app import App
@@ -49,7 +50,7 @@ def now_slide() -> datetime:
 @pytest.fixture(scope="session")
 def trained() -> Trained:
     """A model that is good enough to be told from chance."""
-    return train(ServingSettings().views, "purchase_prediction", split_by_time(training_rows()), "hash", 1, "v1")
+    return train(purchase_prediction, split_by_time(training_rows(), label_of(purchase_prediction)[0]), "hash", 1, "v1")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from batch.training.labels import HORIZON, LABEL
+from batch.training.labels import label_of
 from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import purchase_prediction
 from serving.features import FeatureEncoder, input_features, misfit
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from serving.training import Trained
 
 VIEWS = purchase_prediction.views
+LABEL, _ = label_of(purchase_prediction)
+HORIZON = LABEL.within
 ROWS = training_rows(500)
 
 
@@ -77,7 +79,7 @@ def test_known_matrix() -> None:
 class TestSplit:
     def test_is_by_time_and_leaves_out_what_knows_of_the_holdout(self) -> None:
         rows = training_rows(4_000)
-        split = split_by_time(rows.sample(fraction=1, shuffle=True, seed=1))
+        split = split_by_time(rows.sample(fraction=1, shuffle=True, seed=1), LABEL)
         first = split.holdout[EVENT_TIME][0]
         assert len(split.holdout) == 800
         assert split.train[EVENT_TIME].max() < first - HORIZON
@@ -86,25 +88,25 @@ class TestSplit:
 
     @pytest.mark.parametrize(
         ("rows", "says"),
-        [(ROWS.head(100), "too few"), (ROWS.with_columns(pl.lit(value=False).alias(LABEL)), "differently")],
+        [(ROWS.head(100), "too few"), (ROWS.with_columns(pl.lit(value=False).alias(LABEL.name)), "differently")],
     )
     def test_refuses_rows_that_teach_nothing(self, rows: pl.DataFrame, says: str) -> None:
         with pytest.raises(TrainingError, match=says):
-            split_by_time(rows)
+            split_by_time(rows, LABEL)
 
 
 class TestModel:
     def test_is_better_than_always_saying_the_mean(self, trained: Trained) -> None:
         assert trained.card.metrics["log_loss"] < trained.card.baseline["log_loss"] - 0.02
         assert trained.card.metrics["roc_auc"] > 0.65
-        assert judged(trained.model, split_by_time(training_rows()).holdout) == pytest.approx(
+        assert judged(trained.model, LABEL, split_by_time(training_rows(), LABEL).holdout) == pytest.approx(
             trained.card.metrics, abs=1e-4
         )
 
     def test_a_feature_without_a_value_in_training_counts_for_nothing(self) -> None:
-        split = split_by_time(training_rows(2_000))
+        split = split_by_time(training_rows(2_000), LABEL)
         new = pl.lit(None, pl.Int64).alias("age"), pl.lit(None, pl.String).alias("country")
-        trained = train(VIEWS, "test", replace(split, train=split.train.with_columns(new)), "hash", 1, "1")
+        trained = train(purchase_prediction, replace(split, train=split.train.with_columns(new)), "hash", 1, "1")
         held = trained.model.encoder.trained(split.holdout)
         without = trained.model.encoder.trained(split.holdout.with_columns(new))
         np.testing.assert_array_equal(trained.model.probabilities(held), trained.model.probabilities(without))
@@ -118,7 +120,7 @@ class TestModel:
         rows = training_rows()
         lacking = ["age", "country"]
         without = rows.with_columns(pl.lit(None).cast(rows.schema[name]).alias(name) for name in lacking)
-        found = train(VIEWS, "service", split_by_time(without), "hash", 1, "v2")
+        found = train(purchase_prediction, split_by_time(without, LABEL), "hash", 1, "v2")
         assert found.card.left_out == ("user_profile_features:age", "user_profile_features:country")
         assert {one.name for one in trained.card.features} - {one.name for one in found.card.features} == set(lacking)
         served = [as_served(row) for row in rows.head(5).iter_rows(named=True)]
@@ -133,9 +135,11 @@ class TestModel:
         close = rows.with_columns(
             pl.Series("revenue_cents", 20_000_000 + 2 * steps),
             pl.Series("cart_rate", 0.1 + steps * 2.0**-27),
-            pl.Series(LABEL, chance.random(len(rows)) < steps / 10),
+            pl.Series(LABEL.name, chance.random(len(rows)) < steps / 10),
         )
-        found = train(VIEWS, "service", split_by_time(close), "hash", 1, "v2")  # compares the export with the original
+        found = train(
+            purchase_prediction, split_by_time(close, LABEL), "hash", 1, "v2"
+        )  # compares the export with the original
         assert found.card.metrics["roc_auc"] > 0.7
 
     def test_refuses_rows_without_any_feature(self) -> None:
@@ -143,7 +147,7 @@ class TestModel:
         names = [name for view in VIEWS for name in view.features]
         empty = rows.with_columns(pl.lit(None).cast(rows.schema[name]).alias(name) for name in names)
         with pytest.raises(TrainingError, match="none of the"):
-            train(VIEWS, "service", split_by_time(empty), "hash", 1, "v2")
+            train(purchase_prediction, split_by_time(empty, LABEL), "hash", 1, "v2")
 
     def test_survives_the_disk(self, trained: Trained, tmp_path: Path) -> None:
         models = ModelFolder(tmp_path, "service")
@@ -217,8 +221,8 @@ class TestCommand:
     def test_a_worse_one_is_stored_and_not_served(self, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
         _, good = self.run(capsys)
         rows = pl.read_parquet(source)
-        split = split_by_time(rows)
-        noise = split.train.with_columns(pl.col(LABEL).shuffle(seed=1))
+        split = split_by_time(rows, LABEL)
+        noise = split.train.with_columns(pl.col(LABEL.name).shuffle(seed=1))
         pl.concat([noise, split.holdout]).write_parquet(source)
         status, bad = self.run(capsys)
         models = ModelFolder(ServingSettings().data_root, "purchase_prediction")
@@ -231,7 +235,7 @@ class TestCommand:
         self, source: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         rows = pl.read_parquet(source)
-        rows.with_columns(pl.col(LABEL).shuffle(seed=1)).write_parquet(source)  # nothing to learn
+        rows.with_columns(pl.col(LABEL.name).shuffle(seed=1)).write_parquet(source)  # nothing to learn
         models = ModelFolder(ServingSettings().data_root, "purchase_prediction")
         status, told = self.run(capsys)
         metrics = told["metrics"]
@@ -246,11 +250,11 @@ class TestCommand:
 
     def test_a_later_one_must_beat_its_own_baseline_too(self, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows = pl.read_parquet(source)
-        split = split_by_time(rows)
-        upside_down = pl.concat([split.train.with_columns(~pl.col(LABEL)), split.holdout])
+        split = split_by_time(rows, LABEL)
+        upside_down = pl.concat([split.train.with_columns(~pl.col(LABEL.name)), split.holdout])
         upside_down.write_parquet(source)
         _, bad = self.run(capsys, "--force")
-        rows.with_columns(pl.col(LABEL).shuffle(seed=1)).write_parquet(source)
+        rows.with_columns(pl.col(LABEL.name).shuffle(seed=1)).write_parquet(source)
         status, told = self.run(capsys)
         assert (status, told["worse"], told["beats_baseline"], told["promoted"]) == (1, False, False, False)
         assert f"not served: {bad['version']} is still served" in told["verdict"]
@@ -258,7 +262,7 @@ class TestCommand:
     def test_people_see_what_decides(self, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([]) == 0
         assert "It is served from now on." in " ".join(capsys.readouterr().out.split())
-        pl.read_parquet(source).with_columns(pl.col(LABEL).shuffle(seed=1)).write_parquet(source)
+        pl.read_parquet(source).with_columns(pl.col(LABEL.name).shuffle(seed=1)).write_parquet(source)
         assert main([]) == 1
         assert "no better than always predicting the mean" in " ".join(capsys.readouterr().out.split())
 
