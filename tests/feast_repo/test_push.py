@@ -10,7 +10,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.data_source import PushMode
 from feast.infra.online_stores import redis as feast_redis
 from feast.repo_config import RepoConfig
-from feast.types import Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from redis import ConnectionError as RedisConnectionError, Redis, ResponseError, TimeoutError as RedisTimeoutError
 
 from feast_repo.declare.events import UTC_MICROSECONDS
@@ -40,6 +40,8 @@ COLUMNS: dict[str, tuple[Any, Any, list[Any]]] = {
     "float64": (Float64, pl.Float64, [0.0, -0.0, 0.1, 1e300, float("nan")]),
     "float32": (Float32, pl.Float32, [0.0, -0.0, 0.1, 1e30, float("nan")]),
     "string": (String, pl.String, ["", "free", "ü€😀", "x" * 1_000, "%d\r\n"]),
+    "int64s": (Array(Int64), pl.List(pl.Int64), [[], [1], [-1, 16_384], [2**63 - 1, -(2**63)], [0] * 300]),
+    "strings": (Array(String), pl.List(pl.String), [["", "ü€😀"], [""], ["x" * 1_000, "b"], [], ["%d\r\n"] * 300]),
 }
 
 

@@ -10,7 +10,7 @@ from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_pref
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
-from feast.types import Bool, Float32, Float64, Int32, Int64, PrimitiveFeastType, String
+from feast.types import Array, Bool, FeastType, Float32, Float64, Int32, Int64, String
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, strategies as st
 from redis.connection import Connection
@@ -21,13 +21,15 @@ from feast_repo.stores.online.format import VALUE_FORMATS, RowFormat, argument, 
 from feast_repo.stores.online.keys import TYPE_CODES, KeyFormat
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-VALUES: dict[str, tuple[PrimitiveFeastType, st.SearchStrategy[Any]]] = {
+VALUES: dict[str, tuple[FeastType, st.SearchStrategy[Any]]] = {
     "Int64": (Int64, st.integers(-(2**63), 2**63 - 1)),
     "Int32": (Int32, st.integers(-(2**31), 2**31 - 1)),
     "Bool": (Bool, st.booleans()),
     "Float64": (Float64, st.floats()),
     "Float32": (Float32, st.floats(width=32)),
     "String": (String, TEXT),
+    "Array(Int64)": (Array(Int64), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40)),
+    "Array(String)": (Array(String), st.lists(TEXT, max_size=40)),
 }
 
 
@@ -41,7 +43,8 @@ def test_values_are_feasts(name: str, data: st.DataObject) -> None:
     feast_type, strategy = VALUES[name]
     values = data.draw(st.lists(st.none() | strategy, max_size=20))
     column = pl.Series(values, dtype=VALUE_FORMATS[name].dtype)
-    theirs = python_values_to_proto_values(np.array(values, dtype=object), feast_type.to_value_type())
+    given_to_feast = np.fromiter(values, object, len(values))
+    theirs = python_values_to_proto_values(given_to_feast, feast_type.to_value_type())
     assert encode_values(column, name) == [argument(value.SerializeToString()) for value in theirs]
 
 
@@ -49,6 +52,12 @@ def test_a_column_is_written_as_the_declared_type() -> None:
     assert encode_values(pl.Series([1, 2]), "Float64") == encode_values(pl.Series([1.0, 2.0]), "Float64")
     with pytest.raises(pl.exceptions.InvalidOperationError):
         encode_values(pl.Series([1 << 40]), "Int32")
+
+
+@pytest.mark.parametrize(("name", "item"), [("Array(Int64)", 1), ("Array(String)", "a")])
+def test_null_items_are_refused(name: str, item: object) -> None:
+    with pytest.raises(ValueError, match=r"^latest: a list has null items"):
+        encode_values(pl.Series("latest", [[item], None, [item, None]]), name)
 
 
 KEY_VALUES: dict[str, st.SearchStrategy[Any]] = {

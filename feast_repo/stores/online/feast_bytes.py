@@ -34,6 +34,8 @@ SAMPLES: dict[str, list[Any]] = {
     "Float64": [0.1, -0.0, 1e300, float("inf")],
     "Float32": [0.1, -0.0, 1e30, float("inf")],
     "String": ["free", "ü€😀 %b", "x" * LONG, ""],
+    "Array(Int64)": [[1 << 14, -1], [(1 << 63) - 1, -(1 << 63)], [], [0] * LONG],
+    "Array(String)": [["free", ""], ["ü€😀 %b", "x" * LONG], [], ["x"] * LONG],
 }
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types."""
 
+LIST_TAG = bytes([1 << 3 | SIZED])
+"""The tag of the items in Feast's messages of lists, whose only field is the first."""
+
 SMALL = 1 << 12
 """The encodings of numbers below it, which most counts are, are precomputed."""
 
@@ -104,6 +107,30 @@ def _strings() -> Encode:
     return encode
 
 
+def _packed(numbers: list[int]) -> bytes:
+    """The message of a list of integers: all in one field, which an empty list has not."""
+    data = b"".join(map(as_varint, numbers))
+    return LIST_TAG + as_varint(len(data)) + data if numbers else b""
+
+
+def _repeated(texts: list[str]) -> bytes:
+    """The message of a list of strings: a field each."""
+    return b"".join(LIST_TAG + as_varint(len(data)) + data for data in map(str.encode, texts))
+
+
+def _lists(field: str, as_message: Callable[[list[Any]], bytes]) -> Encode:
+    tag = value_tag(field, SIZED)
+
+    def encode(column: pl.Series, before: bytes) -> list[bytes]:
+        if column.list.eval(pl.element().is_null()).list.any().any():
+            message = f"{column.name}: a list has null items, which Feast can't hold"
+            raise ValueError(message)
+        messages = map(as_message, column.to_list())
+        return [before + argument(tag + as_varint(len(message)) + message) for message in messages]
+
+    return encode
+
+
 class ValueFormat(NamedTuple):
     """How a Feast type is written: the column's type, the encoder, and the placeholder for null."""
 
@@ -119,6 +146,8 @@ VALUE_FORMATS = {
     "Float64": ValueFormat(pl.Float64, _fixed("double_val", FIXED64, "<f8")),
     "Float32": ValueFormat(pl.Float32, _fixed("float_val", FIXED32, "<f4")),
     "String": ValueFormat(pl.String, _strings(), ""),
+    "Array(Int64)": ValueFormat(pl.List(pl.Int64), _lists("int64_list_val", _packed), []),
+    "Array(String)": ValueFormat(pl.List(pl.String), _lists("string_list_val", _repeated), []),
 }
 """By Feast type. Views with other types are left to Feast, whose encoding of some types depends on the batch."""
 
@@ -128,6 +157,7 @@ def encode_values(column: pl.Series, feast_type: str, before: bytes = b"") -> li
 
     Raises:
         polars.exceptions.InvalidOperationError: a value does not fit into the declared type.
+        ValueError: an item of a list is null: Feast fails, or makes it an empty string.
     """
     dtype, encode, filler = VALUE_FORMATS[feast_type]
     column = column.cast(dtype)
