@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from batch.quality.publication import publish_profiles
 from benchmarks.feast_stores import own_stores
 from benchmarks.feature_rows import click_rows, user_names
 from benchmarks.options import options as read_options
@@ -41,7 +40,7 @@ from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.tables import day, features_folder, from_milliseconds
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

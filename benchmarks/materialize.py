@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from batch.maintenance.materialize import materialize
-from batch.quality.publication import publish_profiles
 from benchmarks.feast_stores import own_stores
 from benchmarks.options import options as read_options
 from benchmarks.plots import bars
@@ -34,7 +33,7 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError
 from feast_repo.features import user_profile_features as view
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

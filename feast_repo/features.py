@@ -9,6 +9,7 @@ from feast_repo.declare.algebra import Count, Ratio, Sum, field
 from feast_repo.declare.catalog import Catalog
 from feast_repo.declare.labels import Label
 from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureService, WindowedView
+from feast_repo.profiles import COUNTRIES, TIERS
 
 user = Entity(name="user", join_keys={"user_id": "String"}, description="A shopper, such as user_000001.")
 
@@ -37,11 +38,12 @@ user_profile_features = BatchView(
     description="Who a user is, from the profile job.",
     entity=user,
     ttl=timedelta(days=365),
+    key_patterns={"user_id": "user_[0-9]{6,}"},
     features={
-        "age": BatchFeature("Int64"),
-        "country": BatchFeature("String"),
-        "subscription_tier": BatchFeature("String"),
-        "activity_weight": BatchFeature("Float64"),
+        "age": BatchFeature("Int64", minimum=18, maximum=120),
+        "country": BatchFeature("String", values=tuple(COUNTRIES)),
+        "subscription_tier": BatchFeature("String", values=tuple(TIERS)),
+        "activity_weight": BatchFeature("Float64", above=0, maximum=1),
     },
 )
 

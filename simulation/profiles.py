@@ -2,7 +2,7 @@
 
     python -m batch.profiles --users 10000 --seed 7
 
-Writes `DATA_ROOT/profiles/profiles.csv` for people and the rows of `user_profile_features` for the offline store. The
+Writes `DATA_ROOT/profiles/profiles.csv` for people and the rows of a batch view for the offline store. The
 same seed gives the same bytes, and a second run for the same profile time replaces the first.
 """
 
@@ -17,13 +17,15 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
-from batch.quality.publication import publish_profiles
+from batch.quality.publication import BatchTable
 from feast_repo.commands import Command, as_it_is, instant, integer
+from feast_repo.errors import FeatureStoreError, RefusedError
 from feast_repo.profiles import COUNTRIES, TIERS
 from feast_repo.settings import StoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 DEFAULT_USERS = 10_000
 DEFAULT_SEED = 7
@@ -82,6 +84,26 @@ def user_ids(users: int) -> pl.Series:
     return pl.select("user_" + pl.int_range(1, users + 1).cast(pl.String).str.zfill(6)).to_series()
 
 
+class OtherColumnsError(RefusedError):
+    """A batch view is not about such profiles; the message names its columns."""
+
+
+def publish_profiles(profiles: pl.DataFrame, time: datetime, data_root: Path, view: str | None = None) -> list[Path]:
+    """Publish profiles as rows of a batch view of the catalog; see `BatchTable.publish`.
+
+    Raises:
+        ChoiceError: there is no such view, or several and no name.
+        OtherColumnsError: the view has other columns.
+        OSError: the data folder is not writable.
+    """
+    catalog = StoreSettings().catalog
+    declared = catalog.batch_view(view)
+    if (columns := [*declared.join_keys, *declared.features]) != profiles.columns:
+        message = f"batch view {declared.name!r} has the columns {columns}, and generated profiles {profiles.columns}"
+        raise OtherColumnsError(message)
+    return BatchTable(data_root, catalog, declared).publish(profiles, time)
+
+
 def _choose(draws: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
     """Map uniform draws to indices with frequencies by weight."""
     cumulative = np.cumsum(weights)
@@ -114,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="same seed, same profiles")
     command.add_argument("--time", type=instant, help="when they become valid, ISO 8601 UTC (default: today, 00:00)")
     command.add_argument("--drift", choices=DRIFTS, default=DRIFTS[0], help="change of the population (%(default)s)")
+    command.add_choice("view", "the only batch view")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(StoreSettings)
@@ -124,7 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     profiles = make_profiles(options.users, options.seed, options.drift)
     try:
-        files = publish_profiles(profiles, time, settings.data_root)
+        files = publish_profiles(profiles, time, settings.data_root, options.view)
+    except FeatureStoreError as error:
+        command.fail(error)
     except OSError as error:
         command.error(f"can't write below DATA_ROOT: {error}; make it writable, or name another folder")
     if options.json:

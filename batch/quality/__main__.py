@@ -5,7 +5,8 @@
     python -m batch.quality replay broken.csv                   # publish them once they are repaired
     python -m batch.quality clicks                              # check the stream's rows, which are already published
 
-Exits with 1 if `profiles` or `replay` published nothing, or if `clicks` breaks a rule.
+`clicks` is about a windowed view, the others about a batch view; `--view` says which if there are several. Exits with 1
+if `profiles` or `replay` published nothing, or if `clicks` breaks a rule.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ from batch.lock import only_batch_writer
 from batch.quality import quarantine
 from batch.quality.candidate import MemoryCandidate
 from batch.quality.clicks import DAY, hours_of, row_frame, volume_frame
-from batch.quality.gate import KEY, Gated, gate, newest_time, published, replay
+from batch.quality.gate import Gated, gate, replay
+from batch.quality.publication import BatchTable
 from batch.quality.report import broken_in_words, finding_rows, page
-from batch.quality.rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, click_suite, volume_suite
+from batch.quality.rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, volume_suite, windowed_suite
 from batch.quality.validation import Batch, QualityError, validate
 from batch.recompute.recomputation import scope_of
 from batch.recompute.stored import stored_rows
-from batch.report_files import write_report
+from batch.report_files import stem, write_report
 from feast_repo.commands import Command, instant, integer, number
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.views import EVENT_TIME, WindowedView
 from feast_repo.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -45,13 +47,15 @@ if TYPE_CHECKING:
 
     from batch.quality.candidate import Candidate
     from batch.quality.validation import Finding
-    from feast_repo.declare.views import WindowedView
+    from feast_repo.declare.catalog import Catalog
+    from feast_repo.declare.views import BatchView
 
 MOST_ROWS = 10**12
 
 
 def _action(actions: Any, name: str, description: str) -> Command:
     action: Command = actions.add_parser(name, help=description, description=description)
+    action.add_choice("view")
     action.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     action.set_defaults(engine="pandas")
     return action
@@ -67,8 +71,10 @@ def _engines(action: Command) -> None:
 def _parser() -> Command:
     command = Command("python -m batch.quality", "Check data against rules derived from the declarations.")
     actions = command.add_subparsers(dest="action", required=True, metavar="profiles|export|replay|clicks")
-    profiles = _action(actions, "profiles", "Gate a table of user profiles, and publish its good rows.")
-    profiles.add_argument("--input", type=Path, help=".csv or .parquet (default: profiles/profiles.csv in DATA_ROOT)")
+    profiles = _action(actions, "profiles", "Gate a table of a batch view, and publish its good rows.")
+    profiles.add_argument(
+        "--input", type=Path, help=".csv or .parquet (default: what is published, in DATA_ROOT/profiles)"
+    )
     profiles.add_argument(
         "--time", type=instant, help="when they become valid, ISO 8601 UTC (default: as the file says, or now)"
     )
@@ -87,31 +93,30 @@ def _parser() -> Command:
     out.add_argument("--rule", help="only rows that break this rule, such as age_range")
     again = _action(actions, "replay", "Gate repaired rows of the quarantine, and publish them if all are good.")
     again.add_argument("file", type=Path, metavar="FILE", help="the exported file, repaired")
-    clicks = _action(actions, "clicks", "Look at the click features that the stream has stored.")
+    clicks = _action(actions, "clicks", "Look at the features that the stream has stored.")
     clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
     clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
     _engines(clicks)
     return command
 
 
-def _gate_profiles(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
-    path = options.input or root / "profiles" / "profiles.csv"
-    with only_batch_writer(root), _candidate(options, path, root) as candidate:
-        time = options.time or candidate.time or (newest_time(root) if options.input is None else None)
+def _gate_table(options: argparse.Namespace, table: BatchTable, docs: Path) -> dict[str, Any]:
+    with only_batch_writer(table.data_root), _candidate(options, options.input or table.csv, table) as candidate:
+        time = options.time or candidate.time or (table.newest_time() if options.input is None else None)
         time = time or datetime.now(UTC)  # later than the published rows: the online store keeps the latest row
-        gated = gate(candidate, time, root, docs, least=options.least_rows, days=options.most_days_old)
+        gated = gate(candidate, time, table, docs, least=options.least_rows, days=options.most_days_old)
     failed = [f"{one.rule.name} ({one.rule.says})" for one in gated.findings if one.stops]
     verdict = (
         f"Nothing is published, since a rule of the table does not hold: {', '.join(failed)}."
         if failed
         else f"{gated.good:,} rows are published, {len(gated.broken):,} are in quarantine."
     )
-    return _gated_report(gated, verdict, holds=not gated.blocked)
+    return _gated_report(table.view, gated, verdict, holds=not gated.blocked)
 
 
-def _export(options: argparse.Namespace, root: Path) -> int:
-    time = options.time or quarantine.newest_time(root)
-    found = quarantine.export(root, options.file, published(root, time), time=time, rule=options.rule)
+def _export(options: argparse.Namespace, table: BatchTable) -> int:
+    time = options.time or quarantine.newest_time(table.data_root, table.view)
+    found = quarantine.export(table, options.file, time=time, rule=options.rule)
     if options.json:
         others = [one.isoformat() for one in found.other_times]
         told = {**asdict(found), "time": time.isoformat(), "other_times": others, "file": str(options.file)}
@@ -119,7 +124,7 @@ def _export(options: argparse.Namespace, root: Path) -> int:
         return 0
     lines = [f"{found.rows:,} rows of {time.isoformat()} in {options.file}; mend their values, then replay the file"]
     if found.published_since:
-        lines.append(f"{found.published_since:,} more are left out: their users are published since")
+        lines.append(f"{found.published_since:,} more are left out: they are published since")
     if found.other_times:
         times = ", ".join(one.isoformat() for one in found.other_times)
         lines.append(f"there are rows of other times: --time {times}")
@@ -128,36 +133,37 @@ def _export(options: argparse.Namespace, root: Path) -> int:
 
 
 @contextmanager
-def _candidate(options: argparse.Namespace, path: Path, root: Path) -> Iterator[Candidate]:
+def _candidate(options: argparse.Namespace, path: Path, table: BatchTable) -> Iterator[Candidate]:
     if options.engine == "pandas":
-        yield MemoryCandidate(path, quarantine.VIEW)
+        yield MemoryCandidate(path, table.view)
         return
     from batch.quality.spark import SparkCandidate  # noqa: PLC0415  (an extra)
 
-    with TemporaryDirectory(dir=root, prefix=".gate-") as scratch:  # on the target's disk, which has room for it
-        yield SparkCandidate(path, quarantine.VIEW, Path(scratch))
+    # On the target's disk, which has room for it.
+    with TemporaryDirectory(dir=table.data_root, prefix=".gate-") as scratch:
+        yield SparkCandidate(path, table.view, Path(scratch))
 
 
-def _replay(options: argparse.Namespace, root: Path, docs: Path) -> dict[str, Any]:
-    candidate = MemoryCandidate(options.file, quarantine.VIEW)
+def _replay(options: argparse.Namespace, table: BatchTable, docs: Path) -> dict[str, Any]:
+    candidate = MemoryCandidate(options.file, table.view)
     if candidate.time is None:
         message = f"{options.file} has no rows, or no event_timestamp: mend a copy of the quarantined file"
         raise QualityError(message)
-    with only_batch_writer(root):
-        gated = replay(candidate, candidate.time, root, docs)
+    with only_batch_writer(table.data_root):
+        gated = replay(candidate, candidate.time, table, docs)
     holds = bool(gated.files)
     verdict = (
         f"{gated.good:,} mended rows are published."
         if holds
         else f"Nothing is published: {len(gated.broken):,} of {gated.rows:,} rows are still broken."
     )
-    return _gated_report(gated, verdict, holds=holds)
+    return _gated_report(table.view, gated, verdict, holds=holds)
 
 
-def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
+def _gated_report(view: BatchView, gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
     verdict = " ".join(filter(None, [verdict, broken_in_words(gated.findings)]))
     return {
-        "table": quarantine.VIEW.name,
+        "table": view.name,
         "rows": gated.rows,
         "holds": holds,
         "verdict": verdict,
@@ -168,8 +174,7 @@ def _gated_report(gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
     }
 
 
-def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
-    view, root = settings.catalog.view(), settings.data_root
+def _monitor(options: argparse.Namespace, root: Path, view: WindowedView, docs: Path) -> dict[str, Any]:
     reach = scope_of(root, view, None, None).reach
     if reach.is_empty():
         message = f"{root} has no progress record: run the stream first, or correct DATA_ROOT"
@@ -189,11 +194,11 @@ def _monitor(options: argparse.Namespace, settings: StreamSettings, docs: Path) 
     if not rows:
         message = f"{view.name} has no rows from {start.isoformat()} to before {end.isoformat()}"
         raise QualityError(message)
-    findings = validate([Batch(click_suite(view), frame, KEY)], docs / "rows")
+    findings = validate([Batch(windowed_suite(view), frame, view.join_keys)], docs / "rows")
     volume = volume_frame(view, hours, start, end)
     if not volume.is_empty():
         figures = volume.select("row", pl.col("hour").cast(pl.String), RATIO).to_pandas()
-        findings += validate([Batch(volume_suite(view), figures, "hour")], docs / "volume")
+        findings += validate([Batch(volume_suite(view), figures, ("hour",))], docs / "volume")
     holds = all(one.holds for one in findings)
     return {
         "table": view.name,
@@ -233,18 +238,19 @@ def _print(report: dict[str, Any]) -> None:
         sys.stdout.write(f"{file}\n")
 
 
-def _checked(options: argparse.Namespace, settings: StreamSettings, docs: Path) -> dict[str, Any]:
+def _checked(
+    options: argparse.Namespace, root: Path, catalog: Catalog, view: BatchView | WindowedView, docs: Path
+) -> dict[str, Any]:
     with ExitStack() as stack:
         if options.engine == "spark":
             from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
 
             stack.callback(SparkEngine("", options.master).close)
         stack.enter_context(Console(stderr=True).status(f"checking {options.action}"))
-        if options.action == "profiles":
-            return _gate_profiles(options, settings.data_root, docs)
-        if options.action == "replay":
-            return _replay(options, settings.data_root, docs)
-        return _monitor(options, settings, docs)
+        if isinstance(view, WindowedView):
+            return _monitor(options, root, view, docs)
+        table = BatchTable(root, catalog, view)
+        return (_gate_table if options.action == "profiles" else _replay)(options, table, docs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,17 +258,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _parser()
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
-    now = datetime.now(UTC)
-    stem = f"{options.action}-{now:%Y%m%dT%H%M%SZ}"
-    folder = settings.data_root / "reports" / "quality"
-    docs = folder / stem
-    with command.telling(settings.data_root):
+    root, catalog, now = settings.data_root, settings.catalog, datetime.now(UTC)
+    with command.telling(root):
         try:
             if options.action == "export":
-                return _export(options, settings.data_root)
-            report = _checked(options, settings, docs)
+                return _export(options, BatchTable(root, catalog, catalog.batch_view(options.view)))
+            is_stream = options.action == "clicks"
+            view = catalog.view(options.view) if is_stream else catalog.batch_view(options.view)
+            what = stem(options.action, view, catalog.windowed if is_stream else catalog.batch)
+            name = f"{what}-{now:%Y%m%dT%H%M%SZ}"
+            folder = root / "reports" / "quality"
+            docs = folder / name
+            report = _checked(options, root, catalog, view, docs)
             report |= {"engine": options.engine, "made_at": now.isoformat(timespec="seconds")}
-            report["files"] += [str(file) for file in write_report(folder, stem, report, page(report))]
+            report["files"] += [str(file) for file in write_report(folder, name, report, page(report))]
             report["files"] += [str(file) for file in sorted(docs.glob("*/index.html"))]
         except FileExistsError as error:
             command.error(f"{error.filename} exists already: name another file")

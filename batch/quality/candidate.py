@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from feast_repo.declare.algebra import ValueType
     from feast_repo.declare.views import BatchView
 
 
@@ -34,10 +35,10 @@ class Candidate(Protocol):
         """How many there are."""
 
     def frame(self) -> Any:
-        """The rules' input for pandas or Spark: ROW, join key, features, and GIVEN and UNREADABLE of numbers."""
+        """The rules' input for pandas or Spark: ROW, keys as text, features, and GIVEN and UNREADABLE of numbers."""
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
-        """The rows that are not in `broken`, with declared types: join key and features."""
+        """The rows that are not in `broken`, with declared types: join keys and features."""
 
     def only(self, broken: pl.DataFrame) -> pl.DataFrame:
         """The rows of `broken` as text, with its columns besides ROW."""
@@ -53,7 +54,7 @@ class MemoryCandidate:
 
     def __init__(self, path: Path, view: BatchView) -> None:
         self._view = view
-        needed = columns_of(view)
+        needed = list(types_of(view))
         try:
             if kind_of(path) == "csv":
                 raw = pl.read_csv(path, infer_schema=False, glob=False)
@@ -83,6 +84,7 @@ class MemoryCandidate:
         unreadable = self._text.select(
             pl.when(typed[name].is_null()).then(pl.col(name)).alias(name + UNREADABLE) for name in numbers
         )
+        typed = typed.cast(dict.fromkeys(self._view.join_keys, pl.String))  # pandas has no integers beside nulls
         return typed.hstack(given).hstack(unreadable).to_pandas()
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
@@ -95,8 +97,7 @@ class MemoryCandidate:
         return self._text.join(broken, on=ROW, how="inner", maintain_order="left").drop(ROW)
 
     def _typed(self, text: pl.DataFrame) -> pl.DataFrame:
-        values = [_value(name, self._view.value_types[name]).alias(name) for name in self._view.features]
-        return text.select(ROW, self._view.join_keys[0], *values)
+        return text.select(ROW, *(value_of(name, kind).alias(name) for name, kind in types_of(self._view).items()))
 
 
 def kind_of(path: Path) -> str:
@@ -114,9 +115,9 @@ def kind_of(path: Path) -> str:
     return path.suffix.removeprefix(".")
 
 
-def columns_of(view: BatchView) -> list[str]:
-    """The columns that a candidate must have."""
-    return [view.join_keys[0], *view.features]
+def types_of(view: BatchView) -> dict[str, ValueType]:
+    """The columns that a candidate must have: join keys and features, with their types."""
+    return {**view.entity.join_keys, **view.value_types}
 
 
 def check_columns(path: Path, view: BatchView, columns: Sequence[str]) -> None:
@@ -125,7 +126,7 @@ def check_columns(path: Path, view: BatchView, columns: Sequence[str]) -> None:
     Raises:
         QualityError: it lacks one.
     """
-    if missing := [name for name in columns_of(view) if name not in columns]:
+    if missing := [name for name in types_of(view) if name not in columns]:
         message = f"{path} lacks the columns {', '.join(missing)}"
         raise QualityError(message)
 
@@ -148,15 +149,16 @@ def one_time(path: Path, values: Iterable[Any]) -> datetime | None:
 
 
 def numeric(view: BatchView) -> list[str]:
-    """The features that are numbers."""
-    return [name for name, value_type in view.value_types.items() if value_type in READABLE]
+    """The columns that are numbers."""
+    return [name for name, value_type in types_of(view).items() if value_type in READABLE]
 
 
-def _value(name: str, value_type: str) -> pl.Expr:
+def value_of(name: str, value_type: ValueType) -> pl.Expr:
+    """A column of text as the declared type; null where it is no value of it."""
     column = pl.col(name)
     if value_type not in READABLE:
         return column
     number = column.str.replace(NO_FRACTION, "") if value_type == "Int64" else column
-    value = number.cast(POLARS_TYPES[value_type], strict=False)  # type: ignore[index]
+    value = number.cast(POLARS_TYPES[value_type], strict=False)
     readable = column.str.contains(READABLE[value_type])
     return pl.when(readable & value.is_finite()).then(value)

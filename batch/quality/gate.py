@@ -1,4 +1,4 @@
-"""The gate of user profiles: publishes good rows, quarantines broken ones, and stops everything on a doubtful table."""
+"""The gate of batch views: publishes good rows, quarantines broken ones, and stops everything on a doubtful table."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batch.quality.publication import publish_profiles
-from batch.quality.quarantine import RULES, VIEW, keep
-from batch.quality.rules import LEAST_SHARE_OF_PUBLISHED, profile_suite, profile_table_suite
+from batch.quality.quarantine import RULES, keep
+from batch.quality.rules import LEAST_SHARE_OF_PUBLISHED, batch_suite, table_suite
 from batch.quality.validation import ROW, Batch, Finding, validate
-from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
-from feast_repo.features import user_click_features
-from feast_repo.stores.offline.files import data_files, day_folders
-from feast_repo.stores.offline.parquet import day_folder, scan
-from feast_repo.stores.offline.tables import features_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from batch.quality.candidate import Candidate
-
-KEY = VIEW.join_keys[0]
+    from batch.quality.publication import BatchTable
 
 
 @dataclass(frozen=True)
@@ -47,15 +39,18 @@ class Gated:
         return any(one.stops for one in self.findings)
 
 
-def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, days: float | None) -> Gated:
+def check(
+    candidate: Candidate, time: datetime, table: BatchTable, docs: Path, *, least_rows: int, days: float | None
+) -> Gated:
     """Check the rows against all rules; nothing is published.
 
     Raises:
         QualityError: a rule can't be checked.
     """
-    rows = profile_suite(VIEW, user_click_features.source)
-    table = profile_table_suite(VIEW, least_rows=least_rows, most_days_old=days)
-    found = validate([Batch(rows, candidate.frame(), KEY)], docs / "rows")
+    view = table.view
+    rows = batch_suite(view, (one.source for one in table.catalog.windowed if one.entity == view.entity))
+    whole = table_suite(view, least_rows=least_rows, most_days_old=days)
+    found = validate([Batch(rows, candidate.frame(), view.join_keys)], docs / "rows")
     broken = pl.DataFrame(
         [(row, one.rule.name) for one in found for row in one.broken],
         schema={ROW: pl.Int64, RULES: pl.String},
@@ -67,11 +62,13 @@ def check(candidate: Candidate, time: datetime, docs: Path, *, least_rows: int, 
         "broken_share": [len(broken) / max(candidate.rows, 1)],
         "days_old": [(datetime.now(UTC) - time).total_seconds() / 86_400],
     }
-    found += validate([Batch(table, pl.DataFrame(figures).to_pandas())], docs / "table")
+    found += validate([Batch(whole, pl.DataFrame(figures).to_pandas())], docs / "table")
     return Gated(found, candidate.rows, broken)
 
 
-def gate(candidate: Candidate, time: datetime, root: Path, docs: Path, *, least: int | None, days: float) -> Gated:
+def gate(
+    candidate: Candidate, time: datetime, table: BatchTable, docs: Path, *, least: int | None, days: float
+) -> Gated:
     """Check a candidate; unless a table rule fails, publish its good rows and quarantine the broken ones.
 
     Raises:
@@ -79,53 +76,32 @@ def gate(candidate: Candidate, time: datetime, root: Path, docs: Path, *, least:
         OSError: DATA_ROOT is not writable.
     """
     if least is None:
-        least = max(1, int(LEAST_SHARE_OF_PUBLISHED * len(published(root, newest_time(root)))))
-    gated = check(candidate, time, docs, least_rows=least, days=days)
+        least = max(1, int(LEAST_SHARE_OF_PUBLISHED * len(table.published(table.newest_time()))))
+    gated = check(candidate, time, table, docs, least_rows=least, days=days)
     if gated.blocked:
         return gated
     files = []
     if len(gated.broken):  # first: a crash between the two loses no row
-        files.append(keep(root, time, candidate.only(gated.broken)))
-    files += publish_profiles(candidate.without(gated.broken), time, root)
+        files.append(keep(table.data_root, table.view, time, candidate.only(gated.broken)))
+    files += table.publish(candidate.without(gated.broken), time)
     return replace(gated, files=files)
 
 
-def replay(candidate: Candidate, time: datetime, root: Path, docs: Path) -> Gated:
-    """Add repaired rows to the rows published at their time, all or none; existing users are replaced.
+def replay(candidate: Candidate, time: datetime, table: BatchTable, docs: Path) -> Gated:
+    """Add repaired rows to the rows published at their time, all or none; existing entities are replaced.
 
     Raises:
         QualityError: a rule can't be checked; nothing is published.
         OSError: DATA_ROOT is not writable.
     """
-    gated = check(candidate, time, docs, least_rows=1, days=None)
+    gated = check(candidate, time, table, docs, least_rows=1, days=None)
     if gated.blocked or len(gated.broken):
         return gated
     mended = candidate.without(gated.broken).collect()
-    held = published(root, time).select(mended.columns)
-    rows = pl.concat([held.join(mended, on=KEY, how="anti"), mended]).sort(KEY)
-    newest = newest_time(root)
-    files = publish_profiles(rows, time, root)
-    if newest is not None and newest > time:  # the CSV shows the newest profiles
-        publish_profiles(published(root, newest).select(mended.columns), newest, root)
+    held = table.published(time).select(mended.columns)
+    rows = pl.concat([held.join(mended, on=table.keys, how="anti"), mended]).sort(table.keys)
+    newest = table.newest_time()
+    files = table.publish(rows, time)
+    if newest is not None and newest > time:  # the CSV shows the newest rows
+        table.publish(table.published(newest).select(mended.columns), newest)
     return replace(gated, files=files)
-
-
-def newest_time(root: Path) -> datetime | None:
-    """The time from which the newest published profiles are valid."""
-    by_day = map(data_files, reversed(day_folders(features_folder(root, VIEW.name))))
-    last = next(filter(None, by_day), [])
-    if not last:
-        return None
-    time = scan(last).select(pl.col(EVENT_TIME).max()).collect().item()
-    return time if isinstance(time, datetime) else None
-
-
-def published(root: Path, time: datetime | None) -> pl.DataFrame:
-    """The published rows of a time, one per user."""
-    folder, columns = features_folder(root, VIEW.name), offline_columns(VIEW)
-    files = [] if time is None else data_files(day_folder(folder, f"{time:%Y-%m-%d}"))
-    if not files:
-        return pl.DataFrame(schema=columns)
-    rows = scan(files, columns)
-    held = rows.filter(pl.col(EVENT_TIME) == pl.lit(time).cast(UTC_MICROSECONDS)).collect()
-    return held.sort(CREATED, KEY).unique(KEY, keep="last", maintain_order=True)

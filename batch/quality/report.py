@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch.quality.rules import THIS_FILE
 from feast_repo.pages import render
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def broken_in_words(findings: Sequence[Finding]) -> str:
     ]
     text = f"Most often broken: {'; '.join(named)}."
     if edits := dict.fromkeys(one.rule.set_by for one in broken[:MOST_NAMED] if one.rule.set_by):
-        text += f" If the data are right, change {' and '.join(map(str, edits))} in {THIS_FILE}."
+        text += f" If the data are right, change {' and '.join(map(str, edits))} in features.py."
     return text
 
 

@@ -1,4 +1,4 @@
-"""The rules for feature rows: those derived from the declarations, and those of this shop's domain.
+"""The rules for feature rows, derived from the declarations.
 
 A row rule identifies single broken rows for quarantine; a table rule says whether the rows as a whole can be trusted. A
 rule is plain data that names the Great Expectations expectation it becomes, so it can be read, listed and tested
@@ -7,19 +7,18 @@ without that library, and both engines check the same rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from feast_repo.declare.algebra import Count, Ratio
 from feast_repo.declare.fields import Integer, Text
-from feast_repo.profiles import COUNTRIES, TIERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from feast_repo.declare.algebra import Feature
     from feast_repo.declare.events import EventStream
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.views import BatchFeature, BatchView, WindowedView
 
 GIVEN = "_as_given"
 """Suffix of the column with a value's original text, beside the column of the declared type."""
@@ -39,40 +38,11 @@ OFF_GRID, VERSION = "off_grid_us", "version"
 RATIO = "times_the_day_before"
 
 
-@dataclass(frozen=True)
-class OneOf:
-    """A value from a fixed set."""
-
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Within:
-    """A number from `low` (or above it) to `high`."""
-
-    low: float
-    high: float
-    above: bool = False
-
-
-Domain: TypeAlias = OneOf | Within
-
-USER_ID = r"user_[0-9]{6,}"
-"""The pattern of a complete user id. Write [0-9] for a digit, because the engines differ in \\d."""
-PROFILE_DOMAINS: Mapping[str, Domain] = {
-    "age": Within(18, 120),
-    "country": OneOf(tuple(COUNTRIES)),
-    "subscription_tier": OneOf(tuple(TIERS)),
-    "activity_weight": Within(0, 1, above=True),
-}
-"""Plausible values of a profile. A declared feature that is not named here must still be present and readable."""
-THIS_FILE = "batch/quality/rules.py"
-
 LEAST_SHARE_OF_PUBLISHED = 0.5
 MOST_BROKEN_SHARE = 0.5
 """With a larger share of broken rows, the file itself is wrong rather than some of its rows."""
 MOST_DAYS_OLD = 2.0
-VOLUME = Within(0.5, 2.0)
+LEAST_VOLUME, MOST_VOLUME = 0.5, 2.0
 """Rows of an hour relative to the same hour of the day before."""
 LEAST_ROWS_TO_COMPARE = 100
 
@@ -81,7 +51,7 @@ LEAST_ROWS_TO_COMPARE = 100
 class Rule:
     """One expectation with a name. `says` completes "each row: ..." or "the table: ..." for people.
 
-    `set_by`: the name in THIS_FILE to change if the data are right and the rule is wrong.
+    `set_by`: the declaration to change if the data are right and the rule is wrong.
     """
 
     name: str
@@ -109,15 +79,25 @@ def _present(column: str, given: str | None = None) -> Rule:
     return Rule(f"{column}_present", f"{column} is given", "ExpectColumnValuesToNotBeNull", {"column": given or column})
 
 
-def _within(name: str, column: str, domain: Within, says: str, scope: Literal["row", "table"] = "row") -> Rule:
-    bounds = {"column": column, "min_value": domain.low, "max_value": domain.high, "strict_min": domain.above}
-    return Rule(name, says, "ExpectColumnValuesToBeBetween", bounds, scope)
+def _within(
+    name: str,
+    column: str,
+    low: float | None,
+    high: float | None,
+    says: str,
+    *,
+    above: bool = False,
+    set_by: str | None = None,
+) -> Rule:
+    bounds = {"column": column, "min_value": low, "max_value": high, "strict_min": above}
+    return Rule(name, says, "ExpectColumnValuesToBeBetween", bounds, set_by=set_by)
 
 
-def _length(column: str, events: EventStream) -> Iterator[Rule]:
-    """The length of the key, as the events declare it."""
-    text = events.by_name[events.key]
-    if isinstance(text, Text) and text.max_length is not None:
+def _length(column: str, streams: Iterable[EventStream]) -> Iterator[Rule]:
+    """The length of a join key, as the first of the event streams that has such a field declares it."""
+    fields = (stream.by_name.get(column) for stream in streams)
+    text = next((one for one in fields if isinstance(one, Text) and one.max_length is not None), None)
+    if text is not None:
         yield Rule(
             f"{column}_length",
             f"{column} has {text.min_length} to {text.max_length} characters",
@@ -126,47 +106,60 @@ def _length(column: str, events: EventStream) -> Iterator[Rule]:
         )
 
 
-def _domain(column: str, domain: Domain) -> Rule:
-    set_by = f'PROFILE_DOMAINS["{column}"]'
-    if isinstance(domain, OneOf):
-        says = f"{column} is one of {', '.join(domain.values)}"
-        arguments = {"column": column, "value_set": list(domain.values)}
-        return Rule(f"{column}_known", says, "ExpectColumnValuesToBeInSet", arguments, set_by=set_by)
-    says = f"{column} is {'above' if domain.above else 'from'} {domain.low:g} to {domain.high:g}"
-    return replace(_within(f"{column}_range", column, domain, says), set_by=set_by)
+def _well_formed(column: str, pattern: str, set_by: str) -> Rule:
+    says, arguments = f"{column} matches {pattern}", {"column": column, "regex": whole(pattern)}
+    return Rule(f"{column}_well_formed", says, "ExpectColumnValuesToMatchRegex", arguments, set_by=set_by)
 
 
-def profile_suite(
-    view: BatchView, events: EventStream, domains: Mapping[str, Domain] = PROFILE_DOMAINS, pattern: str = USER_ID
-) -> Suite:
-    """The row rules of a batch view; its users are those of the events."""
-    key = view.join_keys[0]
-    rules = [
-        _present(key),
-        *_length(key, events),
-        Rule(
-            f"{key}_well_formed",
-            f"{key} matches {pattern}",
-            "ExpectColumnValuesToMatchRegex",
-            {"column": key, "regex": whole(pattern)},
-            set_by="USER_ID",
-        ),
-        Rule(f"{key}_unique", f"{key} comes once", "ExpectColumnValuesToBeUnique", {"column": key}),
-    ]
-    for name, value_type in view.value_types.items():
-        if value_type in READABLE:
+def _plausible(view: BatchView, column: str, feature: BatchFeature) -> Iterator[Rule]:
+    """What the declaration says about a feature's values."""
+    set_by = f"{column} of {view.name}"
+    if feature.values is not None:
+        says = f"{column} is one of {', '.join(feature.values)}"
+        arguments = {"column": column, "value_set": list(feature.values)}
+        yield Rule(f"{column}_known", says, "ExpectColumnValuesToBeInSet", arguments, set_by=set_by)
+    if feature.pattern is not None:
+        yield _well_formed(column, feature.pattern, set_by)
+    low, high = feature.minimum if feature.above is None else feature.above, feature.maximum
+    if low is not None or high is not None:
+        begin = f"{'from' if feature.above is None else 'above'} {low:g}"
+        says = f"at most {high:g}" if low is None else begin if high is None else f"{begin} to {high:g}"
+        above = feature.above is not None
+        yield _within(f"{column}_range", column, low, high, f"{column} is {says}", above=above, set_by=set_by)
+
+
+def _unique(columns: tuple[str, ...]) -> Rule:
+    name, says = f"{'_'.join(columns)}_unique", f"{', '.join(columns)} comes once"
+    if len(columns) == 1:
+        return Rule(name, says, "ExpectColumnValuesToBeUnique", {"column": columns[0]})
+    return Rule(name, says, "ExpectCompoundColumnsToBeUnique", {"column_list": list(columns)})
+
+
+def batch_suite(view: BatchView, streams: Iterable[EventStream] = ()) -> Suite:
+    """The row rules of a batch view; its entities are those of the event streams."""
+    streams = tuple(streams)
+    rules: list[Rule] = []
+    for name, value_type in {**view.entity.join_keys, **view.value_types}.items():
+        feature = view.features.get(name)
+        is_number = value_type in READABLE
+        if feature is None or not feature.nullable:
+            rules.append(_present(name, name + GIVEN if is_number else None))
+        if is_number:
             kind = "a whole number" if value_type == "Int64" else "a number"
-            rules.append(_present(name, name + GIVEN))
             arguments = {"column": name + UNREADABLE}
             rules.append(Rule(f"{name}_readable", f"{name} is {kind}", "ExpectColumnValuesToBeNull", arguments))
-        else:
-            rules.append(_present(name))
-        if name in domains:
-            rules.append(_domain(name, domains[name]))
+        if feature is not None:
+            rules += _plausible(view, name, feature)
+            continue
+        rules += _length(name, streams)
+        if name in view.key_patterns:
+            rules.append(_well_formed(name, view.key_patterns[name], f"{name} of {view.name}"))
+        if name == view.join_keys[-1]:
+            rules.append(_unique(view.join_keys))
     return Suite(f"{view.name}_rows", tuple(rules))
 
 
-def profile_table_suite(view: BatchView, *, least_rows: int, most_days_old: float | None) -> Suite:
+def table_suite(view: BatchView, *, least_rows: int, most_days_old: float | None) -> Suite:
     """The table rules of a batch view, on one row of figures: `good_rows`, `broken_share`, `days_old`.
 
     With no `most_days_old`, rows may be of any time up to now.
@@ -183,11 +176,11 @@ def profile_table_suite(view: BatchView, *, least_rows: int, most_days_old: floa
                 {"column": "good_rows", "min_value": least_rows},
                 "table",
             ),
-            _within(
+            Rule(
                 "broken_share",
-                "broken_share",
-                Within(0, MOST_BROKEN_SHARE),
                 f"at most {MOST_BROKEN_SHARE:.0%} of the rows are broken",
+                "ExpectColumnValuesToBeBetween",
+                {"column": "broken_share", "min_value": 0, "max_value": MOST_BROKEN_SHARE},
                 "table",
             ),
             Rule("freshness", says, "ExpectColumnValuesToBeBetween", days, "table"),
@@ -195,14 +188,12 @@ def profile_table_suite(view: BatchView, *, least_rows: int, most_days_old: floa
     )
 
 
-def click_suite(view: WindowedView) -> Suite:
+def windowed_suite(view: WindowedView) -> Suite:
     """The row rules of a windowed view."""
-    key = view.join_keys[0]
     minutes = view.slide_ms / 60_000
-    identity = [key, "event_timestamp", "writer"]
-    rules = [
-        _present(key),
-        *_length(key, view.source),
+    identity = [*view.join_keys, "event_timestamp", "writer"]
+    rules = [rule for key in view.join_keys for rule in (_present(key), *_length(key, (view.source,)))]
+    rules += [
         Rule(
             "window_end_on_grid",
             f"the window's end is a multiple of {minutes:g} minutes",
@@ -228,9 +219,9 @@ def click_suite(view: WindowedView) -> Suite:
             rules.append(_present(name))
         low = _least(feature, view)
         if feature.value_type == "Float64":
-            finite = Within(-LARGEST_FLOAT if low is None else low, LARGEST_FLOAT)
+            least = -LARGEST_FLOAT if low is None else low
             at_least = "" if low is None else " and 0 or more"
-            rules.append(_within(f"{name}_range", name, finite, f"{name} is finite{at_least}"))
+            rules.append(_within(f"{name}_range", name, least, LARGEST_FLOAT, f"{name} is finite{at_least}"))
         elif low is not None:
             arguments = {"column": name, "min_value": low}
             rules.append(Rule(f"{name}_range", f"{name} is 0 or more", "ExpectColumnValuesToBeBetween", arguments))
@@ -250,5 +241,6 @@ def _least(feature: Feature, view: WindowedView) -> int | None:
 
 def volume_suite(view: WindowedView) -> Suite:
     """The table rule of a windowed view, on one row per hour."""
-    says = f"rows of an hour are {VOLUME.low:g} to {VOLUME.high:g} times those of the same hour on the day before"
-    return Suite(f"{view.name}_volume", (_within("volume", RATIO, VOLUME, says, "table"),))
+    says = f"rows of an hour are {LEAST_VOLUME:g} to {MOST_VOLUME:g} times those of the same hour on the day before"
+    bounds = {"column": RATIO, "min_value": LEAST_VOLUME, "max_value": MOST_VOLUME}
+    return Suite(f"{view.name}_volume", (Rule("volume", says, "ExpectColumnValuesToBeBetween", bounds, "table"),))

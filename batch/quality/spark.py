@@ -19,7 +19,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's own documentation has it)
 
-from batch.quality.candidate import check_columns, columns_of, kind_of, one_time
+from batch.quality.candidate import check_columns, kind_of, one_time, types_of
 from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality.validation import ROW, QualityError
 from batch.recompute.spark_engine import local_url
@@ -63,10 +63,10 @@ class SparkCandidate:
                 raw = reader.parquet(local_url(path))
             check_columns(path, view, raw.columns)
             numbers = {name for name, dtype in raw.dtypes if dtype in {"float", "double"}}
-            given = (
-                F.when(~F.isnan(name), F.col(name)) if name in numbers else F.col(name) for name in columns_of(view)
-            )
-            texts = [value.cast("string").alias(name) for name, value in zip(columns_of(view), given, strict=True)]
+            given = {
+                name: F.when(~F.isnan(name), F.col(name)) if name in numbers else F.col(name) for name in types_of(view)
+            }
+            texts = [value.cast("string").alias(name) for name, value in given.items()]
             times = (
                 raw.select(F.col(EVENT_TIME).cast("string")).distinct().limit(2) if EVENT_TIME in raw.columns else None
             )
@@ -110,10 +110,11 @@ class SparkCandidate:
         return rows.drop(ROW)
 
     def _typed(self, text: DataFrame, *, given: bool = False) -> DataFrame:
-        columns = [F.col(ROW), F.col(self._view.join_keys[0])]
-        for name, value_type in self._view.value_types.items():
+        columns = [F.col(ROW)]
+        for name, value_type in types_of(self._view).items():
             value = _value(name, value_type)
-            columns.append(value.alias(name))
+            is_text = given and name in self._view.join_keys
+            columns.append((value.cast("string") if is_text else value).alias(name))
             if given and value_type in READABLE:
                 columns.append(F.col(name).alias(name + GIVEN))
                 columns.append(F.when(value.isNull(), F.col(name)).alias(name + UNREADABLE))

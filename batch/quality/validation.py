@@ -29,11 +29,11 @@ class QualityError(RefusedError):
 
 @dataclass(frozen=True)
 class Batch:
-    """A pandas or Spark frame with ROW, its suite, and the column that identifies a row for people."""
+    """A pandas or Spark frame with ROW, its suite, and the columns that identify a row for people."""
 
     suite: Suite
     frame: Any
-    known_by: str | None = None
+    known_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
             actions=[UpdateDataDocsAction(name="docs", site_names=["quality"])],
             result_format={
                 "result_format": "COMPLETE",
-                "unexpected_index_column_names": [ROW, *([] if batch.known_by is None else [batch.known_by])],
+                "unexpected_index_column_names": [ROW, *batch.known_by],
                 "include_unexpected_rows": False,
             },
         )
@@ -115,7 +115,7 @@ def _validate(batches: Sequence[Batch], docs: Path) -> list[Finding]:
     return findings
 
 
-def _finding(rule: Rule, outcome: Any, known_by: str | None) -> Finding:
+def _finding(rule: Rule, outcome: Any, known_by: tuple[str, ...]) -> Finding:
     told = outcome.exception_info or {}
     failures = [told] if "raised_exception" in told else list(told.values())
     for failure in failures:
@@ -127,8 +127,8 @@ def _finding(rule: Rule, outcome: Any, known_by: str | None) -> Finding:
     return Finding(rule, bool(outcome.success), tuple(int(place[ROW]) for place in places), examples)
 
 
-def _plain(place: Mapping[str, Any], known_by: str | None) -> str:
+def _plain(place: Mapping[str, Any], known_by: tuple[str, ...]) -> str:
     """Offending values as text, such as `user_000017: 7`."""
-    values = [value for name, value in place.items() if name not in {ROW, known_by}]
+    values = [value for name, value in place.items() if name not in {ROW, *known_by}]
     text = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
-    return ": ".join([*([] if known_by is None else [str(place[known_by])]), *([text] if values else [])])
+    return ": ".join(filter(None, [", ".join(str(place[name]) for name in known_by), text]))

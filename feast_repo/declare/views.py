@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feast_repo.declare.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
 from feast_repo.declare.events import NAME, UTC_MICROSECONDS, milliseconds
 from feast_repo.declare.fields import Choice
+from feast_repo.declare.plausible import Plausible, problem_of_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -232,7 +233,7 @@ class WindowedView:
 
 
 @dataclass(frozen=True)
-class BatchFeature:
+class BatchFeature(Plausible):
     """A feature from a batch job: its type, and the default that serving and training use when it is missing."""
 
     value_type: ValueType
@@ -242,13 +243,41 @@ class BatchFeature:
 
 @dataclass(frozen=True)
 class BatchView:
-    """Features from a batch job, valid from the row's time for `ttl`."""
+    """Features from a batch job, valid from the row's time for `ttl`.
+
+    `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`.
+    """
 
     name: str
     entity: Entity
     ttl: timedelta
     features: Mapping[str, BatchFeature]
+    key_patterns: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration that could not be stored or checked.
+
+        Raises:
+            ValueError: a name is taken or can't name a folder, or plausible values contradict a type or each other.
+        """
+        if not NAME.fullmatch(self.name):
+            message = f"view {self.name!r}: a name has letters, digits, '_' and '-' only, since it names folders"
+            raise ValueError(message)
+        for name, feature in self.features.items():
+            problem = (
+                "the name is reserved"
+                if name in {*self.join_keys, *ROW_COLUMNS}
+                else feature.problem(feature.value_type)
+            )
+            if problem:
+                message = f"view {self.name!r}, feature {name!r}: {problem}"
+                raise ValueError(message)
+        for name, pattern in self.key_patterns.items():
+            is_text = self.entity.join_keys.get(name) == "String"
+            if problem := problem_of_pattern(pattern) if is_text else "a pattern is for a join key of type String":
+                message = f"view {self.name!r}, join key {name!r}: {problem}"
+                raise ValueError(message)
 
     @property
     def join_keys(self) -> tuple[str, ...]:

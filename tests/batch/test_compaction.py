@@ -19,7 +19,6 @@ from batch.maintenance import compaction
 from batch.maintenance.compaction import main as compact
 from batch.maintenance.restore_online import newest_by_day
 from batch.parity.__main__ import main as parity
-from batch.quality.publication import publish_profiles
 from batch.recompute import archive
 from batch.recompute.backfill import main as backfill
 from batch.recompute.stored import effective, stored_rows
@@ -38,7 +37,7 @@ from feast_repo.stores.offline.tables import (
 from feast_repo.stores.progress import Progress, ProgressRecord
 from sandbox.checks import rows_of
 from sandbox.oracle import compare
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from stream.log_table import LogTable
 from tests.batch.archives import NOW_MS, clicks, stream
 from tests.batch.test_training_set import LONG_BEFORE

@@ -17,13 +17,12 @@ from batch.drift.__main__ import drift_of, main as drift, samples_of, verdict_of
 from batch.drift.plots import plot
 from batch.drift.samples import PREDICTION, Period, health_in_words, sample, stream_health
 from batch.drift.statistics import LEAST_ROWS, compare, judge
-from batch.quality.publication import publish_profiles
 from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 from serving.score_log import ScoreLog
 from simulation.clicks import Traffic, historical, simulate
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from tests.batch.archives import NOW_MS, clicks, store, stream
 from tests.browser import look_at_file, needs_chromium
 from tests.feast_repo.rows import clicks as click_rows

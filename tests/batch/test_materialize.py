@@ -10,10 +10,9 @@ import pytest
 from redis import Redis
 
 from batch.maintenance.materialize import main
-from batch.quality.publication import publish_profiles
 from feast_repo.features import user_profile_features as view
 from feast_repo.settings import StoreSettings
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from batch.quality.publication import publish_profiles
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish, scan
@@ -23,7 +22,7 @@ from feast_repo.stores.offline.tables import (
 )
 from feast_repo.stores.progress import ProgressRecord
 from sandbox.oracle import compare
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from stream.archive_tail import ArchiveTail
 from stream.log_table import LogTable
 from stream.recovery_store import RecoveryStore

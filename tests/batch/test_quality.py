@@ -16,16 +16,15 @@ from polars.testing import assert_frame_equal
 from batch.quality.__main__ import main as quality
 from batch.quality.candidate import MemoryCandidate
 from batch.quality.clicks import hours_of, row_frame, volume_frame
-from batch.quality.gate import newest_time, published
-from batch.quality.publication import publish_profiles
+from batch.quality.publication import BatchTable
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
 from batch.quality.validation import QualityError
-from feast_repo.features import user_click_features as view, user_profile_features as profiles
-from feast_repo.settings import PROJECT_ROOT, StreamSettings
+from feast_repo.features import catalog, user_click_features as view, user_profile_features as profiles
+from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import features_folder, progress_folder
 from feast_repo.stores.progress import Progress, ProgressRecord
 from sandbox.checks import rows_of
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from tests.batch.archives import clicks, store, stream
 from tests.batch.conftest import WITH_SPARK
 from tests.browser import look_at_file, needs_chromium
@@ -80,7 +79,8 @@ def failed(report: dict[str, Any]) -> dict[str, int]:
 
 
 def held(root: Path) -> pl.DataFrame:
-    return published(root, newest_time(root)).select("user_id", *profiles.features).sort("user_id")
+    table = BatchTable(root, catalog, profiles)
+    return table.published(table.newest_time()).select("user_id", *profiles.features).sort("user_id")
 
 
 def refuse_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,9 +435,8 @@ def test_a_refused_file_of_another_shop_is_told_what_to_edit(
     assert report["verdict"].startswith("Nothing is published")
     assert "user_id_well_formed (user_id matches user_[0-9]{6,}) in 400, such as cust-0" in report["verdict"]
     assert "country_known (country is one of US, DE, " in report["verdict"]
-    end = 'If the data are right, change USER_ID and PROFILE_DOMAINS["country"] in batch/quality/rules.py.'
-    assert report["verdict"].endswith(end)
-    assert (PROJECT_ROOT / "batch" / "quality" / "rules.py").is_file()
+    where = "user_id of user_profile_features and country of user_profile_features in features.py"
+    assert report["verdict"].endswith(f"If the data are right, change {where}.")
     assert not (root / "quarantine").exists()
 
 

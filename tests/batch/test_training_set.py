@@ -14,7 +14,6 @@ import pytest
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
-from batch.quality.publication import publish_profiles
 from batch.recompute.backfill import main as backfill
 from batch.training.labels import label_of, labelled_pairs
 from batch.training.training_set import main as training_set
@@ -24,7 +23,7 @@ from feast_repo.features import purchase_prediction, user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import from_milliseconds, progress_folder
 from feast_repo.stores.progress import ProgressRecord
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from stream.windows import WindowEngine
 from tests.batch.archives import NOW_MS, clicks, stream
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)

@@ -16,10 +16,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from batch.maintenance.restore_online import main as restore_online
-from batch.quality.publication import publish_profiles
 from feast_repo.settings import StreamSettings
 from sandbox.processes import free_port
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from tests.batch.archives import clicks, stream
 from tests.feast_repo.conftest import opened, redis, store  # noqa: F401  (fixtures)
 

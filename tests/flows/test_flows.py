@@ -18,7 +18,6 @@ import polars as pl
 import pytest
 from prefect import flow
 
-from batch.quality.publication import publish_profiles
 from batch.training.labels import label_of
 from batch.training.training_set import main as training_set
 from feast_repo.features import (
@@ -43,7 +42,7 @@ from flows.telling import CheckFailedError, emit
 from flows.training import training
 from serving.model import ModelFolder
 from serving.training import Split, split_by_time, train
-from simulation.profiles import make_profiles
+from simulation.profiles import make_profiles, publish_profiles
 from tests.batch.archives import NOW_MS
 from tests.browser import look, needs_chromium
 from tests.flows.conftest import PREFECT, USERS, artifact, ask, events, wait_for
