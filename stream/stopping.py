@@ -45,6 +45,8 @@ class _Run:
 
     def on_uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Record what ends the run; Timely panics when a process of the cluster is gone."""
+        if stop_requested.is_set() and not self.draining:  # an import can turn our SystemExit into an error of its own
+            end(ExitCode.DONE)
         if kind.__name__ == "PanicException" and "thread panic" in str(error):
             peer_gone()
         self.failed = True
