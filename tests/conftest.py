@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ SETTINGS_OF_A_DEVELOPER = (
     "SERVING_TIMEOUT_SECONDS",
     "STREAM_STOP_AT_END",
 )
+SLOW = ("integration", "flows", "crash", "batch", "sandbox")
+"""Folders, from that of the slowest files on."""
 KAFKA = os.environ.get("SANDBOX_KAFKA", "auto")
 
 settings.register_profile("default", deadline=None, print_blob=True)
@@ -72,6 +75,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Kafka: {'Apache Kafka' if runs_apache() else 'the embedded broker of librdkafka'} ({why})",
         f"seed of the properties: --hypothesis-seed={config.option.hypothesis_seed}",
     ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that of several processes none is left with one at the end."""
+    items.sort(key=lambda item: SLOW.index(folder) if (folder := item.path.parent.name) in SLOW else len(SLOW))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_open() -> Iterator[None]:
+    """What a file's tests leave open fails the last of them, and not whichever test runs when it is collected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

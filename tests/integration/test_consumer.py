@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, Message, Producer
 
-from stream import availability, consumer as module
+from stream import availability, consumer as module, topic_watch
 from stream.consumer import Arrived, WorkerConsumer
+from stream.stopping import stop_requested
 from stream.topic import Topic
 from stream.topic_watch import TopicWatch
 
@@ -35,12 +37,19 @@ def topic(stack: Stack) -> Stack:
 @pytest.fixture
 def consumer(topic: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerConsumer]:
     monkeypatch.setenv("STREAM_STOP_AT_END", "1")
+    monkeypatch.setattr(topic_watch, "EVERY_S", 0.2)  # also how long it takes to end
     watch = TopicWatch(topic.settings, Topic(topic.settings).identity(), None)
     one = WorkerConsumer(topic.settings, watch)
     yield one
     for partition in range(4):
         with contextlib.suppress(KeyError):
             one.stop(partition)
+    stop_requested.set()  # else the watch goes on, and tells later tests that Kafka is away when its server is closed
+    watch.ask()
+    for thread in threading.enumerate():
+        if thread.name == "topic":
+            thread.join()
+    stop_requested.clear()
 
 
 def message(offset: int) -> Message:

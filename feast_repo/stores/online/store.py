@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from pydantic import model_validator
@@ -64,7 +64,11 @@ def connect(url: str, **options: Any) -> Redis:
     Raises:
         redis.RedisError: from commands; among them `ClusterNodeError`.
     """
-    return Redis.from_url(url, **{**connection_options(url), "redis_connect_func": _begin, **options})
+    client = Redis.from_url(url, **{**connection_options(url), "redis_connect_func": _begin, **options})
+    # In a cycle, such as an error's traceback makes, the collector may come to the sockets before redis-py's
+    # destructors have closed them. This runs before both.
+    finalize(client, client.connection_pool.disconnect).atexit = False
+    return client
 
 
 def connection_options(url: str) -> dict[str, Any]:
