@@ -12,6 +12,10 @@ READY := $(VENV)/.ready
 #   requirements/all.lock     the resolution itself
 LOCKED := requirements/dev.lock
 
+# Tests wait for servers and processes most of the time. A file's tests share what is slow to start, so files stay whole;
+# they keep the order of tests/conftest.py, which knows the slow ones better than the number of their tests does.
+TWO_AT_A_TIME := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
 # Sets $python to one that bytewax has wheels for. A name on PATH may be a shim that does not run, and Debian ships venv
 # separately, so each candidate is tried rather than looked up.
 FIND_PYTHON = set -e; python=; \
@@ -37,10 +41,10 @@ demo: $(READY) ## run the main job on a sandbox and verify every result
 	@$(BIN)/python -m sandbox.demo
 
 test: $(READY) ## run all tests against the real parts, with fixed seeds
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TWO_AT_A_TIME)
 
 test-full: $(READY) ## run all tests with new seeds, 10,000 simulated crash histories and the long fault drill: hours
-	@$(BIN)/python -m pytest --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
+	@$(BIN)/python -m pytest $(TWO_AT_A_TIME) --hypothesis-seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))')
 	@$(BIN)/python -m tests.crash --seeds 10000 --to benchmarks/results
 	@$(MAKE) chaos
 
