@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from confluent_kafka import murmur2
 
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.offline.tables import event_columns, events_folder, progress_folder
 from feast_repo.stores.progress import Progress, ProgressRecord
@@ -22,7 +23,7 @@ TOPIC, PARTITIONS = "clickstream", 12
 
 def write_archive(clicks: Clicks, root: Path) -> None:
     """Write `events/` (a file a day for every 200,000 records, partition by partition) and `progress/`."""
-    table = LogTable(events_folder(root), event_columns(view.source))
+    table = LogTable(events_folder(root, clickstream), event_columns(view.source))
     partition_of: dict[str, int] = {}
     offsets, latest = dict.fromkeys(range(PARTITIONS), 0), dict[int, int]()
     for records in clicks.records():
@@ -44,8 +45,7 @@ def write_archive(clicks: Clicks, root: Path) -> None:
             offsets[partition] += len(rows)
             latest[partition] = max(part["event_timestamp"].to_list() + ([] if before is None else [before]))
         table.flush()
-    record = ProgressRecord(progress_folder(root))
+    record = ProgressRecord(progress_folder(root, clickstream))
     for partition, event_ms in latest.items():
         watermark = event_ms - view.lateness_ms
-        closed = watermark // view.slide_ms * view.slide_ms
-        record.save(Progress(TOPIC, partition, offsets[partition], watermark, closed))
+        record.save(Progress(TOPIC, partition, offsets[partition], watermark))

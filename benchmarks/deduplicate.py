@@ -56,7 +56,7 @@ def measure(log: pl.DataFrame, *, deduplicate: bool) -> dict[str, float]:
     """One run of the engine over the log."""
     view = user_click_features
     source = view.source if deduplicate else replace(view.source, event_id=None)
-    engine = WindowEngine(replace(view, source=source))
+    engine = WindowEngine(source, [replace(view, source=source)])
     start = time.perf_counter()
     for batch in log.iter_slices(BATCH):
         engine.process(batch)

@@ -89,7 +89,7 @@ def run(case: Case) -> Run:
 def measure(case: Case) -> Run:
     """Run the engine in this process."""
     _warm_up(case)
-    engine = WindowEngine(case.view)
+    engine = WindowEngine(case.view.source, [case.view])
     peak, seconds, rows, active = 0, 0.0, 0, 0
     for batch in case.batches():
         Path("/proc/self/clear_refs").write_text("5")  # let VmHWM begin anew
@@ -105,17 +105,17 @@ def measure(case: Case) -> Run:
     state = engine.snapshot()
     taken = time.perf_counter() - start
     start = time.perf_counter()
-    WindowEngine.restore(case.view, state)
+    WindowEngine.restore(case.view.source, [case.view], state)
     restored = time.perf_counter() - start
     return Run(seconds, peak, aggregates + ids, ids, len(state), taken, restored, active, rows)
 
 
 def _warm_up(case: Case) -> None:
     """Let everything be loaded and compiled."""
-    engine = WindowEngine(case.view)
+    engine = WindowEngine(case.view.source, [case.view])
     for batch in replace(case, events=10 * BATCH, users=1000).batches():
         engine.process(batch)
-    WindowEngine.restore(case.view, engine.snapshot())
+    WindowEngine.restore(case.view.source, [case.view], engine.snapshot())
 
 
 def _most_resident() -> int:

@@ -93,7 +93,8 @@ def _in_a_process(step: str, holding: Holding, snapshot: Path) -> dict[str, Any]
 
 def grow(holding: Holding, snapshot: Path) -> dict[str, Any]:
     """Run the engine over the log and write its snapshot to the file."""
-    engine = WindowEngine(_warm(holding))
+    view = _warm(holding)
+    engine = WindowEngine(view.source, [view])
     before, active = _held_bytes(), 0
     for batch in holding.batches():
         if windows := engine.process(batch).windows:
@@ -120,7 +121,7 @@ def restore(holding: Holding, snapshot: Path) -> dict[str, Any]:
     view, state = _warm(holding), snapshot.read_bytes()
     before = _held_bytes()
     start = time.perf_counter()
-    engine = WindowEngine.restore(view, state)
+    engine = WindowEngine.restore(view.source, [view], state)
     seconds = time.perf_counter() - start
     after = _held_bytes()
     del engine
@@ -131,12 +132,12 @@ def _warm(holding: Holding) -> WindowedView:
     """The view, once everything is loaded that making a log and an engine need."""
     source = shipped.source if holding.deduplicate else replace(shipped.source, event_id=None)
     view = replace(shipped, source=source)
-    engine = WindowEngine(view)
+    engine = WindowEngine(view.source, [view])
     for batch in islice(holding.batches(), 1):
         engine.process(batch)
     for batch in _everywhere(BATCH, holding.id_length):
         engine.process(batch)
-    WindowEngine.restore(view, engine.snapshot())
+    WindowEngine.restore(view.source, [view], engine.snapshot())
     return view
 
 

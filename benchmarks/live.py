@@ -57,7 +57,7 @@ def main() -> None:
     """Produce."""
     rate, seconds = int(sys.argv[1]), int(sys.argv[2])
     settings = StreamSettings()
-    partitions = len(topic_partitions(settings))
+    partitions = len(topic_partitions(settings, settings.catalog.stream().topic))
     records = pl.concat(live_clicks(rate, seconds).records()).select("user_id", "event_timestamp", "value")
     partition_of = {user: murmur2(user.encode(), partitions) for user in records["user_id"].unique().to_list()}
     placed = records.with_columns(

@@ -34,7 +34,7 @@ def produce(sandbox: Sandbox, topic: str, frames: Iterable[pl.DataFrame]) -> Non
         ProduceError: some were not taken.
     """
     settings = StreamSettings(kafka_bootstrap_servers=sandbox.bootstrap, kafka_topic=topic)
-    sink = TopicSink(settings, threading.Event())
+    sink = TopicSink(settings, topic, threading.Event())
     with closing(sink):
         for frame in frames:
             sink.send(frame)

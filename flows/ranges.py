@@ -36,9 +36,13 @@ def last_closed_hours(hours: int) -> tuple[datetime, datetime]:
     Raises:
         NothingClosedError: there are none.
     """
-    record = ProgressRecord(progress_folder(StreamSettings().data_root)).load()
-    ends = [one.last_closed_end_ms for one in record.values() if one.last_closed_end_ms is not None]
-    if not ends:
+    settings = StreamSettings()
+    closed = [
+        view.closed_end_ms(one.watermark_ms)
+        for view in settings.catalog.windowed
+        for one in ProgressRecord(progress_folder(settings.data_root, view.source)).load().values()
+    ]
+    if not (ends := [end for end in closed if end is not None]):
         message = "the stream has not closed a window yet: start it, or name a range"
         raise NothingClosedError(message)
     last = datetime.fromtimestamp(min(ends) / 1000, tz=UTC)

@@ -109,7 +109,7 @@ def log_length(settings: StreamSettings) -> int:
     try:
         ends = [
             consumer.get_watermark_offsets(TopicPartition(settings.catalog.stream().topic, partition), timeout=10)
-            for partition in topic_partitions(settings)
+            for partition in topic_partitions(settings, settings.catalog.stream().topic)
         ]
     finally:
         consumer.close()
@@ -119,7 +119,7 @@ def log_length(settings: StreamSettings) -> int:
 def show_counts(settings: StreamSettings, sent: dict[str, Any]) -> list[Check]:
     """Show tables of what was read and written, and check that every message is in exactly one place."""
     view, root = settings.catalog.view(), settings.data_root
-    events, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
+    events, letters = rows_of(events_folder(root, view.source)), rows_of(dead_letters_folder(root, view.source))
     features, late = rows_of(features_folder(root, view.name)), rows_of(late_folder(root, view))
     messages = log_length(settings)
 

@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from feast_repo.addresses import as_topics, topics
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import ProgressRecord
 from sandbox import apache_kafka, embedded_kafka
@@ -58,18 +59,20 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
             root,
             kafka=kafka or settings.sandbox_kafka,
             partitions=partitions,
-            topic=settings.catalog.stream().topic,
+            topic=settings.catalog.streams[0].topic,
             usual_ports=True,
             keep=frozenset(present),
         )
         try:
             sandbox.start()
             parts = {**present, **{part.role: part for part in sandbox.parts()}}
-            _ensure_topic(settings, parts["kafka"], partitions)
+            for stream in settings.catalog.streams:
+                _ensure_topic(settings, stream.topic, parts["kafka"], partitions)
             registry_url = os.environ.get("FEAST_REGISTRY_URL") or sandbox.registry_url
             environment = {
                 "KAFKA_BOOTSTRAP_SERVERS": parts["kafka"].url,
-                "KAFKA_TOPIC": settings.catalog.stream().topic,
+                "FEATURE_REPO": str(settings.feature_repo),
+                "KAFKA_TOPIC": as_topics({stream.name: stream.topic for stream in settings.catalog.streams}),
                 "REDIS_URL": parts["redis"].url,
                 "FEAST_REGISTRY_URL": registry_url,
                 "DATA_ROOT": str(root),
@@ -109,7 +112,8 @@ def problems(root: Path, settings: SandboxSettings, state: State) -> dict[str, s
             found[part.role] = "does not answer"
         elif part.kind == "embedded":
             try:
-                check_retention(part.url, state.environment["KAFKA_TOPIC"])
+                for _, topic in topics(state.environment["KAFKA_TOPIC"]):
+                    check_retention(part.url, topic)
             except SandboxError as error:
                 found[part.role] = str(error)
     if found:
@@ -120,16 +124,21 @@ def problems(root: Path, settings: SandboxSettings, state: State) -> dict[str, s
 def notes(root: Path, settings: SandboxSettings, state: State) -> list[str]:
     """Notes for the user although everything is up: data of another log, which a dataflow would not continue."""
     kafka = state.part("kafka")
-    known = ProgressRecord(progress_folder(root)).load()
-    if kafka is None or not known:
+    if kafka is None:
         return []
-    ends = end_offsets(_config(settings, kafka), state.environment["KAFKA_TOPIC"])
-    beyond = [one for one in known.values() if one.next_offset > ends.get(one.partition, 0)]
-    return [
-        f"{root} holds data up to offset {one.next_offset} of partition {one.partition}, but this log ends at "
-        f"{ends.get(one.partition, 0)}: it is another log, so choose another DATA_ROOT or remove that data"
-        for one in beyond[:1]
-    ]
+    found = []
+    for stream in settings.catalog.streams:
+        if not (known := ProgressRecord(progress_folder(root, stream)).load()):
+            continue
+        ends = end_offsets(_config(settings, kafka), stream.topic)
+        beyond = [one for one in known.values() if one.next_offset > ends.get(one.partition, 0)]
+        found += [
+            f"{root} holds data up to offset {one.next_offset} of partition {one.partition} of {stream.topic}, but "
+            f"this log ends at {ends.get(one.partition, 0)}: it is another log, so choose another DATA_ROOT or remove "
+            "that data"
+            for one in beyond[:1]
+        ]
+    return found
 
 
 def _present(settings: SandboxSettings) -> dict[str, StackPart]:
@@ -170,9 +179,8 @@ def _config(settings: SandboxSettings, kafka: StackPart) -> ClientConfig:
     return {**(client_config(settings) if kafka.kind == "yours" else {}), "bootstrap.servers": kafka.url}
 
 
-def _ensure_topic(settings: SandboxSettings, kafka: StackPart, partitions: int | None) -> None:
-    """Create the topic if needed; an existing one must have the requested number of partitions."""
-    topic = settings.catalog.stream().topic
+def _ensure_topic(settings: SandboxSettings, topic: str, kafka: StackPart, partitions: int | None) -> None:
+    """Create a topic if needed; an existing one must have the requested number of partitions."""
     config = _config(settings, kafka)
     present = partition_count(config, topic)
     if present:

@@ -95,7 +95,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
             -- an older version's files don't say whose time a message has
             select null::boolean as create_time where false union all by name
             select * from read_parquet(
-                {_files(events_folder(data_root))}, hive_partitioning = false, union_by_name = true
+                {_files(events_folder(data_root, view.source))}, hive_partitioning = false, union_by_name = true
             )
         )
     ), seen as (

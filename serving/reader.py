@@ -116,7 +116,11 @@ class FeastReader:
     """Reads any online store through Feast's SDK, in a thread where it must not block."""
 
     def __init__(self, store: FeatureStore, schema: ServedSchema, settings: ServingSettings) -> None:
-        self._store, self._progress = store, ProgressRecord(progress_folder(settings.data_root))
+        self._store = store
+        self._records = {
+            view.name: (view, ProgressRecord(progress_folder(settings.data_root, view.source)))
+            for view in settings.catalog.windowed
+        }
         self._timeout_s = settings.serving_timeout_seconds
         self.use(schema)
 
@@ -144,10 +148,10 @@ class FeastReader:
             raise OnlineStoreError(error) from error
         values: dict[str, list[Any]] = response.to_dict()
         names = list(response.proto.metadata.feature_names.val)
-        ends = [one.last_closed_end_ms for one in self._progress.load().values() if one.last_closed_end_ms is not None]
-        closed_end, now_ms = min(ends, default=None), time.time() * 1000
+        now_ms = time.time() * 1000
         rows = [UserFeatures(user, {}) for user in users]
         for view in schema.views:
+            closed_end = self._closed_end_ms(view.name)
             judge, columns = Freshness(view), [values[f"{view.name}__{name}"] for name in view.types]
             times = response.proto.results[names.index(f"{view.name}__{next(iter(view.types))}")].event_timestamps
             for number, row in enumerate(rows):
@@ -155,6 +159,14 @@ class FeastReader:
                 time_ms = times[number].ToMicroseconds() / 1000 or None
                 row.views[view.name] = judge.read([column[number] for column in columns], time_ms, now_ms, closed_end)
         return rows
+
+    def _closed_end_ms(self, name: str) -> int | None:
+        """The end of a view's last window that is closed in all partitions."""
+        if name not in self._records:
+            return None
+        view, record = self._records[name]
+        ends = (view.closed_end_ms(one.watermark_ms) for one in record.load().values())
+        return min((end for end in ends if end is not None), default=None)
 
     async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
         """As `read`, in a thread that is abandoned after the timeout."""

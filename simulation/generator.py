@@ -202,7 +202,7 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
         message = "say how many events history has with --events N, or ask for a live stream with --rate R alone"
         raise ValueError(message)
     # Queried for a live stream too, to find out now whether the topic exists. A file has one heartbeat at its end.
-    partitions = (0,) if options.to else tuple(topic_partitions(settings))
+    partitions = (0,) if options.to else tuple(topic_partitions(settings, settings.catalog.stream().topic))
     if is_live:
         return live(settings.catalog.view(), traffic, rate=options.rate, events=options.events, now_ms=now_ms)
     return historical(
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with stop_event("stopped without knowing what the broker has taken") as stop:
         try:
             simulation = plan(options, settings, now_ms=time.time_ns() // 1_000_000)
-            sink = FileSink(options.to) if options.to else TopicSink(settings, stop)
+            sink = FileSink(options.to) if options.to else TopicSink(settings, settings.catalog.stream().topic, stop)
         except FeatureStoreError as error:
             command.fail(error)
         except (ValueError, OSError) as error:

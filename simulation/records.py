@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from feast_repo.clickstream import clickstream
-from feast_repo.codec.encoding import heartbeat_value
+from feast_repo.codec.heartbeats import heartbeat
 from simulation.malformed import flaws
 from simulation.sessions import PRODUCTS, STEP_TYPES
 
@@ -93,7 +93,7 @@ def heartbeats(run: str, at_ms: int, partitions: tuple[int, ...]) -> pl.DataFram
         **dict.fromkeys(RECORD),
         "arrival_ms": at_ms,
         "partition": partitions,
-        "value": [heartbeat_value(event_id, at_ms) for event_id in ids],
+        "value": [heartbeat(clickstream, event_id, at_ms)[0] for event_id in ids],
         "kind": HEARTBEAT,
         "event_id": ids,
         "event_type": HEARTBEAT,

@@ -31,11 +31,12 @@ from feast_repo.stores.progress import ProgressRecord
 from stream import origin
 from stream.kafka import METADATA_TIMEOUT_S, PARTITION_EOF, KafkaUnavailableError, client_config
 from stream.source import within_calendar
-from stream.topic import Topic
+from stream.topic import identities
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.settings import StreamSettings
     from feast_repo.stores.identity import Identity, StreamIdentity
     from feast_repo.stores.progress import Progress
@@ -56,32 +57,26 @@ def adopt(settings: StreamSettings, store: RecoveryStore) -> list[str]:
         RecoveryError: the description of the recovery state can't be read.
         OSError: DATA_ROOT or the directory can't be read or written.
     """
-    now = Topic(settings).identity()
-    progress = ProgressRecord(progress_folder(settings.data_root)).load()
-    compared = _compare(settings, now, progress)
+    now = identities(settings)
+    compared = {stream.name: _compare(settings, stream, now[stream.name]) for stream in settings.catalog.streams}
     before = store.about()
     known = _known(settings.data_root)
     is_own = known is not None and known.folder == identity.folder(settings.data_root)
     given = known if known is not None and is_own else identity.new(settings.data_root)
     with identity.writing(settings.data_root):
-        identity.save(settings.data_root, replace(given, declaration={} if known is None else known.declaration))
-    recorded = origin.record_topic(settings, now)
+        declarations = {} if known is None else known.declarations
+        identity.save(settings.data_root, replace(given, declarations=declarations))
+    recorded = origin.record_topics(settings, now)
     if before is not None:
-        store.describe(
-            replace(
-                before,
-                topic=now.topic,
-                cluster_id=now.cluster_id,
-                topic_id=now.topic_id,
-                partitions=now.partitions,
-                data_id=recorded.id,
-            )
-        )
-    topic = f"topic {now.topic!r} (cluster {now.cluster_id}, id {now.topic_id}, {now.partitions} partitions)"
+        store.describe(replace(before, streams={**before.streams, **now}, data_id=recorded.id))
     kept = "keeps its id" if is_own else "is a copy, or was restored: it has an id of its own now,"
     state = "belongs to it" if before else "has no state: the next start rebuilds it"
     return [
-        f"{topic}: {compared:,} stored records compared, all equal",
+        *(
+            f"topic {one.topic!r} (cluster {one.cluster_id}, id {one.topic_id}, {one.partitions} partitions): "
+            f"{compared[name]:,} stored records compared, all equal"
+            for name, one in now.items()
+        ),
         f"{settings.data_root} {kept} {recorded.id}",
         f"{store.directory} {state}",
         _adopt_registry(settings),
@@ -120,8 +115,9 @@ def _known(data_root: Path) -> Identity | None:
         return None
 
 
-def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, Progress]) -> int:
-    """Compare the stored records with the topic's; returns how many were equal."""
+def _compare(settings: StreamSettings, stream: EventStream, now: StreamIdentity) -> int:
+    """Compare a stream's stored records with the topic's; returns how many were equal."""
+    progress = ProgressRecord(progress_folder(settings.data_root, stream)).load()
     if gone := sorted(partition for partition in progress if partition >= now.partitions):
         message = (
             f"{settings.data_root} holds records of partition {gone[0]}, and topic {now.topic!r} has {now.partitions} "
@@ -130,7 +126,7 @@ def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, 
         raise origin.OriginError(message)
     consumer = Consumer(
         {
-            "group.id": f"ml-feature-store-{settings.catalog.stream().topic}",
+            "group.id": f"ml-feature-store-{stream.topic}",
             "log_level": 0,
             **client_config(settings),
             "enable.auto.commit": False,
@@ -139,7 +135,7 @@ def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, 
         }
     )
     try:
-        return sum(_compare_partition(settings, consumer, one) for one in progress.values())
+        return sum(_compare_partition(settings, stream, consumer, one) for one in progress.values())
     except KafkaException as error:
         message = f"can't read topic {now.topic!r} on {settings.kafka_bootstrap_servers}: {error.args[0].str()}"
         raise KafkaUnavailableError(message) from error
@@ -147,9 +143,9 @@ def _compare(settings: StreamSettings, now: StreamIdentity, progress: dict[int, 
         consumer.close()
 
 
-def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: Progress) -> int:
-    where = f"{settings.catalog.stream().topic}[{progress.partition}] on {settings.kafka_bootstrap_servers}"
-    part = TopicPartition(settings.catalog.stream().topic, progress.partition)
+def _compare_partition(settings: StreamSettings, stream: EventStream, consumer: Consumer, progress: Progress) -> int:
+    where = f"{stream.topic}[{progress.partition}] on {settings.kafka_bootstrap_servers}"
+    part = TopicPartition(stream.topic, progress.partition)
     low, high = consumer.get_watermark_offsets(part, timeout=METADATA_TIMEOUT_S)
     if not low <= progress.next_offset <= high:
         message = (
@@ -158,8 +154,10 @@ def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: P
         )
         raise origin.OriginError(message)
     first = max(low, progress.next_offset - RECORDS)
-    stored = _stored(settings, progress, first)
-    found = _found(settings, _read(consumer, progress, TopicPartition(part.topic, part.partition, first)))
+    stored = _stored(settings.data_root, stream, progress, first)
+    batch = _read(consumer, progress, TopicPartition(part.topic, part.partition, first))
+    decoded = Decoder(stream).decode(batch)
+    found = _told_apart(stream, decoded.records, decoded.dead_letters)
     # Transactions and compaction leave gaps in the offsets, so the check is that each stored record is in the topic.
     differing = stored.join(found, on=stored.columns, how="anti", nulls_equal=True)
     if not differing.is_empty():
@@ -169,9 +167,8 @@ def _compare_partition(settings: StreamSettings, consumer: Consumer, progress: P
     return len(stored)
 
 
-def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.DataFrame:
+def _stored(data_root: Path, stream: EventStream, progress: Progress, first: int) -> pl.DataFrame:
     """A partition's stored messages from an offset on: offset, kafka_timestamp (ms), and the columns to compare."""
-    events = settings.catalog.view().source
 
     def read(folder: Path, columns: dict[str, pl.DataType]) -> pl.DataFrame:
         files = [file for day in day_folders(folder) for file in data_files(day)]
@@ -180,25 +177,18 @@ def _stored(settings: StreamSettings, progress: Progress, first: int) -> pl.Data
         rows = table.filter(wanted, partition=progress.partition).collect().unique("offset")
         return rows.with_columns(pl.col("kafka_timestamp").dt.epoch("ms"))
 
-    accepted = despite_compaction(lambda: read(events_folder(settings.data_root), event_columns(events)))
-    letters = despite_compaction(lambda: read(dead_letters_folder(settings.data_root), DEAD_LETTER_COLUMNS))
-    accepted = accepted.with_columns(pl.col(events.time).dt.epoch("ms"))
-    return _told_apart(settings, accepted, letters).sort("offset")
+    accepted = despite_compaction(lambda: read(events_folder(data_root, stream), event_columns(stream)))
+    letters = despite_compaction(lambda: read(dead_letters_folder(data_root, stream), DEAD_LETTER_COLUMNS))
+    accepted = accepted.with_columns(pl.col(stream.time).dt.epoch("ms"))
+    return _told_apart(stream, accepted, letters).sort("offset")
 
 
-def _found(settings: StreamSettings, batch: RawBatch) -> pl.DataFrame:
-    """The topic's messages in the same columns."""
-    decoded = Decoder(settings.catalog.view().source).decode(batch)
-    return _told_apart(settings, decoded.records, decoded.dead_letters)
-
-
-def _told_apart(settings: StreamSettings, accepted: pl.DataFrame, letters: pl.DataFrame) -> pl.DataFrame:
-    events = settings.catalog.view().source
-    names = [name for name in (events.event_id, events.key) if name is not None]
-    ids = (pl.col(name).cast(pl.String).cast(pl.Binary) for name in names)
-    accepted = accepted.select("offset", "kafka_timestamp", *ids, events.time, pl.lit(None, pl.Binary).alias("value"))
-    nothing = (pl.lit(None, pl.Binary).alias(name) for name in names)
-    letters = letters.select("offset", "kafka_timestamp", *nothing, pl.lit(None, pl.Int64).alias(events.time), "value")
+def _told_apart(stream: EventStream, accepted: pl.DataFrame, letters: pl.DataFrame) -> pl.DataFrame:
+    """Messages in columns that tell them apart: of accepted ones the declared fields, of letters the value."""
+    fields = [name for name in stream.schema if name in accepted.columns]
+    accepted = accepted.select("offset", "kafka_timestamp", *fields, pl.lit(None, pl.Binary).alias("value"))
+    nothing = (pl.lit(None, stream.schema[name]).alias(name) for name in fields)
+    letters = letters.select("offset", "kafka_timestamp", *nothing, "value")
     return pl.concat([accepted, letters])
 
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feast_repo.declare.arrival import archived_arrival_ms
-from feast_repo.declare.fields import Timestamp
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import day_folder, despite_compaction, scan
 from feast_repo.stores.offline.tables import day, event_columns, events_folder
-from stream.windows import SnapshotError, WindowEngine, tail_start_ms
+from stream.view_windows import tail_start_ms
+from stream.windows import SnapshotError, WindowEngine, log_tail_start_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
     from feast_repo.stores.progress import Progress
 
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
 class ArchiveTail:
     """The archived records of one partition that its progress record covers, from the end.
 
-    tail = ArchiveTail(data_root, view, progress)
+    tail = ArchiveTail(data_root, stream, views, progress)
     """
 
-    def __init__(self, data_root: Path, view: WindowedView, progress: Progress) -> None:
-        self._folder = events_folder(data_root)
-        self._view = view
+    def __init__(self, data_root: Path, stream: EventStream, views: Sequence[WindowedView], progress: Progress) -> None:
+        self._folder = events_folder(data_root, stream)
+        self._stream, self._views = stream, views
         self._progress = progress
 
     def engine(self) -> WindowEngine:
@@ -42,13 +44,17 @@ class ArchiveTail:
             SnapshotError: the archive was written under another allowed lateness, or lacks records.
             OSError: the archive can't be read.
         """
-        view, watermark_ms = self._view, self._progress.watermark_ms
+        stream, views, watermark_ms = self._stream, self._views, self._progress.watermark_ms
         if watermark_ms is None:  # nothing but dead letters so far
-            return WindowEngine(view)
+            return WindowEngine(stream, views)
         latest_ms, _ = self._latest()
-        names = (view.source.time, view.source.event_id, *view.join_keys, *view.input_columns)
-        tail = self._records(*dict.fromkeys(name for name in names if name is not None), "watermark").sort("offset")
-        return WindowEngine.rebuild(view, tail, watermark_ms + view.lateness_ms, latest_ms)
+        read = {name: None for view in views for name in (*view.join_keys, *view.input_columns)}
+        own = (stream.time, stream.key, *(() if stream.event_id is None else (stream.event_id,)))
+        start_ms = log_tail_start_ms(stream, views, watermark_ms)
+        tail = self._records(start_ms, *dict.fromkeys((*own, *read)), "watermark").sort("offset")
+        return WindowEngine.rebuild(
+            stream, views, tail, max_event_ms=watermark_ms + stream.lateness_ms, max_arrival_ms=latest_ms
+        )
 
     def first_needed(self) -> int:
         """The first offset to read without recovery state so that stored and future rows come out the same.
@@ -57,19 +63,18 @@ class ArchiveTail:
             SnapshotError: the archive lacks records.
             OSError: the archive can't be read.
         """
-        if self._progress.watermark_ms is None:
+        watermark_ms = self._progress.watermark_ms
+        if watermark_ms is None:
             return self._progress.next_offset
         _, first = self._latest()
-        return min([first, *map(int, self._records()["offset"])])
+        start_ms = min((tail_start_ms(view, watermark_ms) for view in self._views), default=watermark_ms)
+        return min([first, *map(int, self._records(start_ms)["offset"])])
 
-    def _records(self, *columns: str) -> pl.DataFrame:
-        """The records that open windows or their expiry rows may need: offset and these columns, with times in ms."""
-        view, time = self._view, self._view.source.by_name[self._view.source.time]
-        start_ms = tail_start_ms(view, self._progress.watermark_ms or 0)
-        # The furthest that an event may be ahead of its Kafka time.
-        ahead_ms = time.max_ahead_ms if isinstance(time, Timestamp) else 0
-        days = [name for name in self._days() if name >= day(max(0, start_ms - ahead_ms))]
-        event_ms = pl.col(view.source.time).dt.epoch("ms")
+    def _records(self, start_ms: int, *columns: str) -> pl.DataFrame:
+        """The records with event times from `start_ms` on: offset and these columns, with times in ms."""
+        stream = self._stream
+        days = [name for name in self._days() if name >= day(max(0, start_ms - stream.ahead_ms))]
+        event_ms = pl.col(stream.time).dt.epoch("ms")
 
         def read() -> pl.DataFrame:
             rows = self._scan(days).filter(event_ms >= start_ms).select("offset", *columns)
@@ -77,7 +82,7 @@ class ArchiveTail:
             return rows.collect(engine="streaming").unique("offset")
 
         rows = despite_compaction(read)
-        return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", view.source.time} & {*columns})
+        return rows.with_columns(pl.col(name).dt.epoch("ms") for name in {"watermark", stream.time} & {*columns})
 
     def _latest(self) -> tuple[int, int]:
         """The latest arrival (ms) and the first offset that has it.
@@ -102,7 +107,7 @@ class ArchiveTail:
 
     def _latest_of(self, name: str) -> tuple[int, int] | None:
         arrivals = self._scan([name]).select(
-            "offset", arrival=archived_arrival_ms(self._view.source.time, self._view.lateness_ms)
+            "offset", arrival=archived_arrival_ms(self._stream.time, self._stream.lateness_ms)
         )
         latest = pl.col("arrival").max()
         row = arrivals.select(latest, pl.col("offset").filter(pl.col("arrival") == latest).min()).collect(
@@ -116,5 +121,5 @@ class ArchiveTail:
     def _scan(self, days: list[str]) -> pl.LazyFrame:
         """The partition's records of some days, up to the progress record's offset."""
         files = [file for name in days for file in data_files(day_folder(self._folder, name))]
-        rows = scan(files, event_columns(self._view.source))
+        rows = scan(files, event_columns(self._stream))
         return rows.filter(pl.col("offset") < self._progress.next_offset, partition=self._progress.partition)

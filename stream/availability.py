@@ -68,22 +68,23 @@ class Availability:
 
 
 class Emptied:
-    """Whether Redis lacks stored rows, logged once per change; thread-safe."""
+    """Which views lack stored rows in Redis, logged when the first lacks some and when none does; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._emptied = False
+        self._lacking: set[str] = set()
 
-    def look(self, *, filled: bool, loss: str | None) -> None:
-        """Record whether Redis is marked as filled, and what it has lost since the last call."""
+    def look(self, view: str, *, filled: bool, loss: str | None) -> None:
+        """Record whether a view's rows are marked as filled, and what Redis has lost since the last call."""
         with self._lock:
             if loss is not None:
                 metrics.losses.inc()
-            if filled is not self._emptied:
+            lacked = bool(self._lacking)
+            self._lacking = self._lacking - {view} if filled else self._lacking | {view}
+            if bool(self._lacking) is lacked:
                 return
-            self._emptied = not filled
-            metrics.emptied.set(int(self._emptied))
-            if filled:
+            metrics.emptied.set(int(bool(self._lacking)))
+            if lacked:
                 logger.warning("Redis is filled again")
             else:
                 logger.error(

@@ -21,16 +21,25 @@ from stream.availability import hold_for_disk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from feast_repo.declare.views import WindowedView
     from feast_repo.stores.progress import Progress, ProgressRecord
     from stream.epoch import Epoch, Outcome
-    from stream.sinks import FeatureFiles, Logs, Online
-    from stream.windows import ClosedWindow
+    from stream.sinks import FeatureFiles, Logs, OnlineViews
+    from stream.view_windows import ClosedWindow
 
 
 class Commit:
-    """Commits the epochs of one part of the stores, and tracks what is committed."""
+    """Commits the epochs of one stream in one part of the stores, and tracks what is committed."""
 
-    def __init__(self, record: ProgressRecord, logs: Logs, features: FeatureFiles, online: Online) -> None:
+    def __init__(
+        self,
+        views: Sequence[WindowedView],
+        record: ProgressRecord,
+        logs: Logs,
+        features: FeatureFiles,
+        online: OnlineViews,
+    ) -> None:
+        self._views = {view.name: view for view in views}
         self._record = record
         self._logs = logs
         self._features = features
@@ -45,9 +54,10 @@ class Commit:
         have been compacted since.
         """
         stored = self._stored.get(outcome.progress.partition)
-        if stored is None or stored.last_closed_end_ms is None:
+        if stored is None:
             return outcome.windows
-        return [window for window in outcome.windows if window.end_ms > stored.last_closed_end_ms]
+        closed = {name: view.closed_end_ms(stored.watermark_ms) for name, view in self._views.items()}
+        return [window for window in outcome.windows if _is_after(closed[window.view], window.end_ms)]
 
     def commit(self, epoch: Epoch) -> list[Progress]:
         """Make an epoch durable; returns the progress of the partitions that moved forward."""
@@ -73,3 +83,8 @@ class Commit:
         for progress in advanced:
             hold_for_disk(lambda: self._record.save(progress))  # noqa: B023  (called before the next round)
             self._stored[progress.partition] = progress
+
+
+def _is_after(closed_end_ms: int | None, end_ms: int) -> bool:
+    """Whether a window is not among those that had closed."""
+    return closed_end_ms is None or end_ms > closed_end_ms

@@ -22,12 +22,14 @@ from confluent_kafka import (
 )
 
 from feast_repo.codec.decoding import RawBatch
+from feast_repo.codec.heartbeats import header_of
 from feast_repo.codec.json_codec import MESSAGES_AT_ONCE
 from stream import availability
 from stream.kafka import ALL_BROKERS_DOWN, AUTO_OFFSET_RESET, METADATA_TIMEOUT_S, PARTITION_EOF, client_config
 from stream.start_checks import first_process
 
 if TYPE_CHECKING:
+    from feast_repo.declare.events import EventStream
     from feast_repo.settings import StreamSettings
     from stream.topic_watch import TopicWatch
 
@@ -53,7 +55,8 @@ _FINAL = {
 }
 LEAVE_WITHIN_S = 1.0
 _left: list[Consumer] = []  # Python would close a released consumer, however long that takes
-_create_time_told = threading.Lock()
+_create_time_told: set[str] = set()
+_telling = threading.Lock()
 
 
 @dataclass
@@ -90,8 +93,9 @@ class WorkerConsumer:
     topic that `watch` knows. Fewer than 100,000 are buffered. A transient error is logged and waited out.
     """
 
-    def __init__(self, settings: StreamSettings, watch: TopicWatch) -> None:
-        self._topic = settings.catalog.stream().topic
+    def __init__(self, settings: StreamSettings, stream: EventStream, watch: TopicWatch) -> None:
+        self._topic = stream.topic
+        self._reads_headers = stream.heartbeat is None
         self._watch = watch
         self._consumer = Consumer(
             {
@@ -195,6 +199,8 @@ class WorkerConsumer:
         batch.kafka_timestamps.extend([time for _, time in times])
         batch.create_time.extend([kind != TIMESTAMP_LOG_APPEND_TIME for kind, _ in times])
         batch.offsets.extend(map(Message.offset, messages))
+        if self._reads_headers:
+            batch.heartbeats.extend([header_of(message.headers()) for message in messages])
         self.waiting += len(messages)
         if messages and self._tells_create_time:
             self._warn_of_create_time(messages[0])
@@ -222,7 +228,10 @@ class WorkerConsumer:
         if message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME:
             return
         self._tells_create_time = False
-        if _create_time_told.acquire(blocking=False):  # once, whichever worker comes first
+        with _telling:  # once a topic, whichever worker comes first
+            if self._topic in _create_time_told:
+                return
+            _create_time_told.add(self._topic)
             logger.warning(
                 "topic %s has producers' timestamps; set message.timestamp.type=LogAppendTime, so that one producer "
                 "with a wrong clock can't move event time",

@@ -6,7 +6,7 @@
 
 A replay goes through the topic like any event, with a header that names the original message. It sends nothing unless
 every letter in the file would be accepted. An event that is sent twice counts once as long as its windows are open
-(`deduplicate`); one that is too late for its windows is archived, and a backfill counts it.
+(if the stream has event ids); one that is too late for its windows is archived, and a backfill counts it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from feast_repo.declare.events import EventStream
+
 CAME_FROM = "replayed-from"
 """Header of a replayed message: `topic[partition]@offset` of the original dead letter."""
 
@@ -74,12 +76,12 @@ class Letter:
     kafka_timestamp: datetime | None
 
 
-def letters(settings: StreamSettings, options: Namespace) -> pl.LazyFrame:
+def letters(data_root: Path, stream: EventStream, options: Namespace) -> pl.LazyFrame:
     """The dead letters that the options select: the table's columns, and `replayed_at` (null: not yet)."""
-    files = [file for folder in day_folders(dead_letters_folder(settings.data_root)) for file in data_files(folder)]
+    files = [file for folder in day_folders(dead_letters_folder(data_root, stream)) for file in data_files(folder)]
     rows = scan(files, DEAD_LETTER_COLUMNS)
     rows = rows.unique(["partition", "offset"], maintain_order=True)  # an interrupted compaction leaves copies
-    rows = marked(rows, settings.data_root)
+    rows = marked(rows, data_root, stream)
     if options.reason is not None:
         rows = rows.filter(reason=options.reason)
     if options.start is not None:
@@ -138,7 +140,7 @@ def from_line(text: bytes) -> Letter:
     return Letter(None, value, origin[0], int(origin["partition"]), int(origin["offset"]), kafka_timestamp)
 
 
-def read(path: Path, settings: StreamSettings) -> list[Letter]:
+def read(path: Path, stream: EventStream) -> list[Letter]:
     """The letters of a file, all of which would be accepted now, with their keys. Lines end with a line feed.
 
     Raises:
@@ -163,8 +165,7 @@ def read(path: Path, settings: StreamSettings) -> list[Letter]:
         kafka_timestamps=[now_ms] * len(found),
         offsets=numbers,
     )
-    events = settings.catalog.stream()
-    decoded = Decoder(events, keyed=False).decode(batch)
+    decoded = Decoder(stream, keyed=False).decode(batch)
     problems += decoded.dead_letters.select("offset", "reason").rows()
     told = {*decoded.records["offset"], *decoded.dead_letters["offset"]}
     problems += [(number, IGNORED) for number in numbers if number not in told]
@@ -173,12 +174,12 @@ def read(path: Path, settings: StreamSettings) -> list[Letter]:
         lines = len({*numbers, *(number for number, _ in problems)})
         message = f"{path}: {len(problems)} of {lines} letters would not be accepted, so none is sent ({first})"
         raise LetterError(message)
-    keys = decoded.records[events.key].cast(pl.String).cast(pl.Binary)
+    keys = decoded.records[stream.key].cast(pl.String).cast(pl.Binary)
     return [replace(letter, key=key) for letter, key in zip(found, keys, strict=True)]
 
 
-def send(settings: StreamSettings, mended: list[Letter], console: Console) -> list[Letter]:
-    """Send the letters through the topic; returns those that were delivered."""
+def send(settings: StreamSettings, topic: str, mended: list[Letter], console: Console) -> list[Letter]:
+    """Send the letters through a topic; returns those that were delivered."""
     delivered: list[Letter] = []
 
     def report(letter: Letter, error: KafkaError | None, _message: Message) -> None:
@@ -193,7 +194,7 @@ def send(settings: StreamSettings, mended: list[Letter], console: Console) -> li
             while True:
                 try:
                     producer.produce(
-                        settings.catalog.stream().topic,
+                        topic,
                         letter.value,
                         letter.key,
                         headers=headers,
@@ -215,9 +216,9 @@ def shown(data: bytes) -> str:
     return printable + ("..." if len(data) > SHOWN_BYTES else "")
 
 
-def list_letters(settings: StreamSettings, options: Namespace) -> int:
+def list_letters(settings: StreamSettings, stream: EventStream, options: Namespace) -> int:
     """Print how many dead letters there are, by reason."""
-    found = by_reason(letters(settings, options))
+    found = by_reason(letters(settings.data_root, stream, options))
     if options.json:
         times = pl.col("first", "last").dt.to_string("iso:strict")
         rows = found.with_columns(times, example=pl.Series(map(shown, found["example"]), dtype=pl.String)).to_dicts()
@@ -234,26 +235,28 @@ def list_letters(settings: StreamSettings, options: Namespace) -> int:
     return 0
 
 
-def export(settings: StreamSettings, options: Namespace) -> int:
+def export(settings: StreamSettings, stream: EventStream, options: Namespace) -> int:
     """Write the selected dead letters as lines of JSON."""
     count = 0
+    rows = letters(settings.data_root, stream, options).sort("partition", "offset").collect()
     with options.file.open("x", encoding="utf-8") as file:
-        for row in letters(settings, options).sort("partition", "offset").collect().iter_rows(named=True):
-            file.write(as_line(settings.catalog.stream().topic, row) + "\n")
+        for row in rows.iter_rows(named=True):
+            file.write(as_line(stream.topic, row) + "\n")
             count += 1
     sys.stdout.write(f"{count:,} letters in {options.file}; mend their values, then replay the file\n")
     return 0
 
 
-def replay(settings: StreamSettings, options: Namespace) -> int:
+def replay(settings: StreamSettings, stream: EventStream, options: Namespace) -> int:
     """Send repaired letters."""
-    mended = read(options.file, settings)
-    delivered = send(settings, mended, Console(stderr=True))
-    record(settings.data_root, [(letter.partition, letter.offset, letter.kafka_timestamp) for letter in delivered])
+    mended = read(options.file, stream)
+    delivered = send(settings, stream.topic, mended, Console(stderr=True))
+    sent = [(letter.partition, letter.offset, letter.kafka_timestamp) for letter in delivered]
+    record(settings.data_root, stream, sent)
     if failed := len(mended) - len(delivered):
         sys.stdout.write(f"{failed:,} of {len(mended):,} letters were not delivered: replay the file again\n")
         return ExitCode.FAILED
-    sys.stdout.write(f"{len(mended):,} letters replayed to {settings.catalog.stream().topic}\n")
+    sys.stdout.write(f"{len(mended):,} letters replayed to {stream.topic}\n")
     return 0
 
 
@@ -266,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--reason", help="list or export only letters with this reason, such as type:price_cents")
     add("--start", type=instant, help="list or export only letters from this Kafka time (ISO 8601, UTC) on")
     add("--end", type=instant, help="list or export only letters before this Kafka time")
+    add("--stream", help="event stream, where several are declared")
     add("--json", action="store_true", help="list: print a JSON array")
     options = command.parse_args(arguments)
     if (options.action == "list") is (options.file is not None):
@@ -274,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action = {"list": list_letters, "export": export, "replay": replay}[options.action]
     with command.telling(settings.data_root):
         try:
-            return action(settings, options)
+            return action(settings, settings.catalog.stream(options.stream), options)
         except FileExistsError:
             command.error(f"{options.file} exists already: name another file")
         except (KafkaException, ValueError) as error:

@@ -30,8 +30,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from feast_repo.codec.encoding import heartbeat_value, is_heartbeat
+from feast_repo.codec.heartbeats import heartbeat, is_heartbeat
 from feast_repo.commands import Command, number, stop_event
+from feast_repo.declare.catalog import ChoiceError
 from feast_repo.errors import ExitCode
 from feast_repo.settings import StreamSettings
 from stream.kafka import KafkaUnavailableError, client_config
@@ -40,6 +41,8 @@ from stream.producing import producer_config
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
+
+    from feast_repo.declare.events import EventStream
 
 log = logging.getLogger("stream.heartbeat")
 
@@ -72,9 +75,9 @@ class HeartbeatService:
     A heartbeat that the broker doesn't accept in time is lost; the next round writes a newer one.
     """
 
-    def __init__(self, settings: StreamSettings, *, quiet_ms: int, delay_ms: int) -> None:
+    def __init__(self, settings: StreamSettings, stream: EventStream, *, quiet_ms: int, delay_ms: int) -> None:
         """Connect lazily: no request is sent before the first round."""
-        self._topic = settings.catalog.stream().topic
+        self._stream, self._topic = stream, stream.topic
         self._quiet_ms = quiet_ms
         self._delay_ms = delay_ms
         self._activity: dict[int, Activity] = {}
@@ -147,9 +150,8 @@ class HeartbeatService:
             if error is None:
                 kind, timestamp_ms = message.timestamp()
                 known = kind != TIMESTAMP_NOT_AVAILABLE
-                activity[message.partition()].busy_ms = (
-                    0 if is_heartbeat(message.value()) else timestamp_ms if known else now_ms
-                )
+                beat = is_heartbeat(self._stream, message.value(), message.headers())
+                activity[message.partition()].busy_ms = 0 if beat else timestamp_ms if known else now_ms
             else:
                 # The last offset holds no readable record (it expired, or it is a transaction marker).
                 activity[message.partition()].busy_ms = now_ms
@@ -169,8 +171,10 @@ class HeartbeatService:
                 failures.append(error)
 
         for partition in partitions:
-            value = heartbeat_value(uuid.uuid4().hex, at_ms)
-            self._producer.produce(self._topic, value, partition=partition, on_delivery=delivered)
+            value, headers = heartbeat(self._stream, uuid.uuid4().hex, at_ms)
+            self._producer.produce(
+                self._topic, value, partition=partition, headers=list(headers), on_delivery=delivered
+            )
         if self._producer.flush(2 * REQUEST_TIMEOUT_S):
             message = "heartbeats are still under way after their time is up"
             raise KafkaUnavailableError(message)
@@ -187,23 +191,27 @@ class Tally:
     failed: bool = False
 
 
-def serve(service: HeartbeatService, stop: threading.Event, *, interval_s: float, once: bool) -> Tally:
-    """Run a round every `interval_s` until `stop` is set, or only one; logs once when brokers go away or come back."""
+def serve(services: Sequence[HeartbeatService], stop: threading.Event, *, interval_s: float, once: bool) -> Tally:
+    """Run a round over all streams every `interval_s` until `stop` is set, or only one.
+
+    Logs once when brokers go away or come back.
+    """
     tally = Tally()
     while not stop.is_set():
         try:
-            quiet = service.round(_now_ms())
+            quiet = sum(len(service.round(_now_ms())) for service in services)
         except (KafkaException, KafkaUnavailableError) as error:
             if not tally.failed:
                 log.warning("no heartbeats: %s; trying again", _reason(error))
             tally.failed = True
-            service.call_busy(_now_ms())
+            for service in services:
+                service.call_busy(_now_ms())
         else:
             if tally.failed:
                 log.warning("the brokers are back")
             tally.failed = False
             tally.rounds += 1
-            tally.heartbeats += len(quiet)
+            tally.heartbeats += quiet
         if once:
             break
         stop.wait(interval_s)
@@ -226,23 +234,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--quiet-seconds", type=number(), default=10.0, help="a partition is quiet after this long (%(default)s)")
     add("--delay-seconds", type=number(), default=5.0, help="how far a heartbeat's time lies behind now (%(default)s)")
     add("--interval-seconds", type=number(above=0.0), default=5.0, help="time between two checks (%(default)s)")
+    add("--stream", help="event stream (default: all)")
     add("--once", action="store_true", help="check once; exit 1 if the brokers don't answer")
     add("--json", action="store_true", help="print the result as one JSON object")
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     try:
-        service = HeartbeatService(
-            settings, quiet_ms=round(options.quiet_seconds * 1000), delay_ms=round(options.delay_seconds * 1000)
-        )
+        streams = settings.catalog.streams if options.stream is None else [settings.catalog.stream(options.stream)]
+        times = {"quiet_ms": round(options.quiet_seconds * 1000), "delay_ms": round(options.delay_seconds * 1000)}
+        services = [HeartbeatService(settings, stream, **times) for stream in streams]
+    except ChoiceError as error:
+        command.fail(error)
     except (OSError, ValueError) as error:
         command.error(str(error))
     except KafkaException as error:
         command.error(f"{_reason(error)}; check KAFKA_PROPERTIES_FILE")
     with stop_event() as stop:
         if not options.once:
-            log.info("topic %s on %s", settings.catalog.stream().topic, settings.kafka_bootstrap_servers)
-        tally = serve(service, stop, interval_s=options.interval_seconds, once=options.once)
+            topics = ", ".join(stream.topic for stream in streams)
+            log.info("topic %s on %s", topics, settings.kafka_bootstrap_servers)
+        tally = serve(services, stop, interval_s=options.interval_seconds, once=options.once)
     if options.json:
         sys.stdout.write(json.dumps({"rounds": tally.rounds, "heartbeats": tally.heartbeats}) + "\n")
     else:

@@ -70,19 +70,19 @@ def _properties(file: Path) -> dict[str, str]:
     return properties
 
 
-def topic_partitions(settings: StreamSettings) -> list[int]:
-    """The topic's partition ids, ascending.
+def topic_partitions(settings: StreamSettings, topic: str) -> list[int]:
+    """A topic's partition ids, ascending.
 
     Raises:
         KafkaUnavailableError: no broker answers within 5 s (`NoTopicError`: the topic does not exist).
         ValueError: the properties file is wrong.
         OSError: the properties file can't be read.
     """
-    return look_up(AdminClient({**client_config(settings), "log_level": 0}), settings)[1]
+    return look_up(AdminClient({**client_config(settings), "log_level": 0}), settings, topic)[1]
 
 
-def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, list[int]]:
-    """The cluster's id (None if it reports none), and the topic's partition ids, ascending.
+def look_up(admin: AdminClient, settings: StreamSettings, topic: str) -> tuple[str | None, list[int]]:
+    """The cluster's id (None if it reports none), and a topic's partition ids, ascending.
 
     Raises:
         KafkaUnavailableError: no broker answers within 5 s (`NoTopicError`: the topic does not exist).
@@ -96,11 +96,10 @@ def look_up(admin: AdminClient, settings: StreamSettings) -> tuple[str | None, l
             "check KAFKA_BOOTSTRAP_SERVERS, or start one with `python -m sandbox up`"
         )
         raise KafkaUnavailableError(message) from error
-    topic = told.topics.get(settings.catalog.stream().topic)
-    if topic is None or topic.error is not None or not topic.partitions:
+    found = told.topics.get(topic)
+    if found is None or found.error is not None or not found.partitions:
         message = (
-            f"topic {settings.catalog.stream().topic!r} is not on {settings.kafka_bootstrap_servers}; "
-            "create it, or name another with KAFKA_TOPIC"
+            f"topic {topic!r} is not on {settings.kafka_bootstrap_servers}; create it, or name another with KAFKA_TOPIC"
         )
         raise NoTopicError(message)
-    return told.cluster_id, sorted(topic.partitions)
+    return told.cluster_id, sorted(found.partitions)

@@ -16,31 +16,33 @@ if TYPE_CHECKING:
 away = Gauge("stream_away", "1 while Redis, the disk or Kafka is away and the run waits for it", ["part"])
 emptied = Gauge("stream_redis_emptied", "1 while Redis lacks stored rows and is refilled from Parquet")
 losses = Counter("stream_redis_losses", "Times that Redis was found to have lost acknowledged rows")
-messages = Counter("stream_messages", "Messages with a durable outcome")
-late = Counter("stream_late_records", "Durable records that missed windows")
-dead_letters = Counter("stream_dead_letters", "Durable dead letters: messages that were not accepted")
-ignored = Counter("stream_ignored_messages", "Messages that the declaration ignores")
-feature_rows = Counter("stream_feature_rows", "Durable feature rows")
-watermark = Gauge("stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["partition"])
-
-lag = Gauge("stream_lag_messages", "Messages of the log that are not yet read", ["partition"])
-
-
-def lag_in_all() -> float:
-    """The total consumer lag of this process's partitions."""
-    return sum(sample.value for metric in lag.collect() for sample in metric.samples)
+messages = Counter("stream_messages", "Messages with a durable outcome", ["stream"])
+late = Counter("stream_late_records", "Durable records that missed windows of a view", ["stream"])
+dead_letters = Counter("stream_dead_letters", "Durable dead letters: messages that were not accepted", ["stream"])
+ignored = Counter("stream_ignored_messages", "Messages that the declaration ignores", ["stream"])
+feature_rows = Counter("stream_feature_rows", "Durable feature rows", ["stream"])
+watermark = Gauge(
+    "stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["stream", "partition"]
+)
+lag = Gauge("stream_lag_messages", "Messages of the log that are not yet read", ["stream", "partition"])
 
 
-def count(epoch: Epoch, advanced: Iterable[Progress]) -> None:
+def lag_in_all(stream: str) -> float:
+    """The total consumer lag of this process's partitions of a stream."""
+    samples = [sample for metric in lag.collect() for sample in metric.samples]
+    return sum(sample.value for sample in samples if sample.labels["stream"] == stream)
+
+
+def count(stream: str, epoch: Epoch, advanced: Iterable[Progress]) -> None:
     """Add a durable epoch's counts, and set the watermarks of the partitions that advanced."""
-    messages.inc(epoch.messages)
-    late.inc(epoch.late)
-    dead_letters.inc(epoch.refused.total())
-    ignored.inc(epoch.ignored)
-    feature_rows.inc(epoch.feature_rows)
+    messages.labels(stream).inc(epoch.messages)
+    late.labels(stream).inc(epoch.late)
+    dead_letters.labels(stream).inc(epoch.refused.total())
+    ignored.labels(stream).inc(epoch.ignored)
+    feature_rows.labels(stream).inc(epoch.feature_rows)
     for progress in advanced:
         if progress.watermark_ms is not None:
-            watermark.labels(progress.partition).set(progress.watermark_ms / 1000)
+            watermark.labels(stream, progress.partition).set(progress.watermark_ms / 1000)
 
 
 def serve(settings: StreamSettings, process: int) -> None:

@@ -1,4 +1,4 @@
-"""Compares the topic and declaration that stored data came from with those that it is to continue with.
+"""Compares the topics and declarations that stored data came from with those that it is to continue with.
 
 `identity.json` records them for DATA_ROOT, `about.json` for a recovery directory. Rows of different topics, partition
 counts or meanings must not be mixed, so a difference is refused before anything is written.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feast_repo.errors import RefusedError
 from feast_repo.stores import identity
@@ -17,68 +17,78 @@ from feast_repo.stores.offline.tables import dead_letters_folder, events_folder,
 from feast_repo.stores.progress import ProgressRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.settings import StreamSettings
+
+Meaning: TypeAlias = "dict[str, Any]"
+"""What determines the meaning of a view's rows (`WindowedView.meaning`), after a round trip through JSON."""
 
 APART = "use another DATA_ROOT and a new recovery directory"
 
 
 class OriginError(RefusedError, ValueError):
-    """The stored data doesn't belong to this topic or declaration; the message names the remedy."""
+    """The stored data doesn't belong to these topics or declarations; the message names the remedy."""
 
 
-def check(settings: StreamSettings, now: StreamIdentity, recovery: Path | None) -> None:
-    """Compare DATA_ROOT's origin with the current topic and declaration. Nothing is written.
+def check(settings: StreamSettings, now: Mapping[str, StreamIdentity], recovery: Path | None) -> None:
+    """Compare DATA_ROOT's origin with the current topics (by stream) and declarations. Nothing is written.
 
     Raises:
         OriginError: they differ.
         IdentityError: `identity.json` is damaged.
         OSError: DATA_ROOT can't be read.
     """
-    check_topic(settings, now, recovery)
-    if _holds_data(settings.data_root) and (known := identity.load(settings.data_root)) and known.declaration:
-        changed_features(known.declaration, meaning(settings), settings.data_root, recovery)
+    check_topics(settings, now, recovery)
+    if (known := identity.load(settings.data_root)) and any(
+        _holds_data(settings.data_root, stream) for stream in settings.catalog.streams
+    ):
+        changed_features(known.declarations, meanings(settings), settings.data_root, recovery)
 
 
-def check_topic(settings: StreamSettings, now: StreamIdentity, recovery: Path | None) -> None:
-    """Compare the origin of DATA_ROOT's records with the current topic; raises as `check` does."""
-    if _holds_data(settings.data_root):
-        known = _stream(settings, identity.load(settings.data_root), now)
-        if problem := difference(known, now, settings.data_root, recovery):
-            raise OriginError(problem)
+def check_topics(settings: StreamSettings, now: Mapping[str, StreamIdentity], recovery: Path | None) -> None:
+    """Compare the origin of DATA_ROOT's records with the current topics; raises as `check` does."""
+    for stream in settings.catalog.streams:
+        if _holds_data(settings.data_root, stream):
+            known = _known(settings.data_root, stream, now[stream.name])
+            if problem := difference(known, now[stream.name], settings.data_root, recovery):
+                raise OriginError(problem)
 
 
-def record(settings: StreamSettings, now: StreamIdentity) -> Identity:
+def record(settings: StreamSettings, now: Mapping[str, StreamIdentity]) -> Identity:
     """Record DATA_ROOT's origin; an id that was unknown may be known now.
+
+    What is no longer declared stays recorded: its data is still there.
 
     Raises:
         IdentityError: `identity.json` is damaged.
         OSError: DATA_ROOT can't be written.
     """
-    return _record(settings, now, meaning(settings))
+    return _record(settings, now, meanings(settings))
 
 
-def record_topic(settings: StreamSettings, now: StreamIdentity) -> Identity:
-    """Record the topic that DATA_ROOT continues on; raises as `record` does."""
-    return _record(settings, now, None)
+def record_topics(settings: StreamSettings, now: Mapping[str, StreamIdentity]) -> Identity:
+    """Record the topics that DATA_ROOT continues on; raises as `record` does."""
+    return _record(settings, now, {})
 
 
-def _record(settings: StreamSettings, now: StreamIdentity, declaration: dict[str, Any] | None) -> Identity:
+def _record(settings: StreamSettings, now: Mapping[str, StreamIdentity], declared: dict[str, Meaning]) -> Identity:
     identity.ensure(settings.data_root)
     with identity.writing(settings.data_root):
         known = identity.load(settings.data_root)
         assert known is not None  # noqa: S101  (nobody removes it)
-        streams = {**known.streams, settings.catalog.view().source.name: now}
-        wanted = replace(known, streams=streams, declaration=declaration or known.declaration)
+        named = {name: meaning for name, meaning in known.declarations.items() if name != UNKNOWN or not declared}
+        wanted = replace(known, streams={**known.streams, **now}, declarations={**named, **declared})
         if wanted != known:
             identity.save(settings.data_root, wanted)
     return wanted
 
 
-def meaning(settings: StreamSettings) -> dict[str, Any]:
-    """The view's meaning after a round trip through JSON."""
-    told: dict[str, Any] = json.loads(json.dumps(settings.catalog.view().meaning))
+def meanings(settings: StreamSettings) -> dict[str, Meaning]:
+    """The meaning of each windowed view, by name."""
+    told: dict[str, Meaning] = json.loads(json.dumps({view.name: view.meaning for view in settings.catalog.windowed}))
     return told
 
 
@@ -109,16 +119,34 @@ def difference(known: StreamIdentity, now: StreamIdentity, holder: Path, recover
     return None
 
 
-def changed_features(old: dict[str, Any], new: dict[str, Any], holder: Path, recovery: Path | None) -> str:
-    """The features that were added or removed since the data in a folder was written; empty if none were.
+def changed_features(
+    old: Mapping[str, Meaning], new: Mapping[str, Meaning], holder: Path, recovery: Path | None
+) -> str:
+    """The features and views that were added or removed since the data in a folder was written; empty if none were.
 
     Raises:
         OriginError: something else has changed.
     """
+    changes: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        before = old.get(name, old.get(UNKNOWN) if name == next(iter(new), None) else None)
+        if name == UNKNOWN:
+            continue
+        if before is None:
+            changes.append(f"+{name}")
+        elif name not in new:
+            changes.append(f"-{name}")
+        else:
+            changes += _changed_in(name, before, new[name], holder, recovery)
+    return ", ".join(changes)
+
+
+def _changed_in(view: str, old: Meaning, new: Meaning, holder: Path, recovery: Path | None) -> list[str]:
+    """The features of one view that were added or removed."""
     if {**old, "aggregates": None} != {**new, "aggregates": None}:
         message = (
-            f"{holder} belongs to another declaration (its times, key or deduplication differ): go back to that "
-            f"declaration, or {APART}"
+            f"{holder} belongs to another declaration of view {view!r} (its times, key or deduplication differ): go "
+            f"back to that declaration, declare the new one under another name beside it, or {APART}"
         )
         raise OriginError(message)
     before, now = old["aggregates"], new["aggregates"]
@@ -130,20 +158,21 @@ def changed_features(old: dict[str, Any], new: dict[str, Any], holder: Path, rec
         )
         raise OriginError(message)
     changes = [f"+{name}" for name in now.keys() - before.keys()] + [f"-{name}" for name in before.keys() - now.keys()]
-    return ", ".join(sorted(changes))
+    return sorted(changes)
 
 
-def _holds_data(data_root: Path) -> bool:
-    tables = (events_folder(data_root), dead_letters_folder(data_root), progress_folder(data_root))
+def _holds_data(data_root: Path, stream: EventStream) -> bool:
+    tables = (table(data_root, stream) for table in (events_folder, dead_letters_folder, progress_folder))
     return any(next(table.rglob("*.parquet"), None) is not None for table in tables)
 
 
-def _stream(settings: StreamSettings, known: Identity | None, now: StreamIdentity) -> StreamIdentity:
+def _known(data_root: Path, stream: EventStream, now: StreamIdentity) -> StreamIdentity:
     """The stored data's origin. For data of older versions it is known only from the progress record."""
-    if known is not None and (stream := known.streams.get(settings.catalog.view().source.name)) is not None:
-        return stream
-    record = ProgressRecord(progress_folder(settings.data_root)).load()
-    if not record:
+    known = identity.load(data_root)
+    if known is not None and (found := known.streams.get(stream.name)) is not None:
+        return found
+    progress = ProgressRecord(progress_folder(data_root, stream)).load()
+    if not progress:
         return now
-    topic = next(iter(record.values())).topic
-    return replace(now, topic=topic, partitions=max(now.partitions, *(partition + 1 for partition in record)))
+    topic = next(iter(progress.values())).topic
+    return replace(now, topic=topic, partitions=max(now.partitions, *(partition + 1 for partition in progress)))

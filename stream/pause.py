@@ -40,15 +40,15 @@ class Worker:
     """When the partitions that a worker reads are to be asked next."""
 
     def __init__(self) -> None:
-        self._due_s: dict[int, float] = {}
+        self._due_s: dict[str, float] = {}
 
-    def ask_in(self, partition: int, wait_s: float) -> None:
-        """A partition was asked for what has arrived, and is to be asked again."""
-        self._due_s[partition] = monotonic() + wait_s
+    def ask_in(self, part: str, wait_s: float) -> None:
+        """A part was asked for what has arrived, and is to be asked again."""
+        self._due_s[part] = monotonic() + wait_s
 
-    def ask_no_more(self, partition: int) -> None:
-        """A partition has ended."""
-        self._due_s.pop(partition, None)
+    def ask_no_more(self, part: str) -> None:
+        """A part has ended."""
+        self._due_s.pop(part, None)
 
     def due_s(self) -> float:
         """When the first of them is to be asked, on the monotonic clock."""

@@ -64,17 +64,17 @@ class Sink(Protocol):
 
 
 class TopicSink:
-    """Produces to the topic: Kafka timestamp = `arrival_ms`, to `partition` if given, else by key.
+    """Produces to a topic: Kafka timestamp = `arrival_ms`, to `partition` if given, else by key.
 
     Guarantee: at-least-once within a run, and in order per partition, as long as the broker answers within the
     producer's `message.timeout.ms`; `failed` counts undelivered records. Once `stop` is set, the broker gets 6 s to
     take the rest.
     """
 
-    def __init__(self, settings: StreamSettings, stop: threading.Event) -> None:
+    def __init__(self, settings: StreamSettings, topic: str, stop: threading.Event) -> None:
         self.failed = 0
         self.last_error = ""
-        self._topic = settings.catalog.stream().topic
+        self._topic = topic
         self._stop = stop
         self._give_up = math.inf
         # Report failures only: a Python callback per message would cost more than everything else.

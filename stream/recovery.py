@@ -24,30 +24,29 @@ from typing import TYPE_CHECKING
 from feast_repo.commands import Command
 from feast_repo.errors import FeatureStoreError
 from feast_repo.settings import PROJECT_ROOT, StreamSettings
-from feast_repo.stores.identity import UNKNOWN, StreamIdentity, data_id
-from feast_repo.stores.offline.tables import progress_folder
-from feast_repo.stores.progress import ProgressRecord
+from feast_repo.stores.identity import UNKNOWN, StreamIdentity, data_id, holds_progress
 from stream.adopt import adopt
+from stream.layout import move_old_tables
 from stream.lock import lock_run
-from stream.origin import OriginError, changed_features, check_topic, difference, meaning, record
+from stream.origin import OriginError, changed_features, check_topics, difference, meanings, record
 from stream.recovery_store import About, RecoveryError, RecoveryStore
 from stream.seen_ids import HASHING
-from stream.topic import Topic
+from stream.topic import identities
 from stream.windows import STATE_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
 STATE = f"{STATE_VERSION}-{HASHING}"
 
 
-def prepare(settings: StreamSettings, stream: StreamIdentity, directory: Path) -> None:
+def prepare(settings: StreamSettings, streams: Mapping[str, StreamIdentity], directory: Path) -> None:
     """Prepare recovery state for a run, or say why it can't be used. Processes of one cluster take turns.
 
-    Without state, the run starts where the progress record ends, or at the topic's beginning if there is no record. If
-    features were added or removed, the state is rebuilt for the new declaration.
+    Without state, the run starts where the progress record ends, or at the topics' beginning if there is no record. If
+    features or views were added or removed, the state is rebuilt for the new declarations.
 
     Raises:
         RecoveryError: the state can't be read or rebuilt; nothing was changed.
@@ -57,7 +56,7 @@ def prepare(settings: StreamSettings, stream: StreamIdentity, directory: Path) -
     directory.mkdir(parents=True, exist_ok=True)
     store = RecoveryStore(directory)
     with alone(directory):
-        now = about(settings, stream)
+        now = about(settings, streams)
         remedy = f"; `python -m stream.recovery rebuild {directory}` makes it anew from the archive"
         if not store.exists():
             _create(settings, store, now)
@@ -86,8 +85,9 @@ def _changed_features(before: About, now: About, data_root: Path, directory: Pat
     Raises:
         OriginError: something else has changed.
     """
-    if problem := difference(before.stream, now.stream, directory, directory):
-        raise OriginError(problem)
+    for name in before.streams.keys() & now.streams.keys():
+        if problem := difference(before.streams[name], now.streams[name], directory, directory):
+            raise OriginError(problem)
     if UNKNOWN != before.data_id != now.data_id:
         message = (
             f"{directory} belongs to the data with the id {before.data_id}, and {data_root} has the id {now.data_id}: "
@@ -95,7 +95,7 @@ def _changed_features(before: About, now: About, data_root: Path, directory: Pat
             f"together, `python -m stream.recovery adopt {directory}`"
         )
         raise OriginError(message)
-    return changed_features(before.declaration, now.declaration, directory, directory)
+    return changed_features(before.declarations, now.declarations, directory, directory)
 
 
 def rebuild(store: RecoveryStore, now: About) -> Path | None:
@@ -119,29 +119,21 @@ def rebuild(store: RecoveryStore, now: About) -> Path | None:
 
 
 def _create(settings: StreamSettings, store: RecoveryStore, now: About) -> None:
-    if any(progress_folder(settings.data_root).glob("partition-*.parquet")):
+    if holds_progress(settings.data_root):
         logger.info("no recovery state in %s: rebuilding it from the archive", store.directory)
         rebuild(store, now)
     else:
         store.install(store.new(), now)
 
 
-def about(settings: StreamSettings, stream: StreamIdentity) -> About:
+def about(settings: StreamSettings, streams: Mapping[str, StreamIdentity]) -> About:
     """The description of recovery state for a run with these settings.
 
     Raises:
         IdentityError: `identity.json` is damaged.
         OSError: DATA_ROOT can't be written.
     """
-    return About(
-        STATE,
-        stream.topic,
-        stream.partitions,
-        meaning(settings),
-        stream.cluster_id,
-        stream.topic_id,
-        data_id(settings.data_root),
-    )
+    return About(STATE, data_id(settings.data_root), dict(streams), meanings(settings))
 
 
 @contextmanager
@@ -164,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = command.settings(StreamSettings)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
-        if not ProgressRecord(progress_folder(settings.data_root)).load():
+        lock_run(settings.data_root, None)
+        move_old_tables(settings)
+        if not holds_progress(settings.data_root):
             command.error(f"{settings.data_root} has no progress record, so there is nothing to {options.action}")
         lock_run(settings.data_root, options.directory)
         options.directory.mkdir(parents=True, exist_ok=True)
@@ -180,10 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _rebuild(settings: StreamSettings, store: RecoveryStore) -> list[str]:
     """Rebuild for the current declaration, even if aggregates have changed their meaning."""
-    stream = Topic(settings).identity()
-    check_topic(settings, stream, store.directory)
-    kept = rebuild(store, about(settings, stream))
-    record(settings, stream)
+    streams = identities(settings)
+    check_topics(settings, streams, store.directory)
+    kept = rebuild(store, about(settings, streams))
+    record(settings, streams)
     return [f"{store.directory} is rebuilt" + (f"; the old state is in {kept}" if kept else "")]
 
 

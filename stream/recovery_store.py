@@ -35,23 +35,20 @@ class RecoveryError(RefusedError):
 
 @dataclass(frozen=True)
 class About:
-    """Describes recovery state: the window state's format, the topic, the declaration, and DATA_ROOT's id.
-
-    Fields that an older version didn't record are UNKNOWN.
+    """Describes recovery state: the window state's format, DATA_ROOT's id, and by name the topics of the streams and
+    the meanings of the views.
     """
 
     state: str
-    topic: str
-    partitions: int
-    declaration: dict[str, Any]
-    cluster_id: str = UNKNOWN
-    topic_id: str = UNKNOWN
-    data_id: str = UNKNOWN
+    data_id: str
+    streams: dict[str, StreamIdentity]
+    declarations: dict[str, dict[str, Any]]
 
-    @property
-    def stream(self) -> StreamIdentity:
-        """The topic."""
-        return StreamIdentity(self.topic, self.cluster_id, self.topic_id, self.partitions)
+    @classmethod
+    def read(cls, told: dict[str, Any]) -> About:
+        """A description from its JSON. One of an older version has a state that this program doesn't read."""
+        streams = {name: StreamIdentity(**stream) for name, stream in told.get("streams", {}).items()}
+        return cls(told["state"], told.get("data_id", UNKNOWN), streams, told.get("declarations", {}))
 
 
 class RecoveryStore:
@@ -74,8 +71,8 @@ class RecoveryStore:
         if not self._about.exists():
             return None
         try:
-            return About(**json.loads(self._about.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            return About.read(json.loads(self._about.read_text()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             message = f"can't read {self._about}: {error}"
             raise RecoveryError(message) from error
 

@@ -57,7 +57,7 @@ class RedisWatch:
         self._witnesses = _none(view)
 
     def begin(self, record: ProgressRecord, stored: Mapping[int, Progress], data_root: Path) -> None:
-        """Record what Redis must have: nothing if nothing is stored yet.
+        """Record what Redis must have: nothing if no row is stored yet, as of a view that was just declared.
 
         If Redis has it all, progress is announced that a killed run recorded but did not announce.
 
@@ -69,10 +69,14 @@ class RedisWatch:
             self._online.set_sentinel()
             return
         self._confirmed = {partition: one.next_offset for partition, one in stored.items()}
+        if read_mark(self._redis, self._marker_key) is None and not _has_rows(data_root, self._view):
+            confirm(self._redis, self._confirmed_key, stored.values())
+            self._online.set_sentinel()
+            mark_filled(self._redis, self._marker_key)
         self._witnesses = _some_pushed(data_root, self._view)
         self._mark = read_mark(self._redis, self._marker_key)
         if is_filled(self._mark) and self._behind() is None:
-            announce_missing(self._redis, self._progress_key, record)
+            announce_missing(self._redis, self._progress_key, record, self._view)
 
     def pushed(self, token: bytes, rows: pl.DataFrame) -> None:
         """Leave a token after a push; the previous token must still be there.
@@ -108,7 +112,7 @@ class RedisWatch:
         Raises:
             redis.RedisError: Redis is away; it can be repeated.
         """
-        announce(self._redis, self._progress_key, progress)
+        announce(self._redis, self._progress_key, progress, self._view)
 
     def look(self) -> tuple[bytes | None, str | None]:
         """The mark, and what was lost since the last call, if anything. A loss is marked in Redis for readers.
@@ -193,6 +197,10 @@ class RedisWatch:
 def new_token() -> bytes:
     """A token that no push has left before."""
     return uuid.uuid4().hex.encode()
+
+
+def _has_rows(data_root: Path, view: WindowedView) -> bool:
+    return any(data_files(folder) for folder in day_folders(features_folder(data_root, view.name)))
 
 
 def _some_pushed(data_root: Path, view: WindowedView) -> pl.DataFrame:

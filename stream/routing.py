@@ -18,9 +18,9 @@ _MASK = (1 << 64) - 1
 
 
 @cache
-def key_of(partition: int) -> str:
-    """The routing key of a Kafka partition, such as `00007-42`."""
-    candidates = (f"{partition:05d}-{suffix}" for suffix in count())
+def key_of(stream: str, partition: int) -> str:
+    """The routing key of a Kafka partition of a stream, such as `clickstream/00007-42`."""
+    candidates = (f"{part_of(stream, partition)}-{suffix}" for suffix in count())
     return next(key for key in candidates if _bytewax_hash(key) % BALANCED == partition % BALANCED)
 
 
@@ -29,9 +29,20 @@ def key_of_worker(index: int, workers: int) -> str:
     return next(key for key in map(str, count()) if _bytewax_hash(key) % workers == index)
 
 
+def part_of(stream: str, partition: int) -> str:
+    """The name of a Kafka partition of a stream as a part of the source, such as `clickstream/00007`."""
+    return f"{stream}/{partition:05d}"
+
+
+def place_of(part: str) -> tuple[str, int]:
+    """The stream and the Kafka partition of a part."""
+    stream, _, partition = part.rpartition("/")
+    return stream, int(partition)
+
+
 def partition_of(key: str) -> int:
     """The Kafka partition of a routing key."""
-    return int(key.partition("-")[0])
+    return place_of(key.rpartition("-")[0])[1]
 
 
 def _bytewax_hash(key: str) -> int:

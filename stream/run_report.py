@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from stream import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
     from feast_repo.stores.progress import Progress
     from stream.epoch import Epoch
@@ -68,8 +69,12 @@ class RunReport:
     late.
     """
 
-    def __init__(self, view: WindowedView, clock: Callable[[], float] = time.monotonic) -> None:
-        self._view = view
+    def __init__(
+        self, stream: EventStream, views: Sequence[WindowedView], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._name = stream.name
+        self._slides_ms = [view.slide_ms for view in views]
         self._clock = clock
         self._lock = threading.Lock()
         self._open_parts = 0
@@ -103,7 +108,7 @@ class RunReport:
             self._since.add(epoch)
             self._warn(epoch, now_s)
             if now_s - self._told_s >= EVERY_S:
-                logger.info("in %.0f s: read %s%s", now_s - self._told_s, self._since, self._where())
+                logger.info("%s: in %.0f s: read %s%s", self._name, now_s - self._told_s, self._since, self._where())
                 self._told_s, self._since = now_s, Counts()
 
     def close_part(self) -> None:
@@ -114,7 +119,8 @@ class RunReport:
                 return
             seconds = max(self._last_s - self._first_s, 1e-3)
             rate = self._total.messages / seconds
-            logger.info("read %s; %.1f s, %s messages/s%s", self._total, seconds, f"{rate:,.0f}", self._where())
+            told = (self._name, self._total, seconds, f"{rate:,.0f}", self._where())
+            logger.info("%s: read %s; %.1f s, %s messages/s%s", *told)
 
     def _warn(self, epoch: Epoch, now_s: float) -> None:
         counts = Counts()
@@ -142,15 +148,15 @@ class RunReport:
 
     def _where(self) -> str:
         """How far the log has been read, and which window closes next."""
-        told = f"; lag {metrics.lag_in_all():,.0f} messages"
+        told = f"; lag {metrics.lag_in_all(self._name):,.0f} messages"
         if not self._watermarks:
             return told
-        watermark, slide = min(self._watermarks.values()), self._view.slide_ms
-        event_time, end = watermark + self._view.lateness_ms, (watermark // slide + 1) * slide
-        return (
-            f"{told}; event time {_utc(event_time)}, the next window ({_utc(end)}) closes at "
-            f"{_utc(end + self._view.lateness_ms)}"
-        )
+        watermark, lateness_ms = min(self._watermarks.values()), self._stream.lateness_ms
+        told += f"; event time {_utc(watermark + lateness_ms)}"
+        if not self._slides_ms:
+            return told
+        end = min((watermark // slide + 1) * slide for slide in self._slides_ms)
+        return f"{told}, the next window ({_utc(end)}) closes at {_utc(end + lateness_ms)}"
 
 
 def _utc(milliseconds: int) -> str:

@@ -27,9 +27,10 @@ from stream.redis_watch import new_token
 from stream.stopping import stop_requested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
     from feast_repo.stores.progress import Progress
     from feast_repo.stores.push import Pusher
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from stream.epoch import Outcome
     from stream.redis_watch import RedisWatch
     from stream.refill import Refill
-    from stream.windows import ClosedWindow
+    from stream.view_windows import ClosedWindow
 
     Closed = tuple[int, ClosedWindow]
     """A partition and its window."""
@@ -53,28 +54,32 @@ ROOM = 2
 
 
 class Logs:
-    """The log tables: accepted records, late records, dead letters. Rows that are already durable are skipped."""
+    """The log tables of a stream: accepted records, late records of each view, dead letters.
 
-    def __init__(self, data_root: Path, view: WindowedView) -> None:
-        self._events = LogTable(events_folder(data_root), event_columns(view.source))
-        self._late = LogTable(late_folder(data_root, view), late_columns(view.source))
-        self._dead_letters = LogTable(dead_letters_folder(data_root), DEAD_LETTER_COLUMNS)
+    Rows that are already durable are skipped.
+    """
+
+    def __init__(self, data_root: Path, stream: EventStream, views: Sequence[WindowedView]) -> None:
+        self._events = LogTable(events_folder(data_root, stream), event_columns(stream))
+        self._late = {view.name: LogTable(late_folder(data_root, view), late_columns(stream)) for view in views}
+        self._dead_letters = LogTable(dead_letters_folder(data_root, stream), DEAD_LETTER_COLUMNS)
         self._thread = Background("logs", ROOM)  # one thread, because files must appear in order
 
-    def append(self, outcome: Outcome, late: pl.DataFrame) -> None:
+    def append(self, outcome: Outcome) -> None:
         """Take an outcome's records, its late records and its dead letters."""
-        hold_for_disk(lambda: self._append(outcome, late))
+        hold_for_disk(lambda: self._append(outcome))
         if self._events.waiting_rows + self._dead_letters.waiting_rows >= FLUSH_ROWS:
             self._write()
 
-    def _append(self, outcome: Outcome, late: pl.DataFrame) -> None:
+    def _append(self, outcome: Outcome) -> None:
         partition = outcome.progress.partition
         self._events.append(partition, outcome.records)
-        self._late.append(partition, late)
+        for view, table in self._late.items():
+            table.append(partition, outcome.late[view])
         self._dead_letters.append(partition, outcome.dead_letters)
 
     def _write(self) -> None:
-        for table in (self._events, self._late, self._dead_letters):
+        for table in (self._events, *self._late.values(), self._dead_letters):
             for file in table.take_files():
                 self._thread.do(partial(hold_for_disk, file.write))
 
@@ -89,10 +94,13 @@ class Logs:
 
 
 class FeatureFiles:
-    """The files of closed windows. A file is named after its window, so a replay overwrites the same features."""
+    """The files of closed windows. A file is named after its window, so a replay overwrites the same features.
 
-    def __init__(self, pusher: Pusher) -> None:
-        self._pusher = pusher
+    `pushers`: by the view's name.
+    """
+
+    def __init__(self, pushers: Mapping[str, Pusher]) -> None:
+        self._pushers = pushers
         # A catch-up closes thousands of small windows in one epoch, so their writes and syncs overlap.
         self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="features")
         self._under_way: list[Future[None]] = []
@@ -103,7 +111,7 @@ class FeatureFiles:
 
     def _push(self, partition: int, window: ClosedWindow, served: datetime) -> None:
         hold_for_disk(
-            lambda: self._pusher.push_offline(
+            lambda: self._pushers[window.view].push_offline(
                 window.rows, writer=WRITER, partition=partition, window_end_ms=window.end_ms, served=served
             )
         )
@@ -120,13 +128,16 @@ class FeatureFiles:
 
 
 class Online:
-    """Redis: the newest row of each user, and how far the stream has come.
+    """Redis: the newest row of each entity of a view, and how far the stream has come.
 
     An older row never overwrites a newer one, so a replay is harmless. If this part has a `refill`, that refills what
     Redis loses. Meanwhile nothing is announced, so readers don't take the remaining rows for fresh.
     """
 
-    def __init__(self, pusher: Pusher, watch: RedisWatch | None, emptied: Emptied, refill: Refill | None) -> None:
+    def __init__(
+        self, view: WindowedView, pusher: Pusher, watch: RedisWatch | None, emptied: Emptied, refill: Refill | None
+    ) -> None:
+        self._view = view
         self._pusher = pusher
         self._watch = watch
         self._emptied = emptied
@@ -170,7 +181,7 @@ class Online:
 
     def _look(self, watch: RedisWatch) -> None:
         self._mark, loss = watch.look()
-        self._emptied.look(filled=self._is_filled, loss=loss)
+        self._emptied.look(self._view.name, filled=self._is_filled, loss=loss)
 
     @property
     def _is_filled(self) -> bool:
@@ -202,3 +213,40 @@ class Online:
             hold_for_redis(lambda: self._look(watch))
             self.confirm([])
             self.announce([])
+
+
+class OnlineViews:
+    """Redis, for all views of a stream. Each step is done for all of them before the next step."""
+
+    def __init__(self, views: Mapping[str, Online]) -> None:
+        self._views = views
+
+    def push(self, closed: Sequence[Closed], then: Callable[[list[Closed], datetime], None]) -> None:
+        """Push the rows of closed windows, each to its view; see `Online.push`."""
+        for name, online in self._views.items():
+            online.push([one for one in closed if one[1].view == name], then)
+
+    def finish(self) -> None:
+        """Wait until Redis has all rows."""
+        for online in self._views.values():
+            online.finish()
+
+    def push_what_a_restore_missed(self, windows: Sequence[ClosedWindow]) -> None:
+        """See `Online.push_what_a_restore_missed`."""
+        for name, online in self._views.items():
+            online.push_what_a_restore_missed([window for window in windows if window.view == name])
+
+    def confirm(self, advanced: Sequence[Progress]) -> None:
+        """Record in Redis how far its rows go."""
+        for online in self._views.values():
+            online.confirm(advanced)
+
+    def announce(self, advanced: Sequence[Progress]) -> None:
+        """Announce the stream's progress to the readers of each view."""
+        for online in self._views.values():
+            online.announce(advanced)
+
+    def close(self) -> None:
+        """End the pushing threads; waits for a running refill unless a stop was requested."""
+        for online in self._views.values():
+            online.close()

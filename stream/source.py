@@ -11,7 +11,7 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -27,12 +27,14 @@ from stream.consumer import WorkerConsumer
 from stream.kafka import AUTO_OFFSET_RESET, KafkaUnavailableError
 from stream.lock import bytewax_arguments
 from stream.pause import Worker, Workers
+from stream.routing import part_of, place_of
 from stream.stopping import fail, refuse, stop_requested
 from stream.topic_watch import TopicWatch
 from stream.uncommitted import uncommitted
 from stream.windows import SnapshotError
 
 if TYPE_CHECKING:
+    from feast_repo.declare.events import EventStream
     from feast_repo.settings import StreamSettings
     from feast_repo.stores.identity import StreamIdentity
     from feast_repo.stores.progress import Progress
@@ -42,8 +44,12 @@ IDLE, UNCONFIRMED = timedelta(milliseconds=20), timedelta(milliseconds=1)
 """Time to the next poll: while nothing arrives or Kafka is away, and while the topic's identity is being confirmed."""
 
 
-class KafkaSource(FixedPartitionedSource[RawBatch, int]):
-    """The topic's partitions as they were when the run started.
+OfStream: TypeAlias = tuple[str, RawBatch]
+"""A batch, after the name of its stream."""
+
+
+class KafkaSource(FixedPartitionedSource[OfStream, int]):
+    """The partitions of all streams' topics as they were when the run started.
 
     A first run starts at the oldest record, a resumed run at the offset in its snapshot. It refuses to start (exit 2)
     if that offset is gone or never existed, because starting elsewhere would lose or repeat records.
@@ -52,58 +58,65 @@ class KafkaSource(FixedPartitionedSource[RawBatch, int]):
     def __init__(self, settings: StreamSettings) -> None:
         self.workers = Workers()
         self._settings = settings
-        self._stored: dict[int, Progress] | None = None
-        self._watch: TopicWatch | None = None
+        self._stored: dict[str, dict[int, Progress]] = {}
+        self._watches: dict[str, TopicWatch] = {}
         self._lock = threading.Lock()
-        self._consumers: dict[int, WorkerConsumer] = {}
-        """By thread, as `Workers` are."""
+        self._consumers: dict[tuple[int, str], WorkerConsumer] = {}
+        """By thread, as `Workers` are, and stream."""
 
     def list_parts(self) -> list[str]:
         """One part per Kafka partition that existed at the start check."""
-        return [f"{partition:05d}" for partition in range(self._known().partitions)]
+        known, streams = self._known(), self._settings.catalog.streams
+        return [part_of(one.name, number) for one in streams for number in range(known[one.name].partitions)]
 
-    def _known(self) -> StreamIdentity:
-        """The topic as recorded by the start check."""
+    def _known(self) -> dict[str, StreamIdentity]:
+        """The topics by stream, as recorded by the start check."""
         known = identity.load(self._settings.data_root)
         assert known is not None  # noqa: S101  (recorded before any dataflow is built)
-        return known.streams[self._settings.catalog.view().source.name]
+        return known.streams
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> KafkaPartition:
         """Open one partition at its start or at the resumed offset."""
         del step_id
+        name, partition = place_of(for_part)
+        stream = self._settings.catalog.stream(name)
         with self._lock:  # worker threads share this object
-            if self._stored is None:
-                self._stored = ProgressRecord(progress_folder(self._settings.data_root)).load()
-            if self._watch is None:
-                self._watch = TopicWatch(self._settings, self._known(), bytewax_arguments(sys.argv)[1])
-        thread, partition = threading.get_ident(), int(for_part)
-        if thread not in self._consumers:
-            self._consumers[thread] = WorkerConsumer(self._settings, self._watch)
+            if name not in self._watches:
+                record = ProgressRecord(progress_folder(self._settings.data_root, stream))
+                self._stored[name] = record.load()
+                recovery = bytewax_arguments(sys.argv)[1]
+                self._watches[name] = TopicWatch(self._settings, self._known()[name], recovery)
+        thread = threading.get_ident()
+        if (thread, name) not in self._consumers:
+            self._consumers[thread, name] = WorkerConsumer(self._settings, stream, self._watches[name])
         return KafkaPartition(
             self._settings,
-            self._consumers[thread],
+            stream,
+            self._consumers[thread, name],
             self.workers.this(),
             partition,
             resume_state,
-            self._stored.get(partition),
+            self._stored[name].get(partition),
         )
 
 
-class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
+class KafkaPartition(StatefulSourcePartition[OfStream, int]):
     """One partition's records from an offset on."""
 
     def __init__(
         self,
         settings: StreamSettings,
+        stream: EventStream,
         consumer: WorkerConsumer,
         worker: Worker,
         partition: int,
         resume_offset: int | None,
         stored: Progress | None,
     ) -> None:
-        self._topic = settings.catalog.stream().topic
+        self._stream = stream
         self._partition = partition
-        self._where = f"{self._topic}[{partition}] on {settings.kafka_bootstrap_servers}"
+        self._part = part_of(stream.name, partition)
+        self._where = f"{stream.topic}[{partition}] on {settings.kafka_bootstrap_servers}"
         self._consumer = consumer
         self._worker = worker
         self._next_offset, end = self._start_and_end(settings, resume_offset, stored)
@@ -112,9 +125,9 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
         self._uncommitted: int | None = None
         self._awake: datetime | None = None
         self._failure: KafkaError | None = None
-        uncommitted.open(partition, self._next_offset)
+        uncommitted.open(self._part, self._next_offset)
         consumer.start(partition, self._next_offset)
-        worker.ask_in(partition, 0.0)
+        worker.ask_in(self._part, 0.0)
 
     def _start_and_end(
         self, settings: StreamSettings, resume_offset: int | None, stored: Progress | None
@@ -156,7 +169,8 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def _check_what_is_gone(self, settings: StreamSettings, stored: Progress, low: int) -> None:
         """Refuse to compute open windows from a log that lacks some of their records."""
         try:
-            needed = ArchiveTail(settings.data_root, settings.catalog.view(), stored).first_needed()
+            views = settings.catalog.views_of(self._stream)
+            needed = ArchiveTail(settings.data_root, self._stream, views, stored).first_needed()
         except (SnapshotError, OSError, pl.exceptions.PolarsError) as error:
             refuse(f"{self._where}: Kafka has deleted everything before {low} (retention), and {error}")
         if needed < low:
@@ -166,7 +180,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
                 "rebuilt from the archive"
             )
 
-    def next_batch(self) -> list[RawBatch]:
+    def next_batch(self) -> list[OfStream]:
         """The next messages; ends on a stop signal or at the requested end."""
         if stop_requested.is_set() or self._ended:
             raise StopIteration
@@ -178,7 +192,7 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             self._ended = self._end is not None and arrived.end >= self._end
         wait = self._wait()
         self._awake = None if wait is None else datetime.now(UTC) + wait
-        self._worker.ask_in(self._partition, 0.0 if wait is None else wait.total_seconds())
+        self._worker.ask_in(self._part, 0.0 if wait is None else wait.total_seconds())
         if not arrived.batch.offsets:
             return []
         availability.kafka.is_back_for_all()
@@ -201,23 +215,16 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
             )
         return f"{self._where}, offset {self._next_offset}: {error.str()}; {remedy}"
 
-    def _advance(self, batch: RawBatch) -> list[RawBatch]:
+    def _advance(self, batch: RawBatch) -> list[OfStream]:
         """Advance past the batch; at the requested end, drop what came after it."""
         self._next_offset = batch.offsets[-1] + 1
         if self._end is not None and self._next_offset >= self._end:
             self._ended = True
             within = sum(offset < self._end for offset in batch.offsets)
-            batch = RawBatch(
-                batch.partition,
-                batch.values[:within],
-                batch.keys[:within],
-                batch.kafka_timestamps[:within],
-                batch.offsets[:within],
-                batch.create_time[:within],
-            )
+            batch = RawBatch(batch.partition, *(column[:within] for column in batch.columns))
             self._next_offset = batch.offsets[-1] + 1 if within else self._end
-        uncommitted.read(self._partition, self._next_offset)
-        return [batch] if batch.offsets else []
+        uncommitted.read(self._part, self._next_offset)
+        return [(self._stream.name, batch)] if batch.offsets else []
 
     def next_awake(self) -> datetime | None:
         """When to poll again; None: at once."""
@@ -226,17 +233,18 @@ class KafkaPartition(StatefulSourcePartition[RawBatch, int]):
     def snapshot(self) -> int:
         """The next offset. The previous snapshot is committed by now, so its offset is published to lag tools."""
         if self._uncommitted is not None:
-            uncommitted.committed(self._partition, self._uncommitted)
+            uncommitted.committed(self._part, self._uncommitted)
             self._consumer.commit(self._partition, self._uncommitted)
         self._uncommitted = self._next_offset
-        metrics.lag.labels(self._partition).set(self._consumer.behind(self._partition, self._next_offset))
+        behind = self._consumer.behind(self._partition, self._next_offset)
+        metrics.lag.labels(self._stream.name, self._partition).set(behind)
         return self._next_offset
 
     def close(self) -> None:
         """Stop reading the partition; the last epoch commits as the run ends."""
         self._consumer.commit(self._partition, self._next_offset)
         self._consumer.stop(self._partition)
-        self._worker.ask_no_more(self._partition)
+        self._worker.ask_no_more(self._part)
 
 
 def within_calendar(timestamps: list[int]) -> list[int]:

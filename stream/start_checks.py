@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def look_at_topic(settings: StreamSettings) -> None:
-    """Warn of a topic that loses records.
+def look_at_topics(settings: StreamSettings) -> None:
+    """Warn of topics that lose records.
 
     Raises:
         ValueError: the properties file is wrong.
@@ -37,7 +37,12 @@ def look_at_topic(settings: StreamSettings) -> None:
     """
     if not first_process():
         return
-    topic, admin = settings.catalog.stream().topic, AdminClient({**client_config(settings), "log_level": 0})
+    admin = AdminClient({**client_config(settings), "log_level": 0})
+    for stream in settings.catalog.streams:
+        _look_at_topic(admin, stream.topic)
+
+
+def _look_at_topic(admin: AdminClient, topic: str) -> None:
     try:
         asked = admin.describe_configs(
             [ConfigResource(ConfigResource.Type.TOPIC, topic)], request_timeout=METADATA_TIMEOUT_S

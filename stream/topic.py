@@ -30,10 +30,10 @@ class TopicForbiddenError(KafkaUnavailableError):
 
 
 class Topic:
-    """The topic of the events, queried over a separate connection. Threads may share it."""
+    """The topic of an event stream, queried over a separate connection. Threads may share it."""
 
-    def __init__(self, settings: StreamSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: StreamSettings, topic: str) -> None:
+        self._settings, self._topic = settings, topic
         self._admin = AdminClient({**client_config(settings), "log_level": 0})
 
     def identity(self) -> StreamIdentity:
@@ -42,10 +42,9 @@ class Topic:
         Raises:
             KafkaUnavailableError: no broker answers within 10 s, or the topic does not exist or may not be described.
         """
-        cluster_id, partitions = look_up(self._admin, self._settings)
-        topic = self._settings.catalog.stream().topic
+        cluster_id, partitions = look_up(self._admin, self._settings, self._topic)
         if not cluster_id or cluster_id.startswith(EMBEDDED):
-            return StreamIdentity(topic, UNKNOWN, UNKNOWN, len(partitions))
+            return StreamIdentity(self._topic, UNKNOWN, UNKNOWN, len(partitions))
         return self._described(cluster_id, METADATA_TIMEOUT_S)
 
     def same_cluster(self, known: StreamIdentity, timeout_s: float) -> StreamIdentity:
@@ -57,7 +56,7 @@ class Topic:
         return self._described(known.cluster_id, timeout_s)
 
     def _described(self, cluster_id: str, timeout_s: float) -> StreamIdentity:
-        topic, servers = self._settings.catalog.stream().topic, self._settings.kafka_bootstrap_servers
+        topic, servers = self._topic, self._settings.kafka_bootstrap_servers
         asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
         try:
             told = asked[topic].result()
@@ -69,3 +68,12 @@ class Topic:
             raise KafkaUnavailableError(message) from error
         topic_id = str(told.topic_id)
         return StreamIdentity(topic, cluster_id, UNKNOWN if topic_id == NO_ID else topic_id, len(told.partitions))
+
+
+def identities(settings: StreamSettings) -> dict[str, StreamIdentity]:
+    """The current identity of each stream's topic, by the stream's name.
+
+    Raises:
+        KafkaUnavailableError: no broker answers within 10 s, or a topic does not exist or may not be described.
+    """
+    return {stream.name: Topic(settings, stream.topic).identity() for stream in settings.catalog.streams}

@@ -45,7 +45,7 @@ class TopicWatch:
     """
 
     def __init__(self, settings: StreamSettings, known: StreamIdentity, recovery: Path | None) -> None:
-        self._topic = Topic(settings)
+        self._topic = Topic(settings, known.topic)
         self._known = known
         self._tells_ids = known.topic_id != UNKNOWN
         self._holder = settings.data_root, recovery

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from bytewax.operators import StatefulBatchLogic
 
@@ -13,30 +13,44 @@ from stream.stopping import refuse
 from stream.windows import SnapshotError, WindowEngine
 
 if TYPE_CHECKING:
-    from feast_repo.declare.views import WindowedView
+    from feast_repo.declare.catalog import Catalog
+
+OfStream: TypeAlias = tuple[str, DecodedBatch]
+"""A decoded batch, after the name of its stream."""
 
 
-class Windows(StatefulBatchLogic[DecodedBatch, Outcome, bytes]):
+class Windows(StatefulBatchLogic[OfStream, Outcome, bytes]):
     """The window engine of one Kafka partition as a Bytewax operator; the end of the input closes no window."""
 
-    def __init__(self, topic: str, view: WindowedView, state: bytes | None) -> None:
-        self._topic = topic
+    def __init__(self, catalog: Catalog, state: bytes | None) -> None:
+        self._catalog = catalog
+        self._state = state
+        self._engine: WindowEngine | None = None
+        """Made with the first batch, which names the stream: Bytewax doesn't tell a step its key."""
+
+    def on_batch(self, values: list[OfStream]) -> tuple[list[Outcome], bool]:
+        """Process the partition's next batches."""
+        return [self._outcome(stream, batch) for stream, batch in values], StatefulBatchLogic.RETAIN
+
+    def _outcome(self, name: str, batch: DecodedBatch) -> Outcome:
+        stream = self._catalog.stream(name)
+        engine = self._engine = self._engine or self._opened(name)
+        processed = engine.process(batch.records)
+        progress = Progress(stream.topic, batch.partition, batch.next_offset, engine.watermark_ms)
+        late = {view: processed.late(view) for view in processed.missed}
+        dead = batch.dead_letters
+        return Outcome(name, progress, processed.records, late, dead, processed.windows, batch.ignored)
+
+    def _opened(self, name: str) -> WindowEngine:
+        stream = self._catalog.stream(name)
+        views = self._catalog.views_of(stream)
+        if self._state is None:
+            return WindowEngine(stream, views)
         try:
-            self._engine = WindowEngine(view) if state is None else WindowEngine.restore(view, state)
+            return WindowEngine.restore(stream, views, self._state)
         except SnapshotError as error:
             refuse(error)
 
-    def on_batch(self, values: list[DecodedBatch]) -> tuple[list[Outcome], bool]:
-        """Process the partition's next batches."""
-        return [self._outcome(batch) for batch in values], StatefulBatchLogic.RETAIN
-
-    def _outcome(self, batch: DecodedBatch) -> Outcome:
-        processed = self._engine.process(batch.records)
-        progress = Progress(
-            self._topic, batch.partition, batch.next_offset, self._engine.watermark_ms, self._engine.last_closed_end_ms
-        )
-        return Outcome(progress, processed.records, batch.dead_letters, processed.windows, batch.ignored)
-
     def snapshot(self) -> bytes:
         """The engine's state, as immutable bytes: Bytewax pickles it later."""
-        return self._engine.snapshot()
+        return (self._state or b"") if self._engine is None else self._engine.snapshot()

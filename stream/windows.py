@@ -1,4 +1,4 @@
-"""The window engine: one partition's events in, closed windows out.
+"""The window engine: one partition's events in, closed windows of all the stream's views out.
 
 Pure and columnar: it depends on neither Bytewax nor Kafka nor Feast, so it can be tested and reused alone. The full
 rule is in `docs/semantics.md`; in short, per partition and in offset order:
@@ -7,11 +7,13 @@ rule is in `docs/semantics.md`; in short, per partition and in offset order:
     window E   covers [E - window, E) and closes at once when the watermark reaches E
     a record   counts in each of its windows that is still open when it arrives, and in no closed one
 
-State is kept in panes (user x slide), and a window is merged from its panes when it closes, as in Li et al., "No Pane,
-No Gain" (SIGMOD Record 34(1), 2005). One invariant makes this exact: a record is added to its pane only while its last
-window is open, and then counts in exactly those of its windows that close later.
+The watermark is the stream's, the windows are each view's. State is kept in panes (entity x slide), and a window is
+merged from its panes when it closes, as in Li et al., "No Pane, No Gain" (SIGMOD Record 34(1), 2005). One invariant
+makes this exact: a record is added to its pane only while its last window is open, and then counts in exactly those of
+its windows that close later.
 
-In a stream with event ids, a record of an event that was seen before counts nowhere (`seen_ids.py`).
+In a stream with event ids, a copy counts nowhere: a record with the id and time of an earlier one that sees a watermark
+below that time plus the deduplication horizon (`seen_ids.py`).
 """
 
 from __future__ import annotations
@@ -25,23 +27,27 @@ import numpy as np
 import polars as pl
 
 from feast_repo.declare.arrival import MOST_AHEAD_MS
-from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.panes import AFTER, PANE
+from feast_repo.declare.views import deduplication_horizon_ms
 from feast_repo.errors import RefusedError
-from stream.panes import Panes
 from stream.seen_ids import HASHING, SeenIds, ids_of
+from stream.view_windows import NO_WATERMARK, Batch, ClosedWindow, ViewWindows, tail_start_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
 
+    BoolArray = NDArray[np.bool_]
+    Int32Array = NDArray[np.int32]
     Int64Array = NDArray[np.int64]
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 CHECKSUM_BYTES, VERSION_BYTES = 16, 2
-NOTHING_CLOSED = -(2**62)
-"""Index of the last closed window before the first record: below every real one, and safe to subtract from."""
+BUCKETS = 8
+"""Into so many parts of a horizon are seen ids divided, which are forgotten part by part."""
 
 
 class SnapshotError(RefusedError, ValueError):
@@ -49,147 +55,121 @@ class SnapshotError(RefusedError, ValueError):
 
 
 @dataclass(frozen=True)
-class ClosedWindow:
-    """The rows of one closed window, sorted by user: join key, event_timestamp, created_timestamp, features."""
-
-    end_ms: int
-    rows: pl.DataFrame
-
-
-@dataclass(frozen=True)
 class Processed:
     """The results of a batch.
 
-    `records` is the input with `watermark` (Int64, ms; as the record saw it, so null for the very first record) and
-    `missed_windows` (Int32; how many of its windows had closed before it arrived, 0 for heartbeats and duplicates).
-    `windows` are the closed windows that have rows, ordered by their ends.
+    `records` is the input with `watermark` (Int64, ms; as the record saw it, so null for the very first record).
+    `missed` tells by view how many of its windows had closed before each record arrived: 0 for heartbeats and copies.
+    `windows` are the closed windows that have rows, view by view, ordered by their ends.
     """
 
     records: pl.DataFrame
+    missed: dict[str, Int32Array]
     windows: list[ClosedWindow]
+
+    def late(self, view: str) -> pl.DataFrame:
+        """The records that missed windows of a view, with `missed_windows` (Int32)."""
+        missed = self.missed[view]
+        at = np.flatnonzero(missed)
+        return self.records[at].with_columns(pl.Series("missed_windows", missed[at], dtype=pl.Int32))
+
+
+class _ViewState(msgspec.Struct):
+    declaration: str
+    panes: bytes
 
 
 class _Snapshot(msgspec.Struct):
-    declaration: str
     max_event_ms: int | None
     max_kafka_ms: int | None
-    panes: bytes
+    views: dict[str, _ViewState]
     hashing: str
     seen: bytes
 
 
 class WindowEngine:
-    """Windows of one partition.
+    """Windows of one partition, of any number of views of its stream.
 
-        engine = WindowEngine(view)
+        engine = WindowEngine(stream, views)
         processed = engine.process(records)   # as many records at a time as you like
-        engine = WindowEngine.restore(view, engine.snapshot())
+        engine = WindowEngine.restore(stream, views, engine.snapshot())
 
     Results are a pure function of the records in order: how they are split into batches never changes them.
     """
 
-    def __init__(self, view: WindowedView) -> None:
-        self._view = view
+    def __init__(self, stream: EventStream, views: Sequence[WindowedView]) -> None:
+        self._stream = stream
+        self._views = [ViewWindows(view) for view in views]
         self._max_event_ms: int | None = None
         self._max_arrival_ms: int | None = None
-        self._panes = Panes(view)
         self._seen = SeenIds()
+        self._horizon_ms = deduplication_horizon_ms(stream, views)
 
     @property
     def watermark_ms(self) -> int | None:
         """The watermark, ms UTC; None before the first record."""
-        return None if self._max_event_ms is None else self._max_event_ms - self._view.lateness_ms
-
-    @property
-    def last_closed_end_ms(self) -> int | None:
-        """The end of the last closed window, ms UTC; None before the first record."""
-        watermark = self.watermark_ms
-        return None if watermark is None else watermark // self._view.slide_ms * self._view.slide_ms
+        return None if self._max_event_ms is None else self._max_event_ms - self._stream.lateness_ms
 
     @property
     def nbytes(self) -> tuple[int, int]:
         """Memory in bytes that the aggregates take, and that the seen ids take."""
-        return self._panes.nbytes, self._seen.nbytes
+        return sum(one.panes.nbytes for one in self._views), self._seen.nbytes
 
     def process(self, records: pl.DataFrame) -> Processed:
         """Take the partition's next accepted records, in offset order.
 
         `records` has `kafka_timestamp` (Int64, ms UTC), `create_time` (Boolean: the timestamp is the producer's; may be
-        omitted if none is) and the event's declared columns; a heartbeat has the declared kind and a null key. Other
-        columns pass through.
+        omitted if none is) and the stream's declared columns; a heartbeat has a null key. Other columns pass through.
         """
         if "create_time" not in records.columns:
             records = records.with_columns(create_time=pl.lit(value=False))
-        view = self._view
-        event = records[view.source.time].to_numpy()
+        event = records[self._stream.time].to_numpy()
         max_event = _running_max(event, self._max_event_ms)
         max_arrival = _running_max(_arrivals(records, max_event), self._max_arrival_ms)
-        closed_after = (max_event - view.lateness_ms) // view.slide_ms
-        closed_before = np.empty_like(closed_after)
-        closed_before[1:] = closed_after[:-1]
-        closed_before[:1] = self._closed_index
-        pane = event // view.slide_ms
-        inputs, missed = self._inputs(records, pane, closed_before)
-        windows: list[ClosedWindow] = []
-        if len(records) and closed_after[-1] > closed_before[0]:
-            for index, rows in self._panes.close(inputs, int(closed_before[0]), int(closed_after[-1])):
-                closing = np.searchsorted(closed_after, index)  # the first record whose watermark reaches the end
-                windows.append(self._closed(index, rows, int(max_arrival[closing])))
-            self._seen.forget(int(closed_after[-1]) - view.panes_per_window)
-        else:
-            self._panes.add(inputs)
+        reached = max_event - self._stream.lateness_ms
+        seen = np.empty_like(reached)
+        seen[1:] = reached[:-1]
+        seen[:1] = NO_WATERMARK if self.watermark_ms is None else self.watermark_ms
+        batch = Batch(records, event, seen, reached, max_arrival, self._ignored(records, event, seen))
+        missed, windows = {}, []
+        for one in self._views:
+            missed[one.view.name], closed = one.process(batch)
+            windows += closed
 
-        watermark = pl.Series("watermark", max_event - view.lateness_ms, dtype=pl.Int64).shift(1)
+        watermark = pl.Series("watermark", reached, dtype=pl.Int64).shift(1)
         if len(records):
             watermark[0] = self.watermark_ms
             self._max_event_ms, self._max_arrival_ms = int(max_event[-1]), int(max_arrival[-1])
-        return Processed(records.with_columns(watermark, pl.Series("missed_windows", missed, dtype=pl.Int32)), windows)
+            self._forget()
+        return Processed(records.with_columns(watermark), missed, windows)
 
-    def _inputs(
-        self, records: pl.DataFrame, pane: Int64Array, closed_before: Int64Array
-    ) -> tuple[pl.DataFrame, NDArray[np.int32]]:
-        """The records that count in some window, as input for the panes, and how many windows each record missed."""
-        view = self._view
-        missed = np.clip(closed_before - pane, 0, view.panes_per_window).astype(np.int32)
-        counts = missed < view.panes_per_window
-        no_click = records[view.source.key].is_null().to_numpy()
-        if view.source.event_id is not None:
-            at = np.flatnonzero(counts)
-            events = records[view.source.event_id].gather(at), records[view.source.time].gather(at).to_numpy()
-            no_click[at] |= self._seen.add(pane[at], ids_of(*events))
-        missed[no_click] = 0
-        inputs = records.select(
-            *dict.fromkeys((*view.join_keys, *view.input_columns)),
-            pl.Series(PANE, pane),
-            # No window up to this one counts the record: it was closed already, or ends before the record's pane does.
-            pl.Series(AFTER, np.maximum(closed_before, pane)),
-        ).filter(pl.Series(counts & ~no_click))
-        return inputs, missed
-
-    def _closed(self, index: int, rows: pl.DataFrame, created_ms: int) -> ClosedWindow:
-        """A closed window with rows from its merged aggregates."""
-        view = self._view
-        end_ms = index * view.slide_ms
-        rows = rows.with_columns(
-            *view.final_expressions(), event_timestamp=_utc(end_ms), created_timestamp=_utc(created_ms)
-        )
-        return ClosedWindow(
-            end_ms, rows.select(*view.join_keys, "event_timestamp", "created_timestamp", *view.features)
-        )
+    def _ignored(self, records: pl.DataFrame, event: Int64Array, seen: Int64Array) -> BoolArray:
+        """Which records count nowhere: heartbeats, and copies of earlier events."""
+        ignored: BoolArray = records[self._stream.key].is_null().to_numpy()
+        if self._horizon_ms is None or self._stream.event_id is None:
+            return ignored
+        at = np.flatnonzero(seen < event + self._horizon_ms)
+        ids = ids_of(records[self._stream.event_id].gather(at), event[at])
+        ignored = ignored.copy()
+        ignored[at] |= self._seen.add(event[at] // self._bucket_ms, ids)
+        return ignored
 
     @property
-    def _closed_index(self) -> int:
-        end = self.last_closed_end_ms
-        return NOTHING_CLOSED if end is None else end // self._view.slide_ms
+    def _bucket_ms(self) -> int:
+        return max(1, (self._horizon_ms or 0) // BUCKETS)
+
+    def _forget(self) -> None:
+        """Forget the events of which no copy can be recognized any more."""
+        if self._horizon_ms is not None and self.watermark_ms is not None:
+            self._seen.forget((self.watermark_ms - self._horizon_ms + 1) // self._bucket_ms - 1)
 
     def snapshot(self) -> bytes:
-        """The state as compact immutable bytes with checksum, format version and the declaration's fingerprint."""
+        """The state as compact immutable bytes with checksum, format version and the declarations' fingerprints."""
         state = msgspec.msgpack.encode(
             _Snapshot(
-                declaration=self._view.fingerprint,
                 max_event_ms=self._max_event_ms,
                 max_kafka_ms=self._max_arrival_ms,
-                panes=self._panes.to_bytes(),
+                views={one.view.name: _ViewState(one.view.fingerprint, one.panes.to_bytes()) for one in self._views},
                 hashing=HASHING,
                 seen=self._seen.to_bytes(),
             )
@@ -198,11 +178,11 @@ class WindowEngine:
         return _checksum(content) + content
 
     @classmethod
-    def restore(cls, view: WindowedView, snapshot: bytes) -> WindowEngine:
+    def restore(cls, stream: EventStream, views: Sequence[WindowedView], snapshot: bytes) -> WindowEngine:
         """Resume from a snapshot.
 
         Raises:
-            SnapshotError: the snapshot is of another format version or of another declaration, or is damaged.
+            SnapshotError: the snapshot is of another format version or of other declarations, or is damaged.
         """
         checksum, content = snapshot[:CHECKSUM_BYTES], snapshot[CHECKSUM_BYTES:]
         if checksum != _checksum(content):
@@ -213,50 +193,67 @@ class WindowEngine:
             message = f"window state has version {version}, this program reads {STATE_VERSION}; rebuild it"
             raise SnapshotError(message)
         state = msgspec.msgpack.decode(content[VERSION_BYTES:], type=_Snapshot)
-        if state.declaration != view.fingerprint:
+        fingerprints = {name: view.declaration for name, view in state.views.items()}
+        declared = {view.name: view.fingerprint for view in views}
+        if fingerprints != declared:
+            names = ", ".join(repr(name) for name, _ in sorted(fingerprints.items() ^ declared.items()))
             message = (
-                f"window state belongs to another declaration of {view.name!r} (its aggregates, times or lateness "
-                "differ): go back to that declaration, or rebuild the recovery state for this one"
+                f"window state belongs to another declaration of {names} (its aggregates, times or lateness differ): "
+                "go back to that declaration, or rebuild the recovery state for this one"
             )
             raise SnapshotError(message)
-        if view.source.event_id is not None and state.hashing != HASHING:
+        if stream.event_id is not None and state.hashing != HASHING:
             message = "window state knows its events by another hash than this version of Polars computes; rebuild it"
             raise SnapshotError(message)
-        engine = cls(view)
+        engine = cls(stream, views)
         engine._max_event_ms, engine._max_arrival_ms = state.max_event_ms, state.max_kafka_ms
-        engine._panes.load(state.panes)
+        for one in engine._views:
+            one.panes.load(state.views[one.view.name].panes)
         engine._seen.load(state.seen)
         return engine
 
     @classmethod
-    def rebuild(cls, view: WindowedView, tail: pl.DataFrame, max_event_ms: int, max_arrival_ms: int) -> WindowEngine:
+    def rebuild(
+        cls,
+        stream: EventStream,
+        views: Sequence[WindowedView],
+        tail: pl.DataFrame,
+        *,
+        max_event_ms: int,
+        max_arrival_ms: int,
+    ) -> WindowEngine:
         """The engine as it is after processing a log, rebuilt from the log's archived end.
 
         `tail`: as for `process`, with the archived `watermark` (Int64, ms) that each record saw, in offset order. It
-        has at least all records with an event time from `tail_start_ms()` on. The maxima are those of the whole log.
+        has at least all records with an event time from `log_tail_start_ms()` on. The maxima are those of the whole
+        log.
 
         Raises:
             SnapshotError: the log was archived under another allowed lateness.
         """
-        engine = cls(view)
+        engine = cls(stream, views)
         engine._max_event_ms, engine._max_arrival_ms = max_event_ms, max_arrival_ms
-        if tail[view.source.time].max() != max_event_ms:
+        if tail[stream.time].max() != max_event_ms:
             message = (
-                f"the archive of {view.source.name!r} was written with another allowed lateness than "
-                f"{view.source.allowed_lateness}: go back to it, or use another DATA_ROOT"
+                f"the archive of {stream.name!r} was written with another allowed lateness than "
+                f"{stream.allowed_lateness}: go back to it, or use another DATA_ROOT"
             )
             raise SnapshotError(message)
-        live = tail.filter(pl.col(view.source.time) >= tail_start_ms(view, max_event_ms - view.lateness_ms))
-        closed_before = (live["watermark"] // view.slide_ms).fill_null(NOTHING_CLOSED).to_numpy()
-        inputs, _ = engine._inputs(live, live[view.source.time].to_numpy() // view.slide_ms, closed_before)
-        engine._panes.add(inputs)
-        engine._seen.forget(engine._closed_index - view.panes_per_window)
+        watermark_ms = max_event_ms - stream.lateness_ms
+        event, seen = tail[stream.time].to_numpy(), tail["watermark"].fill_null(NO_WATERMARK).to_numpy()
+        ignored = engine._ignored(tail, event, seen)
+        for one in engine._views:
+            live = event >= tail_start_ms(one.view, watermark_ms)
+            records = tail.filter(pl.Series(live))
+            one.resume(Batch(records, event[live], seen[live], seen[live], seen[live], ignored[live]))
+        engine._forget()
         return engine
 
 
-def tail_start_ms(view: WindowedView, watermark_ms: int) -> int:
-    """The earliest event time of records that can matter to open windows or their expiry rows."""
-    return watermark_ms // view.slide_ms * view.slide_ms - view.window_ms
+def log_tail_start_ms(stream: EventStream, views: Sequence[WindowedView], watermark_ms: int) -> int:
+    """The earliest event time of records that can matter to windows and copies to come."""
+    horizon_ms = deduplication_horizon_ms(stream, views) or 0
+    return min(watermark_ms - horizon_ms, *(tail_start_ms(view, watermark_ms) for view in views), watermark_ms)
 
 
 def _checksum(content: bytes) -> bytes:
@@ -275,7 +272,3 @@ def _running_max(values: Int64Array, previous: int | None) -> Int64Array:
     """The running maximum, starting from `previous`."""
     running = np.maximum.accumulate(values)
     return running if previous is None else np.maximum(running, previous)
-
-
-def _utc(milliseconds: int) -> pl.Expr:
-    return pl.lit(milliseconds * 1000, pl.Int64).cast(UTC_MICROSECONDS)

@@ -60,11 +60,12 @@ def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
 
 def _periods(options: argparse.Namespace, command: Command, settings: StreamSettings) -> tuple[Period, Period]:
     if options.current is None:
-        reach = reach_of(settings.catalog.view(), ProgressRecord(progress_folder(settings.data_root)).load())
+        view = settings.catalog.view()
+        reach = reach_of(view, ProgressRecord(progress_folder(settings.data_root, view.source)).load())
         if reach.is_empty():
             command.error(f"{settings.data_root} has no progress record: run the stream first, or name --current")
-        last_ms = max(reach["last"].to_list()) * settings.catalog.view().slide_ms
-        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + settings.catalog.view().slide
+        last_ms = max(reach["last"].to_list()) * view.slide_ms
+        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + view.slide
         current = Period(end - DAY, end)
     else:
         current = Period(*options.current)

@@ -120,8 +120,8 @@ def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[s
     """
     events = view.source
     columns = {**LOG_KEY, events.key: events.schema[events.key]}
-    clicks = _count(events_folder(data_root), columns, period, ~events.is_heartbeat)
-    tables = (late_folder(data_root, view), dead_letters_folder(data_root))
+    clicks = _count(events_folder(data_root, events), columns, period, ~events.is_heartbeat)
+    tables = (late_folder(data_root, view), dead_letters_folder(data_root, events))
     late, dead = (_count(folder, LOG_KEY, period) for folder in tables)
     hours = (period.end - period.start).total_seconds() / 3600
     return {

@@ -108,14 +108,13 @@ def compact(
 
 def _tables(data_root: Path, stream: EventStream, views: Iterable[WindowedView]) -> Iterator[_TableFiles]:
     """All tables that a stream's run writes."""
-    del stream  # until each stream has its own logs
-    progress = ProgressRecord(progress_folder(data_root)).load()
-    logs = events_folder(data_root), *(late_folder(data_root, view) for view in views), dead_letters_folder(data_root)
-    for folder in logs:
+    progress = ProgressRecord(progress_folder(data_root, stream)).load()
+    late = (late_folder(data_root, view) for view in views)
+    for folder in (events_folder(data_root, stream), *late, dead_letters_folder(data_root, stream)):
         yield _TableFiles(folder, LOG_ORDER, _log_rule(progress))
     for view in views:
         order = (*FEATURE_ORDER[:1], *view.join_keys, *FEATURE_ORDER[1:])
-        yield _TableFiles(features_folder(data_root, view.name), order, _window_rule(progress))
+        yield _TableFiles(features_folder(data_root, view.name), order, _window_rule(progress, view))
 
 
 def _log_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
@@ -128,14 +127,15 @@ def _log_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
     return is_settled
 
 
-def _window_rule(progress: Mapping[int, Progress]) -> Callable[[Path], bool]:
+def _window_rule(progress: Mapping[int, Progress], view: WindowedView) -> Callable[[Path], bool]:
     def is_settled(file: Path) -> bool:
         name = STREAM_FILE.fullmatch(file.name)
         if name is None:
             return BATCH_FILE.fullmatch(file.name) is not None
         one = progress.get(int(name["partition"]))
+        closed_end_ms = None if one is None else view.closed_end_ms(one.watermark_ms)
         end_ms = round(datetime.strptime(name["end"], "%Y%m%dT%H%M%S%z").timestamp() * 1000)
-        return one is not None and one.last_closed_end_ms is not None and end_ms <= one.last_closed_end_ms
+        return closed_end_ms is not None and end_ms <= closed_end_ms
 
     return is_settled
 

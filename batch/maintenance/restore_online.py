@@ -124,16 +124,16 @@ def restore(
     server = server_id(redis)
     mine, written = begin_filling(redis, marker), 0
     online.settle()
-    record = ProgressRecord(progress_folder(data_root))
-    stored = record.load()
+    record = ProgressRecord(progress_folder(data_root, view.source)) if isinstance(view, WindowedView) else None
+    stored = {} if record is None else record.load()
     with ProgressBar(console=console, transient=True) as bar:
         task = bar.add_task(view.name, total=None)
         for done, days, rows in newest_by_day(data_root, view):
             written += _write(online, view, rows, overwrites=overwrites)
             bar.update(task, completed=done, total=days)
-    if isinstance(view, WindowedView):
+    if record is not None and isinstance(view, WindowedView):
         confirm(redis, confirmed_key(project, view.name), stored.values())
-        announce_missing(redis, progress_key(project, view.name), record)
+        announce_missing(redis, progress_key(project, view.name), record, view)
     online.set_sentinel()
     if not end_filling(redis, marker, mine):
         message = f"Redis was emptied again, or another restore is running, while {view.name} was restored: try again"

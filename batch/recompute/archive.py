@@ -143,9 +143,9 @@ class Engine(Protocol):
 def reach_of(view: WindowedView, progress: dict[int, Progress]) -> pl.DataFrame:
     """The stream's progress as REACH, for partitions that have closed a window."""
     rows = [
-        (one.partition, one.next_offset, one.last_closed_end_ms // view.slide_ms)
+        (one.partition, one.next_offset, end_ms // view.slide_ms)
         for one in progress.values()
-        if one.last_closed_end_ms is not None
+        if (end_ms := view.closed_end_ms(one.watermark_ms)) is not None
     ]
     return pl.DataFrame(rows, schema=REACH, orient="row")
 

@@ -104,7 +104,7 @@ def parsed(command: Command, arguments: Sequence[str] | None) -> argparse.Namesp
 
 def scope_of(data_root: Path, view: WindowedView, start: datetime | None, end: datetime | None) -> Scope:
     """All closed windows of a view with start <= end of the window < end."""
-    reach = reach_of(view, ProgressRecord(progress_folder(data_root)).load())
+    reach = reach_of(view, ProgressRecord(progress_folder(data_root, view.source)).load())
     first, last = (
         None if time is None else -(-round(time.timestamp() * 1000) // view.slide_ms) for time in (start, end)
     )
@@ -118,8 +118,7 @@ def opened(name: str, data_root: Path, view: WindowedView, *, master: str, archi
     Raises:
         ArchiveError: the engine is not installed, or does not start.
     """
-    del view  # until each stream has its own archive
-    folder = events_folder(data_root)
+    folder = events_folder(data_root, view.source)
     if name == "polars":
         yield PolarsEngine(folder)
         return

@@ -121,7 +121,7 @@ def _labelled_pairs(
 def _scan(data_root: Path, events: EventStream, start: datetime | None) -> pl.LazyFrame:
     """The archive from the first day that can matter: events are at most a declared time ahead of their Kafka time."""
     first_day = "" if start is None else day(max(0, round(start.timestamp() * 1000) - events.ahead_ms))
-    folder = events_folder(data_root)
+    folder = events_folder(data_root, events)
     return scan(files_of(folder, days_of(folder, first_day)), event_columns(events))
 
 

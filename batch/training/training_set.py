@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path: Path = options.to or settings.data_root / "training" / f"{service.name}.parquet"
     start, console = time.monotonic(), Console(stderr=True)
     with command.telling(settings.data_root):
-        progress = ProgressRecord(progress_folder(settings.data_root)).load()
+        progress = ProgressRecord(progress_folder(settings.data_root, label_of(service)[1])).load()
         with console.status("reading events, labelling pairs"):
             pairs = labelled_pairs(settings.data_root, service, progress, options.start, options.end)
         if pairs.is_empty():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from benchmarks.contestants import say
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
@@ -64,8 +65,8 @@ def main() -> None:
         slide=view.slide_ms,
         panes=view.panes_per_window,
         heartbeat=view.source.heartbeat,
-        events=events_folder(root) / "*" / "*.parquet",
-        progress=progress_folder(root) / "*.parquet",
+        events=events_folder(root, clickstream) / "*" / "*.parquet",
+        progress=progress_folder(root, clickstream) / "*.parquet",
         to=folder / "all.parquet",
     )
     with duckdb.connect() as database:

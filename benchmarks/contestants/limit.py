@@ -53,9 +53,10 @@ def main() -> None:
         }
     )
     starts, left = [], 0
-    for partition in topic_partitions(settings):
-        low, high = consumer.get_watermark_offsets(TopicPartition(settings.catalog.stream().topic, partition))
-        starts.append(TopicPartition(settings.catalog.stream().topic, partition, low))
+    topic = settings.catalog.stream().topic
+    for partition in topic_partitions(settings, topic):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition))
+        starts.append(TopicPartition(topic, partition, low))
         left += high - low
     messages = left
     decode = msgspec.json.Decoder(Event).decode

@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 from benchmarks.contestants import say
+from feast_repo.clickstream import clickstream
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.opening import ensure_applied, open_store
@@ -33,7 +34,7 @@ def main() -> None:
         sys.argv[1:] = ["stream.dataflow", "-r", directory, "-s", "10", "-b", "0", *sys.argv[1:]]
         say("ready")
         runpy.run_module("bytewax.run", run_name="__main__", alter_sys=True)
-    reached = ProgressRecord(progress_folder(settings.data_root)).load()
+    reached = ProgressRecord(progress_folder(settings.data_root, clickstream)).load()
     say("done", messages=sum(one.next_offset for one in reached.values()))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from feast_repo.codec.forms import IGNORED
+from feast_repo.codec.heartbeats import times_of
 from feast_repo.codec.json_codec import JsonCodec
 from feast_repo.codec.rules import Rules
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class RawBatch:
     """Consecutive messages of one partition as they arrived, in parallel lists. A missing value is `b""`.
 
-    `create_time` tells which Kafka times are producers'; empty where none is.
+    `create_time` tells which Kafka times are producers'; empty where none is. `heartbeats` has the header's value of
+    messages that are heartbeats by a header, and None for the others; empty where none can be.
     """
 
     partition: int
@@ -32,11 +34,12 @@ class RawBatch:
     kafka_timestamps: list[int]
     offsets: list[int]
     create_time: list[bool] = field(default_factory=list)
+    heartbeats: list[bytes | None] = field(default_factory=list)
 
     @property
     def columns(self) -> tuple[list[Any], ...]:
         """The lists, in declared order."""
-        return self.values, self.keys, self.kafka_timestamps, self.offsets, self.create_time
+        return self.values, self.keys, self.kafka_timestamps, self.offsets, self.create_time, self.heartbeats
 
     @property
     def next_offset(self) -> int:
@@ -72,12 +75,16 @@ class Decoder:
 
     def __init__(self, declaration: EventStream, *, keyed: bool = True) -> None:
         self._keyed = keyed
+        self._declaration = declaration
         self._codec = JsonCodec(declaration)
         self._rules = Rules(declaration)
 
     def decode(self, batch: RawBatch) -> DecodedBatch:
         """Decode a batch of any size; never raises on bad input."""
         fields, reasons = self._codec.read(batch.values)
+        beats = None
+        if any(header is not None for header in batch.heartbeats):
+            fields, beats = self._with_heartbeats(fields, batch.heartbeats, reasons)
         columns = fields.select(
             pl.Series("offset", batch.offsets, dtype=pl.Int64),
             pl.Series("kafka_timestamp", batch.kafka_timestamps, dtype=pl.Int64),
@@ -85,7 +92,7 @@ class Decoder:
             pl.all(),
         )
         keys = pl.Series(batch.keys, dtype=pl.Binary) if self._keyed else None
-        verdict = self._rules.judge(columns, keys)
+        verdict = self._rules.judge(columns, keys, beats)
         if reasons:
             verdict = verdict.scatter(list(reasons), list(reasons.values()))
         if verdict.null_count() == len(verdict):
@@ -96,6 +103,18 @@ class Decoder:
         records = columns.filter(accepted)
         ignored = len(verdict) - len(records) - len(dead_letters)
         return DecodedBatch(batch.partition, batch.next_offset, records, dead_letters, ignored)
+
+    def _with_heartbeats(
+        self, fields: pl.DataFrame, headers: list[bytes | None], reasons: dict[int, str]
+    ) -> tuple[pl.DataFrame, pl.Series]:
+        """The fields with the times of heartbeats by a header, whose values are not read, and which rows they are."""
+        positions, times, unreadable = times_of(headers)
+        for position in positions:
+            reasons.pop(position, None)
+        reasons.update(dict.fromkeys(unreadable, f"type:{self._declaration.time}"))
+        beats = pl.zeros(len(headers), pl.Boolean, eager=True).scatter(positions, values=True)
+        fields = fields.select(pl.when(~beats).then(pl.all()))
+        return fields.with_columns(fields[self._declaration.time].scatter(positions, times)), beats
 
 
 def _dead_letters(batch: RawBatch, positions: list[int], reasons: pl.Series | None = None) -> pl.DataFrame:

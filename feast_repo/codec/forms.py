@@ -241,7 +241,11 @@ class Forms:
         kind = declaration.kind
         is_heartbeat = kind is not None and values.get(kind) == declaration.heartbeat is not None
         for field in declaration.fields:
-            if field.required and field.name not in given and not (is_heartbeat and field.name == declaration.key):
+            if (
+                field.required
+                and field.name not in given
+                and not (is_heartbeat and field.name not in declaration.in_heartbeats)
+            ):
                 return f"missing:{field.name}"
         for first in Fault:
             for fault, name in faults:

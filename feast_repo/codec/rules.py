@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from feast_repo.declare.events import EventStream
 
 
+MESSAGE_KEY, BEAT = "message_key", "#beat"
+
+
 class Rules:
     """The declaration's rules as one expression over whole columns."""
 
@@ -23,19 +26,22 @@ class Rules:
         self._key = declaration.key
         self._verdict = _verdict(declaration)
 
-    def judge(self, columns: pl.DataFrame, keys: pl.Series | None) -> pl.Series:
+    def judge(self, columns: pl.DataFrame, keys: pl.Series | None, beats: pl.Series | None = None) -> pl.Series:
         """The first reason against each row (String), or null if it is accepted.
 
         `columns`: the declared fields and `kafka_timestamp` (Int64, ms UTC), which limits the event time.
         `keys`: the message keys (Binary), or None if there are none: then the declared key field is the key.
+        `beats`: which rows are heartbeats by a header (Boolean), which have a time and nothing else; None: none is.
         """
         own = pl.col(self._key).cast(pl.String).cast(pl.Binary) if keys is None else keys
-        return columns.with_columns(own.alias("message_key")).select(self._verdict).to_series()
+        marked = pl.lit(value=False) if beats is None else beats
+        judged = columns.with_columns(own.alias(MESSAGE_KEY), marked.alias(BEAT))
+        return judged.select(self._verdict).to_series()
 
 
 def _verdict(declaration: EventStream) -> pl.Expr:
     """The first reason against a decoded event, or null; over its columns, kafka_timestamp and message_key."""
-    is_heartbeat = pl.lit(value=False)
+    is_heartbeat = pl.col(BEAT)
     if declaration.kind is not None and declaration.heartbeat is not None:
         is_heartbeat = pl.col(declaration.kind).eq_missing(declaration.heartbeat)
     rules: list[tuple[pl.Expr, str]] = []
@@ -43,7 +49,8 @@ def _verdict(declaration: EventStream) -> pl.Expr:
     for field in fields:
         if field.required:
             missing = pl.col(field.name).is_null()
-            exempt = is_heartbeat if field.name == declaration.key else pl.lit(value=False)
+            exempt = pl.col(BEAT) if field.name in declaration.in_heartbeats - {declaration.time} else is_heartbeat
+            exempt = exempt if field.name != declaration.time else pl.lit(value=False)
             rules.append((missing & ~exempt, f"missing:{field.name}"))
     for field in fields:
         if isinstance(field, Text) and (field.min_length or field.max_length is not None):
@@ -66,7 +73,7 @@ def _verdict(declaration: EventStream) -> pl.Expr:
         if isinstance(field, Integer | Decimal) and field.non_negative
     ]
     key = pl.col(declaration.key).cast(pl.String).cast(pl.Binary)
-    wrong_key = pl.col("message_key").ne_missing(key) | (is_heartbeat & key.is_not_null())
+    wrong_key = pl.col(MESSAGE_KEY).ne_missing(key) | (is_heartbeat & key.is_not_null())
     rules.append((wrong_key, "key_mismatch"))
     verdict = pl.lit(None, dtype=pl.String)
     for condition, reason in reversed(rules):

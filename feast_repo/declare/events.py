@@ -144,6 +144,11 @@ class EventStream:
         assert isinstance(time, Timestamp)  # noqa: S101  (refused otherwise)
         return time.max_ahead_ms
 
+    @cached_property
+    def in_heartbeats(self) -> frozenset[str]:
+        """The fields that a heartbeat must have as an event must; all others it may lack, and the key it must."""
+        return frozenset({self.time, self.kind or self.time, self.event_id or self.time})
+
     @property
     def is_heartbeat(self) -> pl.Expr:
         """Which of the accepted records are heartbeats: no other one is without a key."""

@@ -16,7 +16,7 @@ from feast_repo.declare.fields import Choice
 from feast_repo.declare.plausible import Plausible, problem_of_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     import polars as pl
@@ -165,6 +165,10 @@ class WindowedView:
         """The columns that identify an entity, in declared order."""
         return tuple(self.entity.join_keys)
 
+    def closed_end_ms(self, watermark_ms: int | None) -> int | None:
+        """The end of the last window that a watermark has closed, ms UTC; None for none, before the first record."""
+        return None if watermark_ms is None else watermark_ms // self.slide_ms * self.slide_ms
+
     @property
     def panes_per_window(self) -> int:
         """How many panes a window is merged from."""
@@ -214,7 +218,9 @@ class WindowedView:
 
         Ratios are left out because they hold no state.
         """
+        horizon = self.source.deduplication_horizon
         return {
+            **({} if horizon is None else {"horizon_ms": milliseconds(horizon)}),
             "key": self.join_keys[0] if len(self.join_keys) == 1 else list(self.join_keys),
             "window_ms": self.window_ms,
             "slide_ms": self.slide_ms,
@@ -230,6 +236,18 @@ class WindowedView:
     def fingerprint(self) -> str:
         """A hash of the meaning."""
         return hashlib.blake2b(json.dumps(self.meaning, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def deduplication_horizon_ms(stream: EventStream, views: Sequence[WindowedView]) -> int | None:
+    """How far the watermark may be past an event's time for a copy to be recognized; None if copies count.
+
+    By default so far that no copy counts in any window: the longest window plus one slide.
+    """
+    if stream.event_id is None or not views:
+        return None
+    if stream.deduplication_horizon is not None:
+        return milliseconds(stream.deduplication_horizon)
+    return max(view.window_ms + view.slide_ms for view in views)
 
 
 @dataclass(frozen=True)

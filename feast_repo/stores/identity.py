@@ -23,7 +23,7 @@ import yaml
 from feast_repo.errors import RefusedError
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline import disk
-from feast_repo.stores.offline.tables import progress_folder
+from feast_repo.stores.offline.tables import PROGRESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,17 +52,17 @@ class StreamIdentity:
 
 @dataclass(frozen=True)
 class Identity:
-    """A DATA_ROOT's identity: `id` (32 hex digits), Feast's project, its streams by declared name, the view's meaning.
+    """A DATA_ROOT's identity: `id` (32 hex digits), Feast's project, its streams and the views' meanings by name.
 
     `folder` is where the id was created (device and inode), by which `adopt` recognizes a copy. `streams`,
-    `declaration` and `registries` (ids by Feast's project) are empty until a run of the dataflow has recorded them.
+    `declarations` and `registries` (ids by Feast's project) are empty until a run of the dataflow has recorded them.
     """
 
     id: str
     project: str
     folder: tuple[int, int]
     streams: dict[str, StreamIdentity] = field(default_factory=dict)
-    declaration: dict[str, Any] = field(default_factory=dict)
+    declarations: dict[str, dict[str, Any]] = field(default_factory=dict)
     registries: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ def ensure(data_root: Path) -> Identity:
             return known
         made = new(data_root)
         save(data_root, made)
-    if progress_folder(data_root).exists():
+    if holds_progress(data_root):
         logger.info("%s comes from an older version and had no identity: it is %s now", data_root, made.id)
     return made
 
@@ -123,7 +123,8 @@ def load(data_root: Path) -> Identity | None:
         streams = {name: StreamIdentity(**stream) for name, stream in told["streams"].items()}
         device, inode = told["folder"]
         registries = dict(told.get("registries", {}))  # older versions didn't record them
-        return Identity(told["id"], told["project"], (device, inode), streams, dict(told["declaration"]), registries)
+        declarations = told["declarations"] if "declarations" in told else of_one_view(dict(told["declaration"]))
+        return Identity(told["id"], told["project"], (device, inode), streams, dict(declarations), registries)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -155,7 +156,7 @@ def check_registry(data_root: Path, project: str, registry: str) -> None:
     """
     known = load(data_root)
     owner = registry if known is None else known.registries.get(project, registry)
-    if owner not in {registry, UNKNOWN} and any(progress_folder(data_root).glob("*.parquet")):
+    if owner not in {registry, UNKNOWN} and holds_progress(data_root):
         message = (
             f"{data_root} belongs to another registry (project {project!r} has the id {owner} there, and {registry} in "
             "this one): correct FEAST_REGISTRY_URL or DATA_ROOT; if the registry was lost and made anew, `python -m "
@@ -190,6 +191,16 @@ def writing(data_root: Path) -> Iterator[None]:
     with (data_root / ".identity.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def of_one_view(declaration: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an older version recorded, which knew one view and not its name."""
+    return {UNKNOWN: declaration} if declaration else {}
+
+
+def holds_progress(data_root: Path) -> bool:
+    """Whether a stream has stored data here."""
+    return any((data_root / PROGRESS).rglob("*.parquet"))
 
 
 def project() -> str:

@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from feast_repo.declare.views import WindowedView
+
 
 @dataclass(frozen=True)
 class Progress:
-    """One partition's position: all records before `next_offset` are stored, all windows up to the last closed end."""
+    """One partition's position: all records before `next_offset`, and all windows that the watermark has closed, are
+    stored.
+    """
 
     topic: str
     partition: int
     next_offset: int
     watermark_ms: int | None
-    last_closed_end_ms: int | None
 
 
 class ProgressRecord:
     """The record on disk: `partition-<number>.parquet`, one row each, replaced atomically.
 
-    Columns: topic, partition, next_offset, watermark, last_closed_end (UTC), updated_at (UTC, wall clock).
+    Columns: topic, partition, next_offset, watermark (UTC), updated_at (UTC, wall clock).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +58,6 @@ class ProgressRecord:
                 row["partition"],
                 row["next_offset"],
                 _milliseconds(row["watermark"]),
-                _milliseconds(row["last_closed_end"]),
             )
         return progress
 
@@ -87,7 +89,6 @@ class ProgressRecord:
             "partition",
             "next_offset",
             from_milliseconds("watermark_ms").alias("watermark"),
-            from_milliseconds("last_closed_end_ms").alias("last_closed_end"),
             pl.lit(datetime.now(UTC)).cast(UTC_MICROSECONDS).alias("updated_at"),
         )
         publish(self._path(progress.partition), row)
@@ -98,14 +99,14 @@ def progress_key(project: str, view_name: str) -> str:
     return f"{project}:progress:{view_name}"
 
 
-def announce(redis: Redis, key: str, progress: Iterable[Progress]) -> None:
-    """Announce the stream's positions to online readers, with the wall-clock time in ms.
+def announce(redis: Redis, key: str, progress: Iterable[Progress], view: WindowedView) -> None:
+    """Announce the stream's positions to the view's online readers, with the wall-clock time in ms.
 
     Raises:
         redis.RedisError: the server is away.
     """
     now_ms = round(datetime.now(UTC).timestamp() * 1000)
-    if mapping := {str(one.partition): _announcement(one, now_ms) for one in progress}:
+    if mapping := {str(one.partition): _announcement(one, view, now_ms) for one in progress}:
         redis.hset(key, mapping=mapping)
 
 
@@ -170,7 +171,7 @@ def confirm_announced(redis: Redis, project: str, view_name: str) -> bool:
     return bool(told)
 
 
-def announce_missing(redis: Redis, key: str, record: ProgressRecord) -> None:
+def announce_missing(redis: Redis, key: str, record: ProgressRecord, view: WindowedView) -> None:
     """Announce recorded positions that readers don't know yet, with the record's times.
 
     Positions that a running stream announces meanwhile are kept.
@@ -179,12 +180,13 @@ def announce_missing(redis: Redis, key: str, record: ProgressRecord) -> None:
         redis.RedisError: the server is away.
     """
     for one in record.load().values():
-        announcement = _announcement(one, record.updated_at_ms(one.partition))
+        announcement = _announcement(one, view, record.updated_at_ms(one.partition))
         redis.eval(ANNOUNCE_FORWARD, 1, key, one.partition, one.next_offset, announcement)
 
 
-def _announcement(progress: Progress, updated_at_ms: int) -> str:
-    return json.dumps({**asdict(progress), "updated_at_ms": updated_at_ms})
+def _announcement(progress: Progress, view: WindowedView, updated_at_ms: int) -> str:
+    closed_end_ms = view.closed_end_ms(progress.watermark_ms)
+    return json.dumps({**asdict(progress), "last_closed_end_ms": closed_end_ms, "updated_at_ms": updated_at_ms})
 
 
 _SCHEMA = {
@@ -192,7 +194,6 @@ _SCHEMA = {
     "partition": pl.Int32,
     "next_offset": pl.Int64,
     "watermark_ms": pl.Int64,
-    "last_closed_end_ms": pl.Int64,
 }
 
 

@@ -62,7 +62,12 @@ def drill(folder: Path, seed: int, kinds: Sequence[str] | int, kafka: KafkaChoic
         environment = {**stack.environment, "DATA_ROOT": str(folder / "data")}
         os.environ.update(environment)  # for what runs in this process
         settings = StreamSettings()
-        runs = Runs(environment, folder / "recovery", progress_folder(settings.data_root), folder / "dataflow.log")
+        runs = Runs(
+            environment,
+            folder / "recovery",
+            progress_folder(settings.data_root, settings.catalog.stream()),
+            folder / "dataflow.log",
+        )
         scene = Scene(stack, runs, settings.data_root, environment, chance)
         with ClickTraffic(settings, seed, PARTITIONS) as traffic:
             runs.start()

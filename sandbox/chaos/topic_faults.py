@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from redis import Redis
 
 from batch.recompute.archive import days_of, files_of
+from feast_repo.clickstream import clickstream
 from feast_repo.stores.offline.parquet import scan
 from feast_repo.stores.offline.tables import events_folder, progress_folder
 from sandbox.chaos.runs import PATIENCE_S, DrillError, Runs
@@ -68,7 +69,7 @@ class Beside:
 
     def stored(self) -> dict[str, int]:
         """The number of archived clicks by user."""
-        folder = events_folder(self.data_root)
+        folder = events_folder(self.data_root, clickstream)
         rows = scan(files_of(folder, days_of(folder))).group_by("user_id").agg(pl.len()).collect()
         return dict(rows.iter_rows())
 
@@ -87,7 +88,7 @@ def _beside(scene: Scene) -> Iterator[Beside]:
         "FEAST_REGISTRY_URL": f"sqlite:///{folder / 'registry.db'}",
     }
     folder.mkdir()
-    runs = Runs(environment, folder / "recovery", progress_folder(data_root), folder / "dataflow.log")
+    runs = Runs(environment, folder / "recovery", progress_folder(data_root, clickstream), folder / "dataflow.log")
     bootstrap = scene.sandbox.bootstrap
     beside = Beside(AdminClient({"bootstrap.servers": bootstrap}), bootstrap, name, runs, data_root)
     with Redis.from_url(environment["REDIS_URL"]) as redis:

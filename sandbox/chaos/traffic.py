@@ -53,7 +53,7 @@ class ClickTraffic:
             block=BLOCK,
         )
         self._stop = threading.Event()
-        self._sink = TopicSink(settings, threading.Event())
+        self._sink = TopicSink(settings, self._view.source.topic, threading.Event())
         self._thread = threading.Thread(target=self._run, name="clicks")
 
     def __enter__(self) -> Self:

@@ -56,8 +56,9 @@ def produced(settings: StreamSettings) -> pl.DataFrame:
         KafkaException: it can't be read.
     """
     consumer = Consumer({"group.id": "drill", "enable.partition.eof": True, **client_config(settings)})
-    partitions = topic_partitions(settings)
-    consumer.assign([TopicPartition(settings.catalog.stream().topic, partition, 0) for partition in partitions])
+    topic = settings.catalog.stream().topic
+    partitions = topic_partitions(settings, topic)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
     rows, open_partitions = [], set(partitions)
     while open_partitions:
         for message in consumer.consume(10_000, timeout=1.0):
@@ -78,7 +79,7 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
     from feast_repo.stores.opening import open_store  # noqa: PLC0415  (Feast takes seconds to import)
 
     view, root = settings.catalog.view(), settings.data_root
-    archive, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
+    archive, letters = rows_of(events_folder(root, view.source)), rows_of(dead_letters_folder(root, view.source))
     is_bad = pl.Series([value in malformed for value in log["value"].to_list()], dtype=pl.Boolean)
     good, bad = log.filter(~is_bad), log.filter(is_bad)
     stored = pl.concat([archive.select("partition", "offset"), letters.select("partition", "offset")])

@@ -43,24 +43,24 @@ def stream(
 
     `unread`: of a partition, so many records at the end are archived, but not in the progress record yet.
     """
-    events = LogTable(events_folder(root), event_columns(view.source))
+    events = LogTable(events_folder(root, clickstream), event_columns(view.source))
     late = LogTable(late_folder(root, view), late_columns(view.source))
     rows = [pl.DataFrame(schema={"partition": pl.Int32, **offline_columns(view)}).drop("writer", SERVED)]
     for partition, log in logs.items():
         frame = records_frame(view.source, log)
         counted = len(frame) - (unread or {}).get(partition, 0)
-        engine = WindowEngine(view)
+        engine = WindowEngine(view.source, [view])
         processed = engine.process(frame[:counted])
         rows += [
             window.rows.select(pl.lit(partition, pl.Int32).alias("partition"), pl.all()) for window in processed.windows
         ]
         for window in processed.windows:
             store(root, view, window.rows, "stream", partition, window.end_ms)
-        progress = Progress("topic", partition, counted, engine.watermark_ms, engine.last_closed_end_ms)
-        ProgressRecord(progress_folder(root)).save(progress)
-        records = pl.concat([processed.records, engine.process(frame[counted:]).records])
-        events.append(partition, records)
-        late.append(partition, records.filter(pl.col("missed_windows") > 0))
+        progress = Progress("topic", partition, counted, engine.watermark_ms)
+        ProgressRecord(progress_folder(root, clickstream)).save(progress)
+        rest = engine.process(frame[counted:])
+        events.append(partition, pl.concat([processed.records, rest.records]))
+        late.append(partition, pl.concat([processed.late(view.name), rest.late(view.name)]))
     events.flush()
     late.flush()
     return pl.concat(rows).sort("partition", "event_timestamp", view.join_keys[0])

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from batch.parity.__main__ import main as parity
 from batch.recompute.backfill import main as backfill
 from batch.recompute.stored import effective, stored_rows
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.views import offline_columns
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
@@ -94,17 +95,17 @@ def test_an_interrupted_backfill_goes_on(root: Path, capsys: pytest.CaptureFixtu
 
 
 def test_nothing_is_computed_beyond_the_progress_record(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = ProgressRecord(progress_folder(root))
+    record = ProgressRecord(progress_folder(root, clickstream))
     progress = record.load()
-    end = (progress[0].last_closed_end_ms or 0) - 12 * view.slide_ms
-    events = pl.read_parquet(events_folder(root) / "*" / "*.parquet", hive_partitioning=False)
+    end = (view.closed_end_ms(progress[0].watermark_ms) or 0) - 12 * view.slide_ms
+    events = pl.read_parquet(events_folder(root, clickstream) / "*" / "*.parquet", hive_partitioning=False)
     closing = events.filter(
         pl.col("partition") == 0, pl.col("event_timestamp").dt.epoch("ms") >= end + view.lateness_ms
     )["offset"].min()
     assert isinstance(closing, int)
     for file in features_folder(root, view.name).glob("*/*.parquet"):
         file.unlink()
-    record.save(replace(progress[0], next_offset=closing + 1, last_closed_end_ms=end))
+    record.save(replace(progress[0], next_offset=closing + 1, watermark_ms=end))
     run(capsys)
     of_first = events.filter(pl.col("partition") == 0)["user_id"].drop_nulls().unique()
     last = rows(root).filter(pl.col("user_id").is_in(of_first.implode()))["event_timestamp"].max()
@@ -125,7 +126,7 @@ def test_rows_from_before_a_feature_are_completed(
 
 
 def test_a_broken_archive_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = next(iter(events_folder(root).glob("*/*.parquet")))
+    file = next(iter(events_folder(root, clickstream).glob("*/*.parquet")))
     events = pl.read_parquet(file, hive_partitioning=False)
     of_first = pl.col("partition") == 0
     newest = events.filter(of_first, pl.col("event_timestamp") == pl.col("event_timestamp").cum_max().over("partition"))
@@ -198,7 +199,8 @@ def test_a_healed_row_that_is_the_newest_is_served(served: Path, capsys: pytest.
     run(capsys, "--mode", "complete", "--heal")
     user = min(set(rows(served)["user_id"]))
     partition = partition_of(served, user)
-    end_ms = ProgressRecord(progress_folder(served)).load()[partition].last_closed_end_ms or 0
+    progress = ProgressRecord(progress_folder(served, clickstream)).load()[partition]
+    end_ms = view.closed_end_ms(progress.watermark_ms) or 0
     for number in (1, 2):
         late: Record = {
             **dict.fromkeys(view.source.schema),
@@ -226,20 +228,20 @@ def test_a_healed_row_that_is_the_newest_is_served(served: Path, capsys: pytest.
 
 
 def partition_of(root: Path, user: str) -> int:
-    events = pl.read_parquet(events_folder(root) / "*" / "*.parquet", hive_partitioning=False)
+    events = pl.read_parquet(events_folder(root, clickstream) / "*" / "*.parquet", hive_partitioning=False)
     return int(events.filter(pl.col("user_id") == user)["partition"][0])
 
 
 def append(root: Path, partition: int, late: Record) -> None:
     """Archive one more record, as the stream would: after all others of its partition, and on record."""
-    record = ProgressRecord(progress_folder(root))
+    record = ProgressRecord(progress_folder(root, clickstream))
     progress = record.load()[partition]
     arrived = (progress.watermark_ms or 0) + 3_600_000
     frame = records_frame(view.source, [{**late, "kafka_timestamp": arrived}]).with_columns(
         pl.lit(progress.next_offset, pl.Int64).alias("offset"),
         pl.lit(progress.watermark_ms, pl.Int64).alias("watermark"),
     )
-    events = LogTable(events_folder(root), event_columns(view.source))
+    events = LogTable(events_folder(root, clickstream), event_columns(view.source))
     events.append(partition, frame)
     events.flush()
     record.save(replace(progress, next_offset=progress.next_offset + 1))

@@ -23,6 +23,7 @@ from batch.recompute import archive
 from batch.recompute.backfill import main as backfill
 from batch.recompute.stored import effective, stored_rows
 from batch.training.training_set import main as training_set
+from feast_repo.clickstream import clickstream
 from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
@@ -69,7 +70,7 @@ def root() -> Path:
     """The data folder of a stream, with an archive in many files."""
     folder = StreamSettings().data_root
     stream(folder, view, clicks(hours=5, events=2_500, partitions=PARTITIONS, users=USERS))
-    for day in events_folder(folder).glob("dt=*"):
+    for day in events_folder(folder, clickstream).glob("dt=*"):
         for file in list(day.glob("*.parquet")):
             rows = pl.read_parquet(file, hive_partitioning=False).sort("partition", "offset")
             file.unlink()
@@ -138,14 +139,14 @@ def test_large_rows_make_smaller_files(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "TARGET_BYTES", 40_000)
-    table = LogTable(dead_letters_folder(root), DEAD_LETTER_COLUMNS)
+    table = LogTable(dead_letters_folder(root, clickstream), DEAD_LETTER_COLUMNS)
     for offset in range(20):
         letter = {"value": bytes([offset]) * 10_000, "key": None, "reason": "not_json"}
         table.append(0, pl.DataFrame([{"offset": offset, "kafka_timestamp": NOW_MS, **letter}]))
         table.flush()
-    before = rows_of(dead_letters_folder(root))
+    before = rows_of(dead_letters_folder(root, clickstream))
     assert report(capsys)["dead_letters"] == {"before": 20, "after": 10}
-    assert_frame_equal(rows_of(dead_letters_folder(root)).sort("offset"), before)
+    assert_frame_equal(rows_of(dead_letters_folder(root, clickstream)).sort("offset"), before)
     assert report(capsys)["dead_letters"] == {"before": 10, "after": 10}
 
 
@@ -157,7 +158,7 @@ def test_what_the_stream_may_write_again_keeps_its_name(root: Path, capsys: pyte
     log = clicks(hours=5, events=2_500, partitions=PARTITIONS, users=USERS)
     stream(root, view, log, unread={0: len(log[0]) // 2})
     for partition in range(PARTITIONS):
-        table = LogTable(events_folder(root), event_columns(view.source))
+        table = LogTable(events_folder(root, clickstream), event_columns(view.source))
         table.append(partition, records(partition, 1_000_000, 5))
         table.flush()
     open_files = [name for name in files(root) if "0001000000" in name]
@@ -170,16 +171,16 @@ def test_what_the_stream_may_write_again_keeps_its_name(root: Path, capsys: pyte
 
 def test_the_stream_goes_on_where_it_was(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(capsys)
-    archived = rows_of(events_folder(root)).filter(partition=0)
+    archived = rows_of(events_folder(root, clickstream)).filter(partition=0)
     last = archived["offset"].max()
     assert isinstance(last, int)
     again = archived.sort("offset").tail(50).with_columns(pl.col("kafka_timestamp").dt.epoch("ms"))
-    table = LogTable(events_folder(root), event_columns(view.source))
+    table = LogTable(events_folder(root, clickstream), event_columns(view.source))
     table.append(0, again)
     assert table.waiting_rows == 0
     table.append(0, again.tail(1).with_columns(offset=pl.lit(last + 1, pl.Int64)))
     table.flush()
-    assert len(rows_of(events_folder(root)).filter(partition=0)) == len(archived) + 1
+    assert len(rows_of(events_folder(root, clickstream)).filter(partition=0)) == len(archived) + 1
 
 
 @pytest.mark.usefixtures("store")
@@ -249,7 +250,7 @@ def trained(root: Path) -> pl.DataFrame:
 def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "TARGET_ROWS", 400)
     held, newest = effective_rows(root), newest_rows(root)
-    before = rows_of(events_folder(root))
+    before = rows_of(events_folder(root, clickstream))
     archived = before.with_columns(pl.col("kafka_timestamp").dt.epoch("ms")).sort("offset")
     over, started = threading.Event(), threading.Event()
     problems: list[BaseException] = []
@@ -259,7 +260,7 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
             while not over.is_set():
                 assert_frame_equal(effective_rows(root), held)
                 assert_frame_equal(newest_rows(root), newest)
-                table = LogTable(events_folder(root), event_columns(view.source))
+                table = LogTable(events_folder(root, clickstream), event_columns(view.source))
                 for (partition,), rows in archived.partition_by("partition", as_dict=True).items():
                     table.append(partition, rows)
                 assert table.waiting_rows == 0, "the archive is all there"
@@ -270,11 +271,11 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
             started.set()
 
     def write() -> None:
-        table = LogTable(events_folder(root), event_columns(view.source))
+        table = LogTable(events_folder(root, clickstream), event_columns(view.source))
         for epoch in range(APPENDED):
             table.append(PARTITIONS, records(PARTITIONS, epoch, 1))
             table.flush()
-            ProgressRecord(progress_folder(root)).save(Progress("topic", PARTITIONS, epoch + 1, None, None))
+            ProgressRecord(progress_folder(root, clickstream)).save(Progress("topic", PARTITIONS, epoch + 1, None))
 
     reader, writer = threading.Thread(target=read), threading.Thread(target=write)
     reader.start()
@@ -288,7 +289,7 @@ def test_readers_notice_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     over.set()
     reader.join()
     assert not problems, problems
-    found = rows_of(events_folder(root)).sort("partition", "offset")
+    found = rows_of(events_folder(root, clickstream)).sort("partition", "offset")
     assert_frame_equal(found.filter(pl.col("partition") < PARTITIONS), before.sort("partition", "offset"))
     assert found.filter(partition=PARTITIONS)["offset"].to_list() == list(range(APPENDED))
 

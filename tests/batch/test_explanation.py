@@ -19,6 +19,7 @@ from batch.recompute.polars_engine import PolarsEngine
 from batch.recompute.reaches import COLUMNS, Reaches
 from batch.recompute.recomputation import recompute, scope_of
 from batch.recompute.stored import effective, stored_rows
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.offline.tables import event_columns, events_folder, features_folder, progress_folder
 from feast_repo.stores.progress import ProgressRecord
@@ -65,8 +66,8 @@ class Land:
 
 def late_events(root: Path, user: str, number: int) -> None:
     """More events of a user that come after all their windows, archived and on record as the stream would."""
-    record = ProgressRecord(progress_folder(root))
-    events = pl.read_parquet(events_folder(root) / "*" / "*.parquet", hive_partitioning=False)
+    record = ProgressRecord(progress_folder(root, clickstream))
+    events = pl.read_parquet(events_folder(root, clickstream) / "*" / "*.parquet", hive_partitioning=False)
     of_user = events.filter(pl.col("user_id") == user).sort("event_timestamp")
     progress = record.load()[of_user["partition"][0]]
     late: list[Record] = [
@@ -84,7 +85,7 @@ def late_events(root: Path, user: str, number: int) -> None:
         pl.int_range(progress.next_offset, progress.next_offset + pl.len(), dtype=pl.Int64).alias("offset"),
         pl.lit(progress.watermark_ms, pl.Int64).alias("watermark"),
     )
-    table = LogTable(events_folder(root), event_columns(view.source))
+    table = LogTable(events_folder(root, clickstream), event_columns(view.source))
     table.append(progress.partition, frame)
     table.flush()
     record.save(replace(progress, next_offset=progress.next_offset + len(late)))
@@ -109,7 +110,7 @@ def land(tmp_path_factory: pytest.TempPathFactory) -> Land:
         assert backfill(["--json", "--mode", "complete", "--heal", "--start", cuts[1], "--end", cuts[2]]) == 0
         for user in LATE_TWICE:
             late_events(root, user, 2)
-        recomputation = recompute(PolarsEngine(events_folder(root)), scope_of(root, view, None, None))
+        recomputation = recompute(PolarsEngine(events_folder(root, clickstream)), scope_of(root, view, None, None))
         (chunk,) = recomputation.chunks()
         truth = Truth(recomputation, chunk, Reaches(root, view).load())
         return Land(recomputation, chunk, truth, stored_rows(root, view, chunk.first, chunk.last))

@@ -13,6 +13,7 @@ import pytest
 
 from batch.parity.__main__ import main as parity
 from batch.recompute.backfill import main as backfill
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
@@ -100,7 +101,7 @@ def test_a_missing_expiry_row_is_named(root: Path, engine_name: str, capsys: pyt
 def test_an_event_that_the_archive_lost_is_pointed_at(
     root: Path, engine_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = next(iter(events_folder(root).glob("*/*.parquet")))
+    file = next(iter(events_folder(root, clickstream).glob("*/*.parquet")))
     events = pl.read_parquet(file, hive_partitioning=False)
     # Not the newest of its time, so that no watermark tells.
     older = pl.col("event_timestamp") < pl.col("event_timestamp").cum_max().over("partition", order_by="offset")
@@ -133,7 +134,10 @@ def test_a_copy_that_compaction_shows_for_a_moment_is_no_row(root: Path, capsys:
 
 
 def test_a_row_where_the_archive_has_nothing_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    last = max(one.last_closed_end_ms or 0 for one in ProgressRecord(progress_folder(root)).load().values())
+    last = max(
+        view.closed_end_ms(one.watermark_ms) or 0
+        for one in ProgressRecord(progress_folder(root, clickstream)).load().values()
+    )
     for far in (last - 365 * 86_400_000, last):
         row = (
             features(root)
@@ -193,13 +197,13 @@ def test_windows_beyond_the_progress_record_are_left_alone(capsys: pytest.Captur
     folder = StreamSettings().data_root
     logs = clicks(hours=3, events=900, partitions=1)
     whole = stream(folder, view, logs)
-    record = ProgressRecord(progress_folder(folder))
+    record = ProgressRecord(progress_folder(folder, clickstream))
     progress = record.load()[0]
     before = sorted(set(whole["event_timestamp"].dt.epoch("ms").to_list()))[-4]
-    events = pl.read_parquet(events_folder(folder) / "*" / "*.parquet", hive_partitioning=False)
+    events = pl.read_parquet(events_folder(folder, clickstream) / "*" / "*.parquet", hive_partitioning=False)
     reached = events.filter(pl.col("event_timestamp").dt.epoch("ms") >= before + view.lateness_ms)["offset"].min()
     assert isinstance(reached, int)
-    record.save(replace(progress, next_offset=reached + 1, last_closed_end_ms=before))
+    record.save(replace(progress, next_offset=reached + 1, watermark_ms=before))
     status, report = run(capsys)
     assert status == 0
     assert 0 < report["rows"]["recomputed"] < len(whole)
@@ -272,7 +276,7 @@ def test_bad_input_is_told_in_one_line(arguments: list[str], message: str, capsy
 
 
 def test_an_archive_that_ends_early_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file in events_folder(root).glob("*/*.parquet"):
+    for file in events_folder(root, clickstream).glob("*/*.parquet"):
         pl.read_parquet(file, hive_partitioning=False).filter(pl.col("partition") != 1).write_parquet(file)
     with pytest.raises(SystemExit) as stopped:
         parity([])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish, scan
@@ -139,7 +140,7 @@ def test_every_command(
 
 def test_dead_letters(root: Path, tmp_path: Path, run: Callable[..., str]) -> None:
     table = pl.DataFrame([(0, 5, BEFORE, b"u", b"x", "not_json")], schema=DEAD_LETTER_COLUMNS, orient="row")
-    publish(dead_letters_folder(root) / "dt=2026-01-01" / "p0.parquet", table)
+    publish(dead_letters_folder(root, clickstream) / "dt=2026-01-01" / "p0.parquet", table)
     assert "not_json" in run("stream.dead_letters", "list")
     letters = tmp_path / f"{STRANGE}.jsonl"
     assert str(letters) in run("stream.dead_letters", "export", letters)
@@ -156,13 +157,13 @@ def test_recovery_state(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_streams_own_reading(root: Path) -> None:
-    progress = ProgressRecord(progress_folder(root)).load()
-    assert {ArchiveTail(root, view, one).engine().watermark_ms for one in progress.values()} == {
+    progress = ProgressRecord(progress_folder(root, clickstream)).load()
+    assert {ArchiveTail(root, view.source, [view], one).engine().watermark_ms for one in progress.values()} == {
         one.watermark_ms for one in progress.values()
     }
-    files = sorted(events_folder(root).glob("*/*.parquet"))
+    files = sorted(events_folder(root, clickstream).glob("*/*.parquet"))
     again = scan(files).filter(partition=0).sort("offset").collect()
-    events = LogTable(events_folder(root), event_columns(view.source))
+    events = LogTable(events_folder(root, clickstream), event_columns(view.source))
     events.append(0, again.with_columns(pl.col("kafka_timestamp").dt.epoch("ms")))
     assert events.waiting_rows == 0, "what is durable is not taken twice"
     assert compare(root, view).equal > 0

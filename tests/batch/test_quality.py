@@ -19,6 +19,7 @@ from batch.quality.clicks import hours_of, row_frame, volume_frame
 from batch.quality.publication import BatchTable
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
 from batch.quality.validation import QualityError
+from feast_repo.clickstream import clickstream
 from feast_repo.features import catalog, user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import features_folder, progress_folder
@@ -372,7 +373,7 @@ class TestClicks:
         for end in [*ends, *(end + timedelta(days=1) for end in [*ends[:6], *ends[12:]])]:
             store(root, view, click_rows(many, end), "stream", 0, round(end.timestamp() * 1000))
         last_ms = round((TODAY + timedelta(hours=3)).timestamp() * 1000) - view.slide_ms
-        ProgressRecord(progress_folder(root)).save(Progress("topic", 0, 1, last_ms, last_ms))
+        ProgressRecord(progress_folder(root, clickstream)).save(Progress("topic", 0, 1, last_ms))
         assert failed(run(capsys, "clicks", status=1)) == {"volume": 1}
         report = run(capsys, "clicks", "--end", (TODAY + timedelta(hours=1)).isoformat())
         assert report["verdict"] == "All rules hold."

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from batch.recompute.archive import LATE, Scope, reach_of
 from batch.recompute.polars_engine import PolarsEngine
 from batch.recompute.recomputation import Recomputation, recompute
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import user_click_features
 from feast_repo.stores.offline.tables import events_folder, progress_folder
@@ -36,16 +37,16 @@ MOST_ROWS = {"polars": 10, "spark": 1_000}
 
 def engine_of(name: str, root: Path) -> Engine:
     if name == "polars":
-        return PolarsEngine(events_folder(root))
+        return PolarsEngine(events_folder(root, clickstream))
     from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
 
-    return SparkEngine(events_folder(root).as_uri(), "local[2]")
+    return SparkEngine(events_folder(root, clickstream).as_uri(), "local[2]")
 
 
 def recomputed(
     name: str, root: Path, view: WindowedView, first: int | None = None, last: int | None = None
 ) -> Recomputation:
-    reach = reach_of(view, ProgressRecord(progress_folder(root)).load())
+    reach = reach_of(view, ProgressRecord(progress_folder(root, clickstream)).load())
     return recompute(engine_of(name, root), Scope(view, reach, first, last))
 
 
@@ -92,7 +93,7 @@ def test_complete_equals_a_stream_that_waits_for_all(engine_name: str) -> None:
             root = Path(folder)
             as_seen = stream(root, view, {0: log})
             rows = rows_of(recomputed(engine_name, root, view), "complete", MOST_ROWS[engine_name])
-            last = reach_of(view, ProgressRecord(progress_folder(root)).load())["last"].to_list()
+            last = reach_of(view, ProgressRecord(progress_folder(root, clickstream)).load())["last"].to_list()
         patient = ReferenceWindows(on_stream(view, allowed_lateness=timedelta(days=100_000)))
         for record in log:
             patient.add(record)
@@ -142,7 +143,7 @@ def test_kafka_times_may_go_back_over_days(engine_name: str, tmp_path: Path) -> 
 def test_a_record_that_is_gone_shows_in_the_watermark(engine_name: str, tmp_path: Path) -> None:
     view = user_click_features
     stream(tmp_path, view, clicks(hours=3, events=500, partitions=1))
-    (file,) = events_folder(tmp_path).glob("*/*.parquet")
+    (file,) = events_folder(tmp_path, clickstream).glob("*/*.parquet")
     events = pl.read_parquet(file)
     newest = events.filter(pl.col("event_timestamp") == pl.col("event_timestamp").cum_max())["offset"][100]
     events.filter(pl.col("offset") != newest).write_parquet(file)

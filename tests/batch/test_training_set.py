@@ -17,6 +17,7 @@ from rich.console import Console
 from batch.recompute.backfill import main as backfill
 from batch.training.labels import label_of, labelled_pairs
 from batch.training.training_set import main as training_set
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import purchase_prediction, user_click_features as view, user_profile_features as profiles
@@ -63,7 +64,7 @@ def built(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[pl.DataF
 
 def replayed(log: Sequence[Record]) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     """What Redis holds for each user after each record, as a stream that stores rows at once would leave it."""
-    engine, latest = WindowEngine(view), 0
+    engine, latest = WindowEngine(view.source, [view]), 0
     online: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for record in log:
         latest = max(latest, record["kafka_timestamp"])
@@ -110,7 +111,7 @@ def test_a_pair_has_what_a_read_at_its_time_gave(
 def test_labels_are_of_the_hour_after(root: Path) -> None:
     log = logs()
     stream(root, view, log)
-    progress = ProgressRecord(progress_folder(root)).load()
+    progress = ProgressRecord(progress_folder(root, clickstream)).load()
     pairs = labelled_pairs(root, purchase_prediction, progress)
     events: dict[str, list[tuple[int, bool]]] = {}
     last: dict[str, int] = {}
@@ -149,7 +150,7 @@ def labels_of(root: Path, log: Mapping[int, Sequence[Record]], **span: datetime)
     for name in ("events", "late", "features", "progress"):
         shutil.rmtree(root / name, ignore_errors=True)
     stream(root, view, log)
-    pairs = labelled_pairs(root, purchase_prediction, ProgressRecord(progress_folder(root)).load(), **span)
+    pairs = labelled_pairs(root, purchase_prediction, ProgressRecord(progress_folder(root, clickstream)).load(), **span)
     minute = (pl.col(EVENT_TIME).dt.epoch("ms") - NOW_MS) / 60_000
     return pairs.select("user_id", minute, LABEL).rows()
 
@@ -187,7 +188,7 @@ def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPat
     )
     assert training_set(["--json"]) == 0
     seen = screen.getvalue()
-    pairs = labelled_pairs(root, purchase_prediction, ProgressRecord(progress_folder(root)).load())
+    pairs = labelled_pairs(root, purchase_prediction, ProgressRecord(progress_folder(root, clickstream)).load())
     assert "reading events, labelling pairs" in seen
     assert "opening the feature store" in seen
     for (day,), part in pairs.group_by(pl.col(EVENT_TIME).dt.strftime("%Y-%m-%d")):
@@ -196,7 +197,7 @@ def test_people_see_what_takes_so_long(root: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_range_is_a_part_of_the_whole(root: Path) -> None:
     stream(root, view, logs())
-    progress = ProgressRecord(progress_folder(root)).load()
+    progress = ProgressRecord(progress_folder(root, clickstream)).load()
     pairs = labelled_pairs(root, purchase_prediction, progress)
     start, end = pairs[EVENT_TIME][0] + timedelta(minutes=63, seconds=30), pairs[EVENT_TIME][-1] - timedelta(minutes=25)
     assert_frame_equal(

@@ -121,14 +121,14 @@ MISTAKES = (
     (
         "a window after the last committed one is skipped",
         "stream.commit",
-        "window.end_ms > stored.last_closed_end_ms",
-        "window.end_ms > stored.last_closed_end_ms + 600_000",
+        "end_ms > closed_end_ms",
+        "end_ms > closed_end_ms + 600_000",
     ),
     (
         "the last committed window is written again",
         "stream.commit",
-        "window.end_ms > stored.last_closed_end_ms",
-        "window.end_ms >= stored.last_closed_end_ms",
+        "end_ms > closed_end_ms",
+        "end_ms >= closed_end_ms",
     ),
     (
         "the record goes before the repeated push",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import hiredis
 import polars as pl
 
+from feast_repo.clickstream import clickstream
 from feast_repo.stores.offline.tables import (
     dead_letters_folder,
     events_folder,
@@ -106,7 +107,7 @@ def expected(view: WindowedView, logs: Sequence[Log], store: FeatureStore) -> Ou
                 late.append((partition, offset, missed))
             features += [row for window in closed for row in window.rows]
         if log.messages:
-            progress.append((partition, len(log.messages), windows.watermark_ms, windows.last_closed_end_ms))
+            progress.append((partition, len(log.messages), windows.watermark_ms))
     announced = {partition: offset for partition, offset, *_ in progress}
     return Outcome(sorted(events), late, dead, sorted(features), progress, announced, _online(view, features, store))
 
@@ -133,14 +134,14 @@ def _online(view: WindowedView, features: Rows, store: FeatureStore) -> dict[byt
 
 def found(view: WindowedView, root: Path, redis: Redis, announcements: str, users: Iterable[bytes]) -> Outcome:
     """What is stored; of Redis the announced offsets, and the hashes with these keys."""
-    events = _table(events_folder(root), "partition", "offset", "watermark", "event_id")
+    events = _table(events_folder(root, clickstream), "partition", "offset", "watermark", "event_id")
     late = _table(late_folder(root, view), "partition", "offset", "missed_windows")
-    dead = _table(dead_letters_folder(root), "partition", "offset", "value", "reason")
+    dead = _table(dead_letters_folder(root, clickstream), "partition", "offset", "value", "reason")
     columns = (view.join_keys[0], "event_timestamp", "created_timestamp", *view.features)
     features = _table(features_folder(root, view.name), *columns)
     progress = [
-        (one.partition, one.next_offset, one.watermark_ms, one.last_closed_end_ms)
-        for one in ProgressRecord(progress_folder(root)).load().values()
+        (one.partition, one.next_offset, one.watermark_ms)
+        for one in ProgressRecord(progress_folder(root, clickstream)).load().values()
     ]
     with redis.pipeline(transaction=False) as pipe:
         for key in users:

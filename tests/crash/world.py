@@ -19,6 +19,7 @@ from rich.console import Console
 
 from batch.maintenance.compaction import compact
 from batch.maintenance.restore_online import restore
+from feast_repo.clickstream import clickstream
 from feast_repo.codec.decoding import Decoder
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.identity import UNKNOWN, StreamIdentity
@@ -28,7 +29,7 @@ from feast_repo.stores.online.store import CONNECTION
 from feast_repo.stores.progress import ProgressRecord, progress_key
 from feast_repo.stores.push import Pusher
 from stream.archive_tail import ArchiveTail
-from stream.routing import key_of
+from stream.routing import key_of, part_of
 from stream.source import KafkaSource
 from stream.stores import Stores
 from stream.window_step import Windows
@@ -130,9 +131,10 @@ class World:
         self.bench.on_point = self._redis_point
         patch.setattr("stream.consumer.Consumer", lambda config: SimulatedConsumer(config, self.logs, self.chance))
         topic = StreamIdentity(TOPIC, UNKNOWN, UNKNOWN, len(self.logs))
-        patch.setattr(KafkaSource, "_known", lambda _: topic)
+        patch.setattr(KafkaSource, "_known", lambda _: {clickstream.name: topic})
         patch.setattr("stream.source.TopicWatch", lambda *_: SameTopic())
-        patch.setattr("stream.stores._open_pusher", lambda _: self.bench.pusher)
+        pushers = {self.settings.catalog.view().name: self.bench.pusher}
+        patch.setattr("stream.stores._open_pushers", lambda _: pushers)
         patch.setattr("stream.stores._spare_the_collector", lambda: None)
         patch.setattr("stream.stopping.end", _end)
         patch.setattr("stream.stores.Refill", lambda: InlineRefill(self))
@@ -179,11 +181,16 @@ class World:
 
     def rebuilt(self) -> Committed:
         """Recovery state from the archive, as `python -m stream.recovery rebuild` makes it."""
-        record, view = ProgressRecord(progress_folder(self.settings.data_root)).load(), self.settings.catalog.view()
+        record, view = (
+            ProgressRecord(progress_folder(self.settings.data_root, clickstream)).load(),
+            self.settings.catalog.view(),
+        )
         return Committed(
-            {f"{partition:05d}": one.next_offset for partition, one in record.items()},
+            {part_of(clickstream.name, partition): one.next_offset for partition, one in record.items()},
             {
-                key_of(partition): ArchiveTail(self.settings.data_root, view, one).engine().snapshot()
+                key_of(clickstream.name, partition): ArchiveTail(self.settings.data_root, view.source, [view], one)
+                .engine()
+                .snapshot()
                 for partition, one in record.items()
             },
         )
@@ -238,7 +245,7 @@ class World:
         Raises:
             AssertionError: it is not, so whoever reads while the stream is down would miss it.
         """
-        record = ProgressRecord(progress_folder(self.settings.data_root)).load()
+        record = ProgressRecord(progress_folder(self.settings.data_root, clickstream)).load()
         told = [Log(log.messages[: record[p].next_offset] if p in record else []) for p, log in enumerate(self.logs)]
         want = expected(self.settings.catalog.view(), told, self.bench.store)
         lacking = missing(want, self._found(list(want.online)))
@@ -289,15 +296,12 @@ class Cluster:
         except StopIteration:
             del self._live[part]
             return
-        for batch in batches:
+        for stream, batch in batches:
             decoded = self._decoder.decode(batch)
-            key = key_of(batch.partition)
+            key = key_of(stream, batch.partition)
             if key not in self._windows:
-                settings = self._world.settings
-                self._windows[key] = Windows(
-                    settings.catalog.stream().topic, settings.catalog.view(), self._resume.states.get(key)
-                )
-            outcomes, _ = self._windows[key].on_batch([decoded])
+                self._windows[key] = Windows(self._world.settings.catalog, self._resume.states.get(key))
+            outcomes, _ = self._windows[key].on_batch([(stream, decoded)])
             self._on_the_way[self._of_key(key) % len(self._stores)] += outcomes
         if chance.random() < 0.5:
             self._store(chance.randrange(len(self._stores)))

@@ -575,10 +575,12 @@ def test_reasons_follow_from_the_declaration(expected: str, changes: dict[str, A
     assert reason({**READING, **changes}, b"d1", decoder=SENSORS) == expected
 
 
-def test_heartbeat_of_another_event_needs_its_other_required_fields() -> None:
-    tick = {"größe": NOW, "kind": "tick", "self": "r", "delta": 0}
+def test_a_heartbeat_needs_its_time_and_its_id_only() -> None:
+    tick = {"größe": NOW, "kind": "tick", "self": "r"}
     assert reason(tick, None, decoder=SENSORS) is None
-    assert reason({**tick, "delta": None}, None, decoder=SENSORS) == "missing:delta"
+    assert reason({**tick, "self": None}, None, decoder=SENSORS) == "missing:self"
+    assert reason({**tick, "größe": None}, None, decoder=SENSORS) == "missing:größe"
+    assert reason({**tick, "delta": "x"}, None, decoder=SENSORS) == "type:delta"
     assert reason({**tick, "device": "d1"}, None, decoder=SENSORS) == "key_mismatch"
 
 

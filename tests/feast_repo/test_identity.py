@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features
 from feast_repo.stores.identity import (
     FILE,
@@ -87,14 +88,14 @@ def test_data_of_an_older_version_gets_one_and_says_so(tmp_path: Path, caplog: p
     caplog.set_level("INFO")
     data_id(tmp_path / "new")
     assert not caplog.messages
-    ProgressRecord(progress_folder(tmp_path / "old")).save(Progress("clicks", 0, 7, None, None))
+    ProgressRecord(progress_folder(tmp_path / "old", clickstream)).save(Progress("clicks", 0, 7, None))
     data_id(tmp_path / "old")
     data_id(tmp_path / "old")
     assert [message.count("older version") for message in caplog.messages] == [1]
 
 
 def commit(data_root: Path) -> None:
-    ProgressRecord(progress_folder(data_root)).save(Progress("clicks", 0, 7, None, None))
+    ProgressRecord(progress_folder(data_root, clickstream)).save(Progress("clicks", 0, 7, None))
 
 
 class TestTheRegistry:

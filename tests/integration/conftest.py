@@ -92,7 +92,7 @@ class Stack:
             drain=drain,
             partitions=tuple(range(PARTITIONS)),
         )
-        with contextlib.closing(TopicSink(settings, threading.Event())) as sink:
+        with contextlib.closing(TopicSink(settings, settings.catalog.stream().topic, threading.Event())) as sink:
             for records in simulate(simulation):
                 sink.send(records)
         assert sink.failed == 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from feast_repo.clickstream import clickstream
 from feast_repo.settings import PROJECT_ROOT
 from feast_repo.stores.offline.tables import events_folder, features_folder
 from sandbox.checks import rows_of
@@ -77,7 +78,7 @@ def test_one_line_reaches_schema_redis_and_parquet(  # noqa: PLR0915  (one run t
     newest = rows.sort("event_timestamp").group_by("user_id").last().filter(pl.col("dearest_view") > 0).head(5)
     # By hand for one of them: the dearest view among the archived events of the window's hour that were in time.
     user, end, dearest = newest.select("user_id", "event_timestamp", "dearest_view").row(0)
-    viewed = rows_of(events_folder(stack.settings.data_root)).filter(
+    viewed = rows_of(events_folder(stack.settings.data_root, clickstream)).filter(
         pl.col("user_id") == user,
         pl.col("event_type") == "view",
         pl.col("event_timestamp") >= end - pl.duration(hours=1),

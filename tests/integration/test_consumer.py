@@ -38,8 +38,8 @@ def topic(stack: Stack) -> Stack:
 def consumer(topic: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerConsumer]:
     monkeypatch.setenv("STREAM_STOP_AT_END", "1")
     monkeypatch.setattr(topic_watch, "EVERY_S", 0.2)  # also how long it takes to end
-    watch = TopicWatch(topic.settings, Topic(topic.settings).identity(), None)
-    one = WorkerConsumer(topic.settings, watch)
+    watch = TopicWatch(topic.settings, Topic(topic.settings, topic.settings.catalog.stream().topic).identity(), None)
+    one = WorkerConsumer(topic.settings, topic.settings.catalog.stream(), watch)
     yield one
     for partition in range(4):
         with contextlib.suppress(KeyError):

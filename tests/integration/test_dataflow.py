@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.views import SERVED
 from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
@@ -43,7 +44,7 @@ MINUTE = 60_000
 def assert_all_stored(stack: Stack, messages: int) -> None:
     """Every message in one place, every row as SQL over the archive has it, Redis equal to the newest rows."""
     root = stack.settings.data_root
-    events, letters = rows_of(events_folder(root)), rows_of(dead_letters_folder(root))
+    events, letters = rows_of(events_folder(root, clickstream)), rows_of(dead_letters_folder(root, clickstream))
     positions = pl.concat([events.select("partition", "offset"), letters.select("partition", "offset")])
     assert positions.n_unique() == len(positions) == messages
     differences = compare(root, view)
@@ -114,11 +115,10 @@ def test_topic_that_another_producer_filled(stack: Stack) -> None:
     ]
     online = open_store().get_online_features([f"{view.name}:cart_rate"], [{"user_id": "ann"}]).to_dict()
     assert online == {"user_id": ["ann"], "cart_rate": [1.0]}
-    letters = rows_of(dead_letters_folder(stack.settings.data_root))
+    letters = rows_of(dead_letters_folder(stack.settings.data_root, clickstream))
     assert letters.select("offset", "value", "reason").rows() == [(2, b"{", "not_json")]
-    progress = ProgressRecord(progress_folder(stack.settings.data_root)).load()
+    progress = ProgressRecord(progress_folder(stack.settings.data_root, clickstream)).load()
     assert (progress[0].next_offset, progress[0].watermark_ms) == (4, T0 + 10 * MINUTE)
-    assert progress[0].last_closed_end_ms == T0 + 10 * MINUTE
 
 
 def test_resume_goes_on_where_the_last_epoch_ended(stack: Stack, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_sigterm_drains_and_commits(stack: Stack, tmp_path: Path) -> None:
     arguments = recovery_arguments(tmp_path / "recovery")
     messages = stack.produce(events=8_000)
     process = stack.start(*arguments, stop_at_end=False)
-    record = ProgressRecord(progress_folder(stack.settings.data_root))
+    record = ProgressRecord(progress_folder(stack.settings.data_root, clickstream))
     _wait_until(lambda: sum(one.next_offset for one in record.load().values()) == messages, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
@@ -154,7 +154,7 @@ def test_redis_that_is_away_holds_the_epoch(stack: Stack, redis_server: RedisSer
         log = tmp_path / "log"
         process = stack.start(errors=log)
         _wait_until(lambda: "Redis is away" in log.read_text(), process)
-        assert not list(progress_folder(stack.settings.data_root).glob("*")), "no progress without Redis"
+        assert not list(progress_folder(stack.settings.data_root, clickstream).glob("*")), "no progress without Redis"
     finally:
         redis_server.start()
     assert process.wait(timeout=60) == 0, log.read_text()
@@ -166,7 +166,7 @@ def test_second_run_on_the_same_data_is_refused(stack: Stack, tmp_path: Path) ->
     messages = stack.produce(events=2_000)
     log = tmp_path / "log"
     first = stack.start(stop_at_end=False, errors=log)
-    record = ProgressRecord(progress_folder(stack.settings.data_root))
+    record = ProgressRecord(progress_folder(stack.settings.data_root, clickstream))
     _wait_until(lambda: sum(one.next_offset for one in record.load().values()) == messages, first)
     status, errors = stack.run()
     assert status == 2, errors

@@ -42,7 +42,9 @@ def test_each_message_is_counted_or_a_dead_letter_with_its_reason(stack: Stack) 
     assert status == 0, errors
     assert f"read {MESSAGES:,} messages" in errors
 
-    events, letters = (rows_of(folder(settings.data_root)) for folder in (events_folder, dead_letters_folder))
+    events, letters = (
+        rows_of(folder(settings.data_root, clickstream)) for folder in (events_folder, dead_letters_folder)
+    )
     at = ["partition", "offset"]
     positions = pl.concat([events.select(at), letters.select(at)])
     assert len(positions) == len(positions.unique()) == MESSAGES

@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.stores import identity
 from feast_repo.stores.offline.tables import events_folder
@@ -147,7 +148,7 @@ def test_retention_that_ate_what_open_windows_need_is_refused(stack: Stack, admi
     folder = tmp_path / "recovery"
     stack.produce(events=4_000, hours=3)
     assert stack.run(*arguments(folder))[0] == 0
-    events = pl.read_parquet(list(events_folder(stack.settings.data_root).rglob("*.parquet")))
+    events = pl.read_parquet(list(events_folder(stack.settings.data_root, clickstream).rglob("*.parquet")))
     needed = _needed(events)
     topic = stack.settings.catalog.stream().topic
 
@@ -161,7 +162,7 @@ def test_retention_that_ate_what_open_windows_need_is_refused(stack: Stack, admi
     assert stack.run()[0] == 0, "all that open windows need is there"
     assert_exact(stack)
 
-    needed = _needed(pl.read_parquet(list(events_folder(stack.settings.data_root).rglob("*.parquet"))))
+    needed = _needed(pl.read_parquet(list(events_folder(stack.settings.data_root, clickstream).rglob("*.parquet"))))
     delete({**needed, 2: needed[2] + 1})
     line = said(stack)
     assert f"{topic}[2]" in line
@@ -255,7 +256,7 @@ def test_a_damaged_identity_is_refused_until_it_is_adopted(stack: Stack, tmp_pat
     assert stack.run(*arguments(folder))[0] == 0
     made = identity.load(stack.settings.data_root)
     assert made is not None
-    assert (made.streams, made.declaration, made.registries) == (known.streams, known.declaration, known.registries)
+    assert (made.streams, made.declarations, made.registries) == (known.streams, known.declarations, known.registries)
     assert made.id != known.id
 
 
@@ -337,5 +338,5 @@ class TestInARun:
 
 
 def _archived(stack: Stack) -> int:
-    files = list(events_folder(stack.settings.data_root).rglob("*.parquet"))
+    files = list(events_folder(stack.settings.data_root, clickstream).rglob("*.parquet"))
     return pl.scan_parquet(files).select(pl.len()).collect().item() if files else 0

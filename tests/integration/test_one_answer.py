@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from batch.recompute.archive import reach_of
 from batch.recompute.recomputation import opened, recompute, scope_of
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
 from feast_repo.stores.progress import ProgressRecord
@@ -83,7 +84,7 @@ def engines_rows(logs: dict[int, list[Record]]) -> pl.DataFrame:
     rows = [
         window.rows
         for log in logs.values()
-        for window in WindowEngine(view).process(records_frame(view.source, log)).windows
+        for window in WindowEngine(view.source, [view]).process(records_frame(view.source, log)).windows
     ]
     return in_order(pl.concat(rows))
 
@@ -101,7 +102,7 @@ def test_engine_dataflow_and_batch_give_the_same_rows(stack: Stack, engine_name:
     assert status == 0, errors
     settings: Any = stack.settings
     root = settings.data_root
-    archived = rows_of(events_folder(root))
+    archived = rows_of(events_folder(root, clickstream))
     assert len(archived) == PARTITIONS * RECORDS, rows_of(root / "dead_letters")
     assert archived["create_time"].all()
 
@@ -109,7 +110,7 @@ def test_engine_dataflow_and_batch_give_the_same_rows(stack: Stack, engine_name:
     assert len(expected) > 1_000
     assert_frame_equal(in_order(rows_of(features_folder(root, view.name))), expected, check_exact=True)
 
-    reach = reach_of(view, ProgressRecord(progress_folder(root)).load())
+    reach = reach_of(view, ProgressRecord(progress_folder(root, clickstream)).load())
     assert len(reach) == PARTITIONS
     with opened(engine_name, settings.data_root, view, master="local[2]", archive=None) as engine:
         recomputation = recompute(engine, scope_of(settings.data_root, view, None, None))

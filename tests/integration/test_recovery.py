@@ -88,14 +88,16 @@ class TestRefusals:
             assert (status, len(lines)) == (2, 1), errors
             return lines[0]
 
-        about.write_text(json.dumps({**made_for, "partitions": 2}))
+        topic = {**made_for["streams"]["clickstream"], "partitions": 2}
+        about.write_text(json.dumps({**made_for, "streams": {"clickstream": topic}}))
         assert "has 6 partitions, and had 2" in refusal()
         about.write_text(json.dumps({**made_for, "state": "99-0"}))
         assert "stream.recovery rebuild" in refusal()
-        redefined = {**made_for["declaration"], "aggregates": {"click_count": ["Count", {"where": None}]}}
-        about.write_text(json.dumps({**made_for, "declaration": redefined}))
+        name, declared = made_for["declarations"].popitem()
+        redefined = {**declared, "aggregates": {"click_count": ["Count", {"where": None}]}}
+        about.write_text(json.dumps({**made_for, "declarations": {name: redefined}}))
         assert "another declaration of click_count" in refusal()
-        about.write_text(json.dumps(made_for))
+        about.write_text(json.dumps({**made_for, "declarations": {name: declared}}))
         (folder / "part-1.sqlite3").write_bytes(b"no database")
         assert "part-1.sqlite3" in refusal()
         (folder / "part-1.sqlite3").unlink()

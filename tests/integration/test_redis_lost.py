@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 from redis import Redis
 
 from batch.maintenance import restore_online
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.views import SERVED
 from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
@@ -92,7 +93,7 @@ def test_emptied_and_refilled_while_the_stream_runs(stack: Stack, tmp_path: Path
 
 def stored(data_root: Path) -> int:
     """How many messages are stored."""
-    return sum(one.next_offset for one in ProgressRecord(progress_folder(data_root)).load().values())
+    return sum(one.next_offset for one in ProgressRecord(progress_folder(data_root, clickstream)).load().values())
 
 
 def wait_for(stream: subprocess.Popen[str], log: Path, holds: Callable[[], bool]) -> None:

@@ -16,13 +16,11 @@ from feast_repo.stores.opening import open_store
 from feast_repo.stores.progress import progress_key
 from feast_repo.stores.push import Pusher
 from sandbox.checks import online_equals_offline
-from stream.availability import Emptied
 from stream.redis_watch import EMPTIED
-from stream.run_report import RunReport
-from stream.stores import StorePart
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import PUSH_SOURCE
 from tests.integration.test_restore_in_an_epoch import closed
+from tests.stream.parts import part_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +44,7 @@ class Running:
         self.start()
 
     def start(self) -> None:
-        settings = StreamSettings()
-        self.part = StorePart(settings, Pusher(self.store, PUSH_SOURCE), RunReport(settings.catalog.view()), Emptied())
+        self.part = part_with(Pusher(self.store, PUSH_SOURCE))
 
     def epoch(self, *windows: int) -> None:
         for number in windows:
@@ -107,7 +104,7 @@ def within_an_epoch(running: Running) -> None:
     """The announcement is in the snapshot, and a push that followed it is not."""
     running.redis.save()
     running.part.write_batch([closed(2)])
-    running.part._online.finish()  # noqa: SLF001  (Redis has it)
+    running.part._streams["clickstream"]._online.finish()  # noqa: SLF001  (Redis has it)
     running.go_back()
     running.epoch()
 
@@ -148,7 +145,7 @@ def users_are_deleted_while_no_run_is_there(running: Running) -> None:
 
 def emptied_during_the_look(running: Running) -> None:
     """Its mark was read before, its rows are looked up afterwards."""
-    online: Any = running.part._online._watch._online  # type: ignore[union-attr]  # noqa: SLF001  (between the two)
+    online: Any = running.part._streams["clickstream"]._online._views[view.name]._watch._online  # type: ignore[union-attr]  # noqa: SLF001  (between the two)
     behind = online.behind
 
     def emptied(rows: object) -> int:

@@ -10,22 +10,21 @@ import pytest
 from batch.maintenance import restore_online
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
-from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, event_columns
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, event_columns, late_columns
 from feast_repo.stores.progress import Progress
 from feast_repo.stores.push import Pusher
 from sandbox.checks import online_equals_offline
-from stream.availability import Emptied
 from stream.epoch import Outcome
-from stream.run_report import RunReport
-from stream.stores import StorePart
-from stream.windows import ClosedWindow
+from stream.view_windows import ClosedWindow
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import NEW_YEAR, PUSH_SOURCE, clicks, milliseconds
+from tests.stream.parts import part_with
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-RECORDS = pl.DataFrame(schema={**event_columns(view.source), "missed_windows": pl.Int32})
+RECORDS = pl.DataFrame(schema=event_columns(view.source))
+LATE = pl.DataFrame(schema=late_columns(view.source))
 DEAD = pl.DataFrame(schema=DEAD_LETTER_COLUMNS)
 
 
@@ -33,10 +32,9 @@ def closed(number: int) -> Outcome:
     """Window `number` of partition 0 closes with a row of one user of its own, and of one who is in all."""
     end = NEW_YEAR + number * view.slide
     rows = clicks(["everywhere", f"only in {number}"], end)
-    window = ClosedWindow(milliseconds(end), rows)
-    return Outcome(
-        Progress("clickstream", 0, number + 1, milliseconds(end), milliseconds(end)), RECORDS, DEAD, [window]
-    )
+    window = ClosedWindow(view.name, milliseconds(end), rows)
+    progress = Progress("clickstream", 0, number + 1, milliseconds(end))
+    return Outcome("clickstream", progress, RECORDS, {view.name: LATE}, DEAD, [window])
 
 
 @pytest.mark.parametrize("restore", ["in the same epoch", "over two epochs"])
@@ -45,7 +43,7 @@ def test_rows_of_the_open_epoch_are_online_in_the_end(
     restore: str,
 ) -> None:
     settings = StreamSettings()
-    part = StorePart(settings, pusher := Pusher(store, PUSH_SOURCE), RunReport(settings.catalog.view()), Emptied())
+    part = part_with(pusher := Pusher(store, PUSH_SOURCE))
     part.write_batch([closed(0)])
     part.snapshot()
     part.write_batch([closed(1)])

@@ -14,13 +14,12 @@ from feast_repo.stores.offline.tables import features_folder
 from feast_repo.stores.push import Pusher
 from sandbox.checks import online_equals_offline
 from sandbox.processes import wait_until
-from stream.availability import Emptied, redis
-from stream.run_report import RunReport
-from stream.stores import StorePart
+from stream.availability import redis
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.feast_repo.rows import PUSH_SOURCE
 from tests.integration.conftest import TIMEOUT_S
 from tests.integration.test_restore_in_an_epoch import closed
+from tests.stream.parts import part_with
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 def test_rows_are_served_when_redis_has_them(store: FeatureStore, redis_server: RedisServer) -> None:  # noqa: F811
     settings = StreamSettings()
     folder = features_folder(settings.data_root, view.name)
-    part = StorePart(settings, Pusher(store, PUSH_SOURCE), RunReport(settings.catalog.view()), Emptied())
+    part = part_with(Pusher(store, PUSH_SOURCE))
     redis_server.stop()
     try:
         part.write_batch([closed(0)])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from feast_repo.clickstream import clickstream
 from feast_repo.errors import ExitCode
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import ProgressRecord
@@ -59,7 +60,10 @@ def own_lines(log: Path) -> list[str]:
 
 
 def stored(stack: Stack) -> int:
-    return sum(one.next_offset for one in ProgressRecord(progress_folder(stack.settings.data_root)).load().values())
+    return sum(
+        one.next_offset
+        for one in ProgressRecord(progress_folder(stack.settings.data_root, clickstream)).load().values()
+    )
 
 
 def takes_signals(process: subprocess.Popen[str]) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from confluent_kafka import Producer
 
 import feast_repo.settings
+from feast_repo.clickstream import clickstream
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import Progress, ProgressRecord
 from sandbox.lifecycle import notes, problems
@@ -30,14 +31,14 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
 
 def test_data_of_another_log_is_noticed(sandbox: Sandbox) -> None:
     settings, state = SandboxSettings(), State(tuple(sandbox.parts()), sandbox.environment)
-    record = ProgressRecord(progress_folder(sandbox.root))
+    record = ProgressRecord(progress_folder(sandbox.root, clickstream))
     assert notes(sandbox.root, settings, state) == []
     producer = Producer({"bootstrap.servers": sandbox.bootstrap})
     producer.produce(sandbox.topic, b"one", partition=1)
     assert producer.flush(30) == 0
-    record.save(Progress(topic="clickstream", partition=1, next_offset=1, watermark_ms=None, last_closed_end_ms=None))
+    record.save(Progress(topic="clickstream", partition=1, next_offset=1, watermark_ms=None))
     assert notes(sandbox.root, settings, state) == []
-    record.save(Progress(topic="clickstream", partition=0, next_offset=7, watermark_ms=None, last_closed_end_ms=None))
+    record.save(Progress(topic="clickstream", partition=0, next_offset=7, watermark_ms=None))
     (note,) = notes(sandbox.root, settings, state)
     assert "holds data up to offset 7 of partition 0, but this log ends at 0" in note
 

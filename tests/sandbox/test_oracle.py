@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Max, Min, Ratio, field
 from feast_repo.features import user_click_features
 from feast_repo.stores.offline.parquet import day_folder, publish
@@ -66,8 +67,8 @@ def random_log(seed: int, records: int, partition: int = 0) -> pl.DataFrame:
 
 def store(root: Path, partition: int, log: pl.DataFrame) -> int:
     """What the stream would store of one partition; returns the number of feature rows."""
-    processed = WindowEngine(VIEW).process(log)
-    events = LogTable(events_folder(root), event_columns(VIEW.source))
+    processed = WindowEngine(VIEW.source, [VIEW]).process(log)
+    events = LogTable(events_folder(root, clickstream), event_columns(VIEW.source))
     events.append(partition, processed.records)
     events.flush()
     rows = pl.concat([window.rows for window in processed.windows]).with_columns(writer=pl.lit("stream"))

@@ -84,10 +84,10 @@ def write_profiles(store: FeatureStore, users: list[str], at: datetime, **values
 def tell_progress(store: FeatureStore, redis: Redis, *ends: datetime | None) -> None:  # noqa: F811
     """What the stream tells of its partitions."""
     positions = [
-        Progress("topic", number, 1, None, None if end is None else round(end.timestamp() * 1000))
+        Progress("topic", number, 1, None if end is None else round(end.timestamp() * 1000))
         for number, end in enumerate(ends)
     ]
-    announce(redis, progress_key(store.project, clicks.name), positions)
+    announce(redis, progress_key(store.project, clicks.name), positions, clicks)
 
 
 @dataclass

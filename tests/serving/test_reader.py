@@ -13,6 +13,7 @@ from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource
 from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
+from feast_repo.clickstream import clickstream
 from feast_repo.feast_objects import all_objects
 from feast_repo.features import catalog, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.tables import progress_folder
@@ -209,7 +210,7 @@ def test_another_online_store_is_read_by_feast_with_the_same_answers(sqlite_stor
     push(sqlite_store, USERS[:2], now_slide(), view_count=7)
     write_profiles(sqlite_store, USERS[:1], datetime.now(UTC) - profiles.ttl - timedelta(days=1))
     end = round(now_slide().timestamp() * 1000)
-    ProgressRecord(progress_folder(settings.data_root)).save(Progress("topic", 0, 1, end, end))
+    ProgressRecord(progress_folder(settings.data_root, clickstream)).save(Progress("topic", 0, 1, end))
     reader = open_reader(sqlite_store, settings)
     assert isinstance(reader, FeastReader)
     first, second, third = reader.read(USERS[:3])

@@ -93,7 +93,7 @@ def murmur2(data: bytes) -> int:
 
 def test_records_reach_the_topic_as_simulated(settings: StreamSettings) -> None:
     records = history(3_000)
-    sink = TopicSink(settings, threading.Event())
+    sink = TopicSink(settings, settings.catalog.stream().topic, threading.Event())
     for part in records.iter_slices(700):
         sink.send(part)
     sink.close()
@@ -145,7 +145,7 @@ def test_a_full_queue_neither_loses_nor_reorders(
 ) -> None:
     settings = properties(tmp_path, monkeypatch, queue_buffering_max_messages=50)
     records = history(2_000).with_columns(partition=pl.lit(0, pl.Int32))
-    sink = TopicSink(settings, threading.Event())
+    sink = TopicSink(settings, settings.catalog.stream().topic, threading.Event())
     sink.send(records)
     sink.close()
     assert sink.failed == 0
@@ -160,7 +160,7 @@ def test_what_is_not_delivered_is_counted_and_reported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     properties(tmp_path, monkeypatch, message_timeout_ms=300, linger_ms=0)
-    monkeypatch.setattr("simulation.generator.topic_partitions", lambda _: [0])  # asked before the broker goes away
+    monkeypatch.setattr("simulation.generator.topic_partitions", lambda *_: [0])  # asked before the broker goes away
     broker.set_down()
     try:
         assert main(["--events", "40", "--users", "5", "--json"]) == 1
@@ -176,7 +176,7 @@ def test_a_stop_ends_history_early_with_an_error(settings: StreamSettings) -> No
     stop = threading.Event()
     stop.set()
     plan = historical(settings.catalog.view(), Traffic(users=5), events=1_000, hours=1, now_ms=NOW, partitions=(0,))
-    report = generate(plan, TopicSink(settings, stop), rate=None, stop=stop)
+    report = generate(plan, TopicSink(settings, settings.catalog.stream().topic, stop), rate=None, stop=stop)
     assert report.stopped
     assert report.events == 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import operator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
@@ -101,19 +102,14 @@ class ReferenceWindows:
         self.events: set[tuple[str, int]] = set()
         """Id and time of all accepted records."""
 
-    @property
-    def last_closed_end_ms(self) -> int | None:
-        """The greatest multiple of the slide that the watermark has reached."""
-        return None if self.watermark_ms is None else self.watermark_ms // self.view.slide_ms * self.view.slide_ms
-
     def add(self, record: Record) -> tuple[int | None, int, list[ReferenceWindow]]:
         """Take one record: the watermark it saw, how many windows it missed, and the windows that it closed."""
         view, events = self.view, self.view.source
         seen, missed, time = self.watermark_ms, 0, record[events.time]
         event = ("" if events.event_id is None else record[events.event_id]), time
-        last_window = (time // view.slide_ms + view.panes_per_window) * view.slide_ms
-        # Of an event that no window can need any more it is not known whether it came before: it is late.
-        is_copy = events.event_id is not None and event in self.events and (seen is None or last_window > seen)
+        horizon = events.deduplication_horizon or view.window + view.slide
+        is_recognized = seen is None or seen < time + horizon // timedelta(milliseconds=1)
+        is_copy = events.event_id is not None and event in self.events and is_recognized
         self.events.add(event)
         if record[events.key] is not None and not is_copy:
             first = time // view.slide_ms * view.slide_ms + view.slide_ms

@@ -85,8 +85,8 @@ elif sys.argv[1] == "password":
     hold_for_redis(fails(AuthenticationError("invalid password")))
 else:
     stop_requested.set()
-    uncommitted.open(3, 100)
-    uncommitted.read(3, 120 if sys.argv[1] == "stopped" else 100)
+    uncommitted.open('clicks/00003', 100)
+    uncommitted.read('clicks/00003', 120 if sys.argv[1] == "stopped" else 100)
     hold_for_redis(fails(ConnectionError("refused")))
 """
 
@@ -96,7 +96,7 @@ else:
     [
         ("full", 1, ["make room", "the epoch is not committed, so a resume is exact"]),
         ("password", 1, ["correct REDIS_URL", "the epoch is not committed, so a resume is exact"]),
-        ("stopped", 1, ["Redis is away", "not committed: partition 3 from offset 100 to 120; a resume reads it again"]),
+        ("stopped", 1, ["Redis is away", "not committed: partition 3 of clicks from offset 100 to 120; a resume"]),
         ("stopped with all committed", 0, []),
     ],
 )

@@ -12,8 +12,6 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.catalog import Catalog
-from feast_repo.declare.fields import Choice
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
 from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
@@ -41,7 +39,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KAFKA_TOPIC", "clicks")
     rows = [(partition, offset, AT, key, value, reason) for partition, offset, key, value, reason in LETTERS]
     table = pl.DataFrame(rows, schema=DEAD_LETTER_COLUMNS, orient="row")
-    publish(dead_letters_folder(tmp_path / "data") / "dt=2026-03-01" / "p0.parquet", table)
+    publish(dead_letters_folder(tmp_path / "data", clickstream) / "dt=2026-03-01" / "p0.parquet", table)
     return tmp_path
 
 
@@ -117,38 +115,25 @@ def test_a_text_with_a_line_separator_survives(sign: str, stored: Path) -> None:
     path = stored / "letters.jsonl"
     line = dead_letters.as_line("clicks", {**row, "value": json.dumps(event, ensure_ascii=False).encode()})
     path.write_bytes(line.encode() + b"\n" + line.encode() + b"\r\n")
-    assert [json.loads(letter.value) for letter in dead_letters.read(path, StreamSettings())] == [event, event]
+    assert [json.loads(letter.value) for letter in dead_letters.read(path, clickstream)] == [event, event]
 
 
-def test_the_key_is_the_declared_field(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_the_declared_field(stored: Path) -> None:
     fields = tuple(replace(field, name="visitor") if field.name == "user_id" else field for field in clickstream.fields)
     visits = replace(clickstream, name="visits", fields=fields, key="visitor")
-    monkeypatch.setattr(StreamSettings, "catalog", Catalog(streams=(visits,)))
     path = stored / "letters.jsonl"
     event = {"event_id": "1", "visitor": "v1", "event_type": "view", "event_timestamp": NOW_MS}
     heartbeat = {"event_id": "2", "event_type": "heartbeat", "event_timestamp": NOW_MS}
     lines = [{"value": json.dumps(value), "came_from": "visits[0]@5"} for value in (event, heartbeat)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [letter.key for letter in dead_letters.read(path, StreamSettings())] == [b"v1", None]
-
-
-def test_a_letter_that_would_be_ignored_is_not_sent(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fields = (replace(one, ignore=("ping",)) if isinstance(one, Choice) else one for one in clickstream.fields)
-    pinged = replace(clickstream, fields=tuple(fields))
-    monkeypatch.setattr(StreamSettings, "catalog", Catalog(streams=(pinged,)))
-    path = stored / "letters.jsonl"
-    events = (json.loads(MISTYPED) | {"event_type": kind} for kind in ("view", "ping", "view"))
-    lines = [{"value": json.dumps(event), "came_from": "clickstream[0]@5"} for event in events]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(dead_letters.LetterError, match=r"1 of 3 letters would not be accepted.*line 2: ignored"):
-        dead_letters.read(path, StreamSettings())
+    assert [letter.key for letter in dead_letters.read(path, visits)] == [b"v1", None]
 
 
 def test_a_reason_is_never_cut(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reason = "type:" + "a_field_with_a_very_long_name_" * 3
     rows = [(2, 1, AT, b"u1", b"x" * 80, reason)]
     table = pl.DataFrame(rows, schema=DEAD_LETTER_COLUMNS, orient="row")
-    publish(dead_letters_folder(stored / "data") / "dt=2026-03-01" / "p2.parquet", table)
+    publish(dead_letters_folder(stored / "data", clickstream) / "dt=2026-03-01" / "p2.parquet", table)
     assert dead_letters.main(["list"]) == 0
     assert reason in capsys.readouterr().out
 
@@ -182,7 +167,7 @@ def test_mended_letters_come_through_the_topic_with_their_origin(
     assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 0, "not_json": 0}
     assert dead_letters.main(["replay", str(path)]) == 0
     assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 0, "not_json": 0}
-    assert len(list(replays_folder(stored / "data").glob("*/*"))) == 1, "a second replay adds no file"
+    assert len(list(replays_folder(stored / "data", clickstream).glob("*/*"))) == 1, "a second replay adds no file"
     assert dead_letters.main(["list"]) == 0
     assert "replayed" in capsys.readouterr().out
 
@@ -195,9 +180,9 @@ def replayed(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
 
 def test_a_replay_marks_its_own_letters_only(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Letters of another topic may have the same place."""
-    record(stored / "data", [(0, 5, AT + timedelta(seconds=1)), (1, 7, None)])
+    record(stored / "data", clickstream, [(0, 5, AT + timedelta(seconds=1)), (1, 7, None)])
     assert replayed(capsys) == {"unknown_event_type": 0, "type:event_timestamp": 1, "not_json": 0}
-    record(stored / "data", [(0, 5, AT)])
+    record(stored / "data", clickstream, [(0, 5, AT)])
     assert replayed(capsys) == {"unknown_event_type": 1, "type:event_timestamp": 1, "not_json": 0}
 
 

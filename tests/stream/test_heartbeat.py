@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from feast_repo.clickstream import clickstream
 from feast_repo.codec.decoding import Decoder, RawBatch
-from feast_repo.codec.encoding import heartbeat_value, is_heartbeat
+from feast_repo.codec.heartbeats import heartbeat, is_heartbeat
 from feast_repo.settings import PROJECT_ROOT, StreamSettings
 from sandbox.broker import Broker
 from stream.heartbeat import Activity, HeartbeatService, main, serve
@@ -46,7 +46,7 @@ def settings(broker: Broker, request: pytest.FixtureRequest, monkeypatch: pytest
 
 @pytest.fixture
 def service(settings: StreamSettings) -> HeartbeatService:
-    return HeartbeatService(settings, quiet_ms=QUIET_MS, delay_ms=DELAY_MS)
+    return HeartbeatService(settings, settings.catalog.stream(), quiet_ms=QUIET_MS, delay_ms=DELAY_MS)
 
 
 def now() -> int:
@@ -112,7 +112,7 @@ def test_the_first_look_judges_by_the_last_record(service: HeartbeatService, set
 
 def test_a_heartbeat_as_last_record_means_quiet(service: HeartbeatService, settings: StreamSettings) -> None:
     at_ms = now()
-    write(settings, 0, at_ms, heartbeat_value("another-service", at_ms))
+    write(settings, 0, at_ms, heartbeat(clickstream, "another-service", at_ms)[0])
     assert service.round(at_ms) == [0, 1, 2]
 
 
@@ -126,7 +126,7 @@ def test_a_record_makes_its_partition_busy_and_no_other(service: HeartbeatServic
 
 
 def test_two_services_take_turns(service: HeartbeatService, settings: StreamSettings) -> None:
-    other = HeartbeatService(settings, quiet_ms=QUIET_MS, delay_ms=DELAY_MS)
+    other = HeartbeatService(settings, settings.catalog.stream(), quiet_ms=QUIET_MS, delay_ms=DELAY_MS)
     at_ms = now()
     assert service.round(at_ms) == [0, 1, 2]
     assert other.round(at_ms + 1_000) == [0, 1, 2]  # its first look sees heartbeats only
@@ -188,7 +188,7 @@ def test_an_outage_is_told_once_and_counts_as_busy(
             return
 
     with caplog.at_level(logging.INFO, "stream.heartbeat"):
-        tally = serve(service, Script(broker.set_down, lambda: None, back), interval_s=1.0, once=False)
+        tally = serve([service], Script(broker.set_down, lambda: None, back), interval_s=1.0, once=False)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert told[0].startswith("no heartbeats: ")
@@ -253,5 +253,5 @@ def test_bad_input_is_told_in_one_line(arguments: list[str], named: str, capsys:
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"\xff", b'{"event_type":"view"}', b"[" * 100_000])
 def test_other_messages_are_no_heartbeats(value: bytes | None) -> None:
-    assert not is_heartbeat(value)
-    assert is_heartbeat(heartbeat_value("id", 1))
+    assert not is_heartbeat(clickstream, value)
+    assert is_heartbeat(clickstream, heartbeat(clickstream, "id", 1)[0])

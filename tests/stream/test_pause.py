@@ -33,7 +33,7 @@ class Part(StatefulSourcePartition[Item, int]):
         self._key, self._worker, self._enough, self._next = key, workers.this(), enough, 0
 
     def next_batch(self) -> list[Item]:
-        self._worker.ask_in(KEYS.index(self._key), 0.0)
+        self._worker.ask_in(self._key, 0.0)
         if self._enough():
             raise StopIteration
         self._next += 1
@@ -43,7 +43,7 @@ class Part(StatefulSourcePartition[Item, int]):
         return self._next
 
     def close(self) -> None:
-        self._worker.ask_no_more(KEYS.index(self._key))
+        self._worker.ask_no_more(self._key)
 
 
 class Numbers(FixedPartitionedSource[Item, int]):

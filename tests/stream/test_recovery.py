@@ -26,13 +26,13 @@ DIRECTORY = Path("recovery")
 NOW = StreamIdentity("clicks", "cluster", "id", 6)
 
 
-def meaning(features: WindowedView = view) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(json.dumps(features.meaning))
+def meaning(*views: WindowedView) -> dict[str, dict[str, Any]]:
+    told: dict[str, dict[str, Any]] = json.loads(json.dumps({one.name: one.meaning for one in views or (view,)}))
     return told
 
 
 def about(*, partitions: int = 6) -> About:
-    return About("2-x", "clicks", partitions, meaning())
+    return About("2-x", "data", {"clickstream": replace(NOW, partitions=partitions)}, meaning())
 
 
 def with_features(**features: Feature | None) -> WindowedView:
@@ -88,6 +88,22 @@ def test_another_topic_is_refused_with_the_remedy(changed: dict[str, Any], says:
     assert ("stream.recovery adopt recovery" in problem) == ("partitions" not in changed)
 
 
+def test_added_and_removed_views_are_told() -> None:
+    second = replace(view, name="second", window=2 * view.window)
+    assert changed_features(meaning(), meaning(view, second), DIRECTORY, DIRECTORY) == "+second"
+    assert changed_features(meaning(view, second), meaning(), DIRECTORY, DIRECTORY) == "-second"
+    with pytest.raises(OriginError, match=r"view 'second'.*under another name"):
+        changed_features(
+            meaning(view, second), meaning(view, replace(second, window=view.window)), DIRECTORY, DIRECTORY
+        )
+
+
+def test_an_older_version_recorded_one_view_without_its_name() -> None:
+    old = {UNKNOWN: meaning()[view.name]}
+    assert changed_features(old, meaning(), DIRECTORY, DIRECTORY) == ""
+    assert changed_features(old, meaning(with_features(dearest=Max("price_cents"))), DIRECTORY, None) == "+dearest"
+
+
 def test_what_was_unknown_may_be_known() -> None:
     unknown = replace(NOW, cluster_id=UNKNOWN, topic_id=UNKNOWN)
     assert difference(unknown, NOW, DIRECTORY, None) is None
@@ -99,7 +115,7 @@ def test_a_rename_leaves_the_old_state_unusable_as_it_is() -> None:
     """So it has to be rebuilt, which the dataflow does: the engine itself would not take it."""
     renamed = with_features(click_count=None, clicks=view.features["click_count"])
     with pytest.raises(ValueError, match="another declaration"):
-        WindowEngine.restore(renamed, WindowEngine(view).snapshot())
+        WindowEngine.restore(renamed.source, [renamed], WindowEngine(view.source, [view]).snapshot())
 
 
 class TestStore:
@@ -112,10 +128,10 @@ class TestStore:
         kept = store.install(store.new(), about(partitions=7))
         assert kept is not None
         assert (kept / "part-0.sqlite3").read_bytes() == first
-        assert json.loads((kept / "about.json").read_text())["partitions"] == 6
+        assert json.loads((kept / "about.json").read_text())["streams"]["clickstream"]["partitions"] == 6
         found = store.about()
         assert found is not None
-        assert found.partitions == 7
+        assert found.streams["clickstream"].partitions == 7
         assert not list(tmp_path.glob(".new-*"))
 
     def test_unreadable_files_are_named(self, tmp_path: Path) -> None:

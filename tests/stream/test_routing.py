@@ -15,8 +15,8 @@ PARTITIONS = range(24)
 
 
 def test_keys_name_their_partition() -> None:
-    assert [partition_of(key_of(partition)) for partition in PARTITIONS] == list(PARTITIONS)
-    assert len({key_of(partition) for partition in PARTITIONS}) == len(PARTITIONS)
+    assert [partition_of(key_of("some-stream", partition)) for partition in PARTITIONS] == list(PARTITIONS)
+    assert len({key_of("some-stream", partition) for partition in PARTITIONS}) == len(PARTITIONS)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 6])
@@ -26,7 +26,7 @@ def test_bytewax_gives_every_worker_the_same_number_of_partitions(workers: int) 
     class Where(StatefulBatchLogic[int, int, None]):
         def on_batch(self, values: list[int]) -> tuple[list[int], bool]:
             for partition in values:
-                seen[threading.current_thread().name].add(key_of(partition))
+                seen[threading.current_thread().name].add(key_of("clicks", partition))
             return values, StatefulBatchLogic.RETAIN
 
         def snapshot(self) -> None:
@@ -34,7 +34,7 @@ def test_bytewax_gives_every_worker_the_same_number_of_partitions(workers: int) 
 
     flow = Dataflow("routing")
     numbers = op.input("in", flow, TestingSource(PARTITIONS))
-    keyed = op.key_on("key", numbers, key_of)
+    keyed = op.key_on("key", numbers, lambda partition: key_of("clicks", partition))
     stateful = op.stateful_batch("where", keyed, lambda _: Where())
     op.output("out", stateful, TestingSink([]))
     cluster_main(flow, [], 0, worker_count_per_proc=workers)  # type: ignore[no-untyped-call]  # Bytewax's own gap

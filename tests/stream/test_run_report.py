@@ -27,7 +27,7 @@ class Clock:
 
 def epoch(messages: int, *, late: int = 0, uncounted: int = 0, **refused: int) -> Epoch:
     return Epoch(
-        view.panes_per_window,
+        {view.name: view.panes_per_window},
         messages=messages,
         late=late,
         uncounted=uncounted,
@@ -36,7 +36,7 @@ def epoch(messages: int, *, late: int = 0, uncounted: int = 0, **refused: int) -
 
 
 def at(partition: int, watermark_ms: int) -> Progress:
-    return Progress("clicks", partition, 1, watermark_ms, None)
+    return Progress("clicks", partition, 1, watermark_ms)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def clock() -> Clock:
 @pytest.fixture
 def report(clock: Clock, caplog: pytest.LogCaptureFixture) -> RunReport:
     caplog.set_level(logging.INFO)
-    report = RunReport(view, clock)
+    report = RunReport(view.source, [view], clock)
     report.open_part()
     report.open_part()
     return report
@@ -55,9 +55,8 @@ def report(clock: Clock, caplog: pytest.LogCaptureFixture) -> RunReport:
 
 def test_ignored_messages_are_counted_and_told(report: RunReport, caplog: pytest.LogCaptureFixture) -> None:
     counted = epoch(0)
-    rows = pl.DataFrame({"missed_windows": [0]})
-    letters = pl.DataFrame({"reason": ["empty"]})
-    counted.take(Outcome(at(0, NOON), rows, letters, [], ignored=1_200), rows.clear(), [])
+    rows, letters = pl.DataFrame({"offset": [0]}), pl.DataFrame({"reason": ["empty"]})
+    counted.take(Outcome("clickstream", at(0, NOON), rows, {}, letters, [], ignored=1_200), [])
     assert (counted.messages, counted.ignored) == (1_202, 1_200)
     report.received()
     report.stored(counted, [at(0, NOON)])
@@ -79,7 +78,7 @@ def test_end_says_all(report: RunReport, clock: Clock, caplog: pytest.LogCapture
     report.close_part()
     (record,) = caplog.records
     assert record.message == (
-        "read 400 messages and stored 0 new feature rows; 20 late (7 of them counted in no window); "
+        "clickstream: read 400 messages and stored 0 new feature rows; 20 late (7 of them counted in no window); "
         "6 (4 missing:event_id) refused; 4.0 s, 100 messages/s; lag 0 messages; event time 2026-01-01T11:53:00Z, "
         "the next window (2026-01-01T12:00:00Z) closes at 2026-01-01T12:02:00Z"
     )
@@ -97,10 +96,12 @@ def test_line_a_minute_tells_that_minute(report: RunReport, clock: Clock, caplog
     for _ in range(5):
         clock.now_s += 15
         report.stored(epoch(10), [])
-    assert [record.message.partition(" messages")[0] for record in caplog.records] == ["in 60 s: read 40"]
+    assert [record.message.partition(" messages")[0] for record in caplog.records] == ["clickstream: in 60 s: read 40"]
     clock.now_s += 45
     report.stored(epoch(0), [])
-    assert caplog.records[-1].message.startswith("in 60 s: read 10 messages and stored 0 new feature rows; none late")
+    assert caplog.records[-1].message.startswith(
+        "clickstream: in 60 s: read 10 messages and stored 0 new feature rows; none late"
+    )
 
 
 def test_most_refused_is_told_at_once_and_once_a_minute(

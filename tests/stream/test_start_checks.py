@@ -13,7 +13,7 @@ from redis import Redis
 from feast_repo.settings import StreamSettings
 from sandbox.processes import free_port, wait_until
 from sandbox.redis_server import RedisServer
-from stream.start_checks import look_at_redis, look_at_topic
+from stream.start_checks import look_at_redis, look_at_topics
 from tests.conftest import runs_apache
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_compacted_topic(
     admin.create_topics([new])[topic].result(10)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_broker)
     monkeypatch.setenv("KAFKA_TOPIC", topic)
-    look_at_topic(StreamSettings())
+    look_at_topics(StreamSettings())
     assert ["compacted" in record.message for record in caplog.records] == [True] * told
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
     from feast_repo.declare.algebra import Aggregate, Feature, Predicate
-    from stream.windows import ClosedWindow
+    from stream.view_windows import ClosedWindow
 
 EXAMPLES = 80
 YEAR_2500_MS = 16_725_225_600_000
@@ -63,7 +63,6 @@ class Outcome:
     missed: list[int]
     windows: list[ReferenceWindow]
     watermark_ms: int | None
-    last_closed_end_ms: int | None
 
 
 def expected(view: WindowedView, records: Sequence[Record]) -> Outcome:
@@ -74,7 +73,6 @@ def expected(view: WindowedView, records: Sequence[Record]) -> Outcome:
         [step[1] for step in steps],
         [window for step in steps for window in step[2]],
         reference.watermark_ms,
-        reference.last_closed_end_ms,
     )
 
 
@@ -87,7 +85,7 @@ def plain(window: ClosedWindow) -> ReferenceWindow:
 
 def found(view: WindowedView, records: Sequence[Record], cuts: Mapping[int, bool] = {}) -> Outcome:
     """Run the engine; `cuts` are where a batch ends, and whether the engine is restored from a snapshot there."""
-    engine = WindowEngine(view)
+    engine = WindowEngine(view.source, [view])
     frame = records_frame(view.source, records)
     watermarks: list[int | None] = []
     missed: list[int] = []
@@ -95,13 +93,13 @@ def found(view: WindowedView, records: Sequence[Record], cuts: Mapping[int, bool
     bounds = sorted({0, *cuts, len(records)})
     for start, end in [*itertools.pairwise(bounds), (len(records), len(records))]:
         if cuts.get(start):
-            engine = WindowEngine.restore(view, engine.snapshot())
+            engine = WindowEngine.restore(view.source, [view], engine.snapshot())
         result = engine.process(frame[start:end])
         assert result.records.select(frame.columns).equals(frame[start:end])
         watermarks += result.records["watermark"].to_list()
-        missed += result.records["missed_windows"].to_list()
+        missed += result.missed[view.name].tolist()
         windows += map(plain, result.windows)
-    return Outcome(watermarks, missed, windows, engine.watermark_ms, engine.last_closed_end_ms)
+    return Outcome(watermarks, missed, windows, engine.watermark_ms)
 
 
 # --- Views
@@ -259,7 +257,7 @@ def test_rows_follow_from_the_rule_whatever_the_log(data: st.DataObject) -> None
         ends = [window.end_ms for window in outcome.windows]
         assert ends == sorted(set(ends))
         assert all(end % view.slide_ms == 0 for end in ends)
-        assert all(end <= (outcome.last_closed_end_ms or 0) for end in ends)
+        assert all(end <= (view.closed_end_ms(outcome.watermark_ms) or 0) for end in ends)
         created = [row[2] for window in outcome.windows for row in window.rows]
         assert created == sorted(created)
         for window in outcome.windows:
@@ -277,7 +275,7 @@ def outcomes(view: WindowedView, log: list[Record]) -> Iterator[Outcome]:
 @example(b"")
 def test_no_bytes_but_a_snapshot_restore(garbage: bytes) -> None:
     with pytest.raises(SnapshotError):
-        WindowEngine.restore(user_click_features, garbage)
+        WindowEngine.restore(user_click_features.source, [user_click_features], garbage)
 
 
 def test_a_large_log_equals_the_reference() -> None:

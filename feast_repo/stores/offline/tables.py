@@ -25,24 +25,28 @@ LOG_KEY: dict[str, pl.DataType] = {
 }
 
 
-def events_folder(data_root: Path) -> Path:
-    """Every accepted record, heartbeats and duplicates included."""
-    return data_root / "events"
+EVENTS, LATE, DEAD_LETTERS, REPLAYS, PROGRESS = "events", "late", "dead_letters", "replays", "progress"
+"""The tables of event streams below DATA_ROOT, each with a folder per stream (late records: per view)."""
+
+
+def events_folder(data_root: Path, stream: EventStream) -> Path:
+    """Every accepted record of a stream, heartbeats and duplicates included."""
+    return data_root / EVENTS / stream.name
 
 
 def late_folder(data_root: Path, view: WindowedView) -> Path:
     """Records that arrived after one or more of their windows had closed."""
-    return data_root / "late" / view.name
+    return data_root / LATE / view.name
 
 
-def dead_letters_folder(data_root: Path) -> Path:
-    """Messages that were not accepted, with their raw bytes and the reason."""
-    return data_root / "dead_letters"
+def dead_letters_folder(data_root: Path, stream: EventStream) -> Path:
+    """Messages of a stream that were not accepted, with their raw bytes and the reason."""
+    return data_root / DEAD_LETTERS / stream.name
 
 
-def replays_folder(data_root: Path) -> Path:
-    """Which dead letters were replayed, by the day of the replay."""
-    return data_root / "replays"
+def replays_folder(data_root: Path, stream: EventStream) -> Path:
+    """Which dead letters of a stream were replayed, by the day of the replay."""
+    return data_root / REPLAYS / stream.name
 
 
 def rejects_folder(data_root: Path) -> Path:
@@ -50,9 +54,9 @@ def rejects_folder(data_root: Path) -> Path:
     return data_root / "rejects"
 
 
-def progress_folder(data_root: Path) -> Path:
-    """The progress record, one file per partition."""
-    return data_root / "progress"
+def progress_folder(data_root: Path, stream: EventStream) -> Path:
+    """The progress record of a stream, one file per partition."""
+    return data_root / PROGRESS / stream.name
 
 
 def features_folder(data_root: Path, view_name: str) -> Path:
