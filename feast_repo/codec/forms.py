@@ -166,7 +166,7 @@ class IntegerText:
 
     def value(self, given: object) -> Value | Fault:
         """The integer."""
-        return integer(str(given)) if type(given) is str or _is_int64(given) else Fault.TYPE
+        return integer(str(given)) if isinstance(given, str) or _is_int64(given) else Fault.TYPE
 
 
 class DecimalText:

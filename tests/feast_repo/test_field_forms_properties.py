@@ -108,6 +108,17 @@ def test_numbers_of_a_column_are_those_of_its_values(texts: list[str | None], sc
     check(texts, decimal, lambda text: scaled(text, scale), lambda column: all_scaled(column, scale))
 
 
+def test_one_other_character_anywhere_is_seen_in_a_column_too() -> None:
+    zones = ("Z", "+01:30", "-0130", "+01")
+    usual = [f"2026-03-01T12:00:00{fraction}{zone}" for fraction in ("", ".5", ".123456789") for zone in zones]
+    texts = [
+        text[:at] + other + text[at + 1 :] for text in usual for at in range(len(text)) for other in "039:;.,/+-TtzZ "
+    ]
+    alone = [instant(text) for text in texts]
+    assert all_instants(pl.Series(texts)).to_list() == [None if isinstance(one, Fault) else one for one in alone]
+    assert 0 < sum(isinstance(one, Fault) for one in alone) < len(texts)
+
+
 def test_usual_texts_are_read_at_once() -> None:
     times = pl.Series(["2026-03-01T12:00:00Z", "2026-03-01T12:00:00.5+01:00", "2026-03-01T12:00:00.123456-0130"])
     assert all_instants(times).null_count() == 0

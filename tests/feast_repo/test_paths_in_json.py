@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from feast_repo.codec.decoding import Decoder
+from feast_repo.declare.fields import Bool, Integer, Text
 from tests.feast_repo.payments import NOW, PAYMENTS, batch, clocks
 from tests.feast_repo.test_field_forms import GOOD, decode, reason, row
 
@@ -105,6 +107,20 @@ def test_fields_of_different_types_may_read_the_same_value() -> None:
     ):
         value = json.dumps(message).replace('"number": 5', f'"number": {number}').encode()
         assert decoder.decode(batch([value], [b"k"])).dead_letters["reason"].to_list() == [expected]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_fields_of_one_path_never_disturb_each_other(order: tuple[int, ...]) -> None:
+    kinds = (Text("one", path="z"), Integer("two", path="z"), Bool("three", path="z"))
+    fields = [kinds[place] for place in order]
+    decoder = Decoder(replace(clocks, fields=(*clocks.fields, *fields)))
+    at = {"at": NOW // 1000, "us": 0, "b": {"text": "2026-03-01T12:00:00Z"}}
+    values = [json.dumps({"a": at, "flag": True, "key": "k", "z": z}).encode() for z in ("x", 5, True, None)]
+    result = decoder.decode(batch(values, [b"k"] * 4))
+    fitting = ["one", "two", "three"]
+    wrong = [next(f"type:{field.name}" for field in fields if field.name != name) for name in fitting]
+    assert result.dead_letters["reason"].to_list() == wrong
+    assert result.records["offset"].to_list() == [3]
 
 
 def test_deep_nesting_is_judged_alike_below_a_path() -> None:
