@@ -16,7 +16,7 @@ from flows.telling import tell_rows
 def _name() -> str:
     given = flow_run.get_parameters()
     what = "heal" if given.get("heal") else f"backfill {given.get('mode')}"
-    return f"{what} {shown(given.get('start'), given.get('end'))}"
+    return f"{what} {shown(given.get('start'), given.get('end'), given.get('view'))}"
 
 
 # A batch job locks the data exclusively, so days run one after the other.
@@ -27,14 +27,23 @@ def backfill(
     engine: Literal["polars", "spark"] = "polars",
     mode: Literal["as-seen", "complete"] = "as-seen",
     heal: bool = False,  # noqa: FBT001, FBT002  (parameters of a deployment have names)
+    view: str | None = None,
 ) -> list[dict[str, Any]]:
     """Compute window ends from `start` to before `end` and add missing rows; `heal` corrects stored rows.
 
-    A retry keeps finished days, and a second run of the same range changes nothing.
+    `view`: which windowed view, if the catalog has several. A retry keeps finished days, and a second run of
+    the same range changes nothing.
     """
     check(start, end)
     day = commands.run_command.with_options(cache_policy=DEFAULT, persist_result=True)
-    options = ["--engine", engine, "--mode", "complete" if heal else mode, *(["--heal"] if heal else [])]
+    options = [
+        *commands.choice(view=view),
+        "--engine",
+        engine,
+        "--mode",
+        "complete" if heal else mode,
+        *(["--heal"] if heal else []),
+    ]
     reports: list[dict[str, Any]] = []
     try:
         for first, stop in by_day(start, end):

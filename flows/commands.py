@@ -92,6 +92,11 @@ def run_command(
     return {**report, "status": done.returncode}
 
 
+def choice(**names: str | None) -> list[str]:
+    """The options that choose from the catalog, such as `--view NAME`; none for a name that is left to it."""
+    return [word for kind, name in names.items() if name is not None for word in (f"--{kind}", name)]
+
+
 def _report(output: str) -> dict[str, Any] | None:
     """The JSON object in the last line; None for a command that was interrupted."""
     try:

@@ -16,9 +16,9 @@ def _name() -> str:
 
 
 @flow(name="compaction", flow_run_name=_name, timeout_seconds=2 * 3600)
-def compaction() -> dict[str, Any]:
-    """Merge files with committed rows while the stream runs on."""
-    report = commands.run_command("batch.compaction")
+def compaction(stream: str | None = None) -> dict[str, Any]:
+    """Merge files with committed rows while the stream runs on: of all streams and their views, or of one."""
+    report = commands.run_command("batch.compaction", commands.choice(stream=stream))
     rows = [{"table": name, **figures} for name, figures in report["tables"].items()]
     tell_rows("compaction", "Files by table", rows)
     return report

@@ -1,4 +1,7 @@
-"""The deployments of `prefect.yaml`, their only definition, as objects that can be served."""
+"""The deployments of `prefect.yaml`, their only definition, as objects that can be served.
+
+Where the catalog has several windowed views or services, what runs by itself runs for each of them.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,46 @@ import yaml
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron
 
-from feast_repo.settings import PROJECT_ROOT
+from feast_repo.settings import PROJECT_ROOT, StreamSettings
+from flows.telling import label
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
     from prefect.flows import Flow
 
 FILE = PROJECT_ROOT / "prefect.yaml"
+ABOUT = {"backfill": "view", "parity": "view", "drift": "service", "training": "service"}
+"""Flows that are about one windowed view or service, and the parameter that names it."""
 
 
 def declared() -> list[dict[str, Any]]:
-    """The deployments as declared in the file."""
+    """The deployments as declared in the file; those that run by themselves, for each view or service."""
     found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"]
-    return found
+    return [one for declaration in found for one in _each(declaration)]
+
+
+def _each(declaration: dict[str, Any]) -> list[dict[str, Any]]:
+    kind = ABOUT.get(declaration["entrypoint"].partition(":")[2])
+    if kind is None or not ("schedules" in declaration or "triggers" in declaration):
+        return [declaration]
+    catalog = StreamSettings().catalog
+    names = [one.name for one in (catalog.windowed if kind == "view" else catalog.services)]
+    return [declaration] if len(names) == 1 else [_about(declaration, kind, name) for name in names]
+
+
+def _about(declaration: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """A deployment that is about one view or service, and is triggered by events about it only."""
+    triggers = [
+        {
+            **one,
+            "name": f"{one['name']}: {name}",
+            "match": {**one["match"], label(kind): name},
+            "parameters": {**one.get("parameters", {}), kind: name},
+        }
+        for one in declaration.get("triggers", [])
+    ]
+    own = {"name": f"{declaration['name']}-{name}", "parameters": {**declaration["parameters"], kind: name}}
+    return {**declaration, **own, "triggers": triggers}
 
 
 def flow_of(declaration: dict[str, Any]) -> Flow[..., Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from feast_repo.settings import StreamSettings
 from flows import commands
 from flows.ranges import Hours, Instant, last_closed_hours
 from flows.telling import emit, tell
@@ -28,16 +29,20 @@ def drift(
     hours: Hours = 24,
     end: Instant | None = None,
     fail_on: Literal["minor", "major"] = "major",
+    service: str | None = None,
 ) -> dict[str, Any]:
     """Compare the last closed hours (or those before `end`) with the same hours a while ago.
+
+    `service`: whose features and predictions, if the catalog has several.
 
     Drift of at least `fail_on` emits `drift.detected`, which starts a training. The run itself does not fail, because a
     change in behaviour is a finding, not an error.
     """
-    stop = end or last_closed_hours(hours)[1]
+    stop = end or last_closed_hours(hours, StreamSettings().catalog.service(service).windowed)[1]
     length, ago = timedelta(hours=hours), max(REFERENCES[reference], timedelta(hours=hours))
     current, before = (stop - length, stop), (stop - ago - length, stop - ago)
     arguments = [
+        *commands.choice(service=service),
         "--current",
         *(one.isoformat() for one in current),
         "--reference",
@@ -53,5 +58,13 @@ def drift(
     tell("drift", "Drift of features and predictions", figures, [report["file"]])
     if report["status"]:
         drifted = [one["feature"] for one in report["features"] if one["severity"] in {"minor", "major"}]
-        emit("drift.detected", {"severity": report["severity"], "features": drifted, "verdict": report["verdict"]})
+        emit(
+            "drift.detected",
+            {
+                "service": report["service"],
+                "severity": report["severity"],
+                "features": drifted,
+                "verdict": report["verdict"],
+            },
+        )
     return report

@@ -18,10 +18,15 @@ def _name() -> str:
 
 @flow(name="materialize", flow_run_name=_name, timeout_seconds=2 * 3600)
 def materialize(
-    look_back_days: Annotated[float, Field(gt=0)] = 7, sample: Annotated[int, Field(ge=0)] = 1_000
+    look_back_days: Annotated[float, Field(gt=0)] = 7,
+    sample: Annotated[int, Field(ge=0)] = 1_000,
+    view: str | None = None,
 ) -> dict[str, Any]:
-    """Write each entity's newest row of the last days, then compare a sample of users with the stored rows."""
-    arguments = ["--look-back-days", str(look_back_days), "--sample", str(sample)]
+    """Write each entity's newest row of the last days, then compare a sample of entities with the stored rows.
+
+    Of all batch views, or of `view`.
+    """
+    arguments = [*commands.choice(view=view), "--look-back-days", str(look_back_days), "--sample", str(sample)]
     report = commands.run_command("batch.materialize", arguments)
     figures = ("written", "users", "equal", "different", "missing", "behind")
     rows = [

@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 from prefect.variables import Variable
 from pydantic import Field
 
+from feast_repo.settings import StreamSettings
 from flows import commands
 from flows.ranges import Hours, Instant, bounds, check, last_closed_hours, shown
 from flows.telling import CheckFailedError, emit, tell
@@ -20,7 +21,7 @@ REMEMBERED = 50
 
 def _name() -> str:
     given = flow_run.get_parameters()
-    return f"parity {given.get('mode')} {shown(given.get('start'), given.get('end'))}"
+    return f"parity {given.get('mode')} {shown(given.get('start'), given.get('end'), given.get('view'))}"
 
 
 @flow(name="parity", flow_run_name=_name, timeout_seconds=3600)
@@ -32,19 +33,29 @@ def parity(
     engine: Literal["polars", "spark"] = "polars",
     online: bool = True,  # noqa: FBT001, FBT002  (parameters of a deployment have names)
     sample: Annotated[int, Field(ge=1)] = 1_000,
+    view: str | None = None,
 ) -> dict[str, Any]:
     """Compare the last closed hours, or the window ends from `start` to before `end`.
+
+    `view`: which windowed view, if the catalog has several.
 
     Unexplained differences emit `parity.failed` and fail the run, because a correction would hide a bug. Differences
     explained by late events (found with `mode="complete"`) emit `parity.explained` once per range, which starts a heal.
     """
     if start is None and end is None:
-        start, end = last_closed_hours(hours)
+        start, end = last_closed_hours(hours, [StreamSettings().catalog.view(view)])
     if start is None or end is None:
         message = "name both start and end, or neither"
         raise ValueError(message)
     check(start, end)
-    options = ["--engine", engine, "--mode", mode, *(["--online", "--sample", str(sample)] if online else [])]
+    options = [
+        *commands.choice(view=view),
+        "--engine",
+        engine,
+        "--mode",
+        mode,
+        *(["--online", "--sample", str(sample)] if online else []),
+    ]
     report = commands.run_command("batch.parity", [*bounds(start, end), *options])
     rows, served = report["rows"], report["online"] or {}
     figures = {
@@ -54,6 +65,7 @@ def parity(
     }
     tell("parity", f"Stream against batch, {mode}, {shown(start, end)}", figures, report["files"])
     about = {
+        "view": report["view"],
         "start": start.isoformat(),
         "end": end.isoformat(),
         "mode": mode,
@@ -66,7 +78,7 @@ def parity(
         message = f"{rows['unexplained']:,} rows differ without a reason, {served.get('wrong', 0):,} users online"
         raise CheckFailedError(message)
     if rows["explained"]:
-        _ask_for_heal(f"{start.isoformat()}/{end.isoformat()}", about)
+        _ask_for_heal(f"{report['view']} {start.isoformat()}/{end.isoformat()}", about)
     return report
 
 

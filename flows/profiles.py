@@ -27,20 +27,22 @@ def profiles(
     users: Annotated[int, Field(ge=1)] = 10_000,
     seed: Annotated[int, Field(ge=0)] = 42,
     look_back_days: Annotated[float, Field(gt=0)] = 7,
+    view: str | None = None,
 ) -> dict[str, Any]:
     """Publish the good rows of `source` (.csv or .parquet; none: of generated profiles), then materialize them.
 
-    If a rule of the whole table fails, nothing is published, `quality.failed` is emitted, and the run fails.
+    `view`: of which batch view, if the catalog has several. If a rule of the whole table fails, nothing is published,
+    `quality.failed` is emitted, and the run fails.
     """
     with tempfile.TemporaryDirectory(prefix="profiles-") as folder:
         gate = ["profiles"]
         if source is None:
             made = ["--users", str(users), "--seed", str(seed)]
-            commands.run_command("batch.profiles", made, {"DATA_ROOT": folder})
-            source = Path(folder) / "profiles" / "profiles.csv"
+            made += commands.choice(view=view)
+            source = Path(commands.run_command("batch.profiles", made, {"DATA_ROOT": folder})["files"][0])
             # The same for all attempts of a run, and later than the rows published by the previous run.
             gate += ["--time", flow_run.get_scheduled_start_time().isoformat()]
-        report = commands.run_command("batch.quality", [*gate, "--input", str(source)])
+        report = commands.run_command("batch.quality", [*gate, *commands.choice(view=view), "--input", str(source)])
     figures = {name: report[name] for name in ("verdict", "rows", "good", "quarantined")}
     tell("profiles", "Quality of the profiles", figures, report["files"])
     tell_rows("profiles-rules", "Rules of the quality gate", [_row(one) for one in report["findings"]])
@@ -48,7 +50,7 @@ def profiles(
         failed = [one["rule"] for one in report["findings"] if not one["holds"]]
         emit("quality.failed", {"verdict": report["verdict"], "rules": failed, "source": str(source)})
         raise CheckFailedError(report["verdict"])
-    materialize(look_back_days=look_back_days)
+    materialize(look_back_days=look_back_days, view=view)
     return report
 
 

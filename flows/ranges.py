@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -11,6 +11,11 @@ from feast_repo.errors import FeatureStoreError
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import ProgressRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feast_repo.declare.views import WindowedView
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MOST_HOURS = 366 * 24
@@ -30,8 +35,10 @@ class NothingClosedError(FeatureStoreError):
     """The stream has not yet closed a window in all its partitions."""
 
 
-def last_closed_hours(hours: int) -> tuple[datetime, datetime]:
+def last_closed_hours(hours: int, views: Sequence[WindowedView] | None = None) -> tuple[datetime, datetime]:
     """The last full hours with windows closed in all partitions, as bounds of window ends: start <= end < stop.
+
+    Of some views, or of all that the catalog has.
 
     Raises:
         NothingClosedError: there are none.
@@ -39,7 +46,7 @@ def last_closed_hours(hours: int) -> tuple[datetime, datetime]:
     settings = StreamSettings()
     closed = [
         view.closed_end_ms(one.watermark_ms)
-        for view in settings.catalog.windowed
+        for view in (settings.catalog.windowed if views is None else views)
         for one in ProgressRecord(progress_folder(settings.data_root, view.source)).load().values()
     ]
     if not (ends := [end for end in closed if end is not None]):
@@ -77,8 +84,10 @@ def bounds(start: datetime | None, end: datetime | None) -> list[str]:
     return [word for name, time in named if time is not None for word in (name, time.isoformat())]
 
 
-def shown(start: datetime | None, end: datetime | None) -> str:
-    """A range for the name of a run."""
+def shown(start: datetime | None, end: datetime | None, about: str | None = None) -> str:
+    """A range for the name of a run, with what it is about if the catalog has several."""
+    if about is not None:
+        return f"{about} {shown(start, end)}"
     if start is None and end is None:
         return f"at {datetime.now(UTC):%Y-%m-%d %H:%M}"
     return " to ".join("..." if time is None else f"{time:%Y-%m-%d %H:%M}" for time in (start, end))

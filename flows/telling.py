@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 RESOURCE = "ml-feature-store"
 
 
+def label(kind: str) -> str:
+    """The label of events that names the view or service that they are about."""
+    return f"{RESOURCE}.{kind}"
+
+
 class CheckFailedError(FeatureStoreError):
     """A check failed; its findings are in the run's artifacts."""
 
@@ -46,10 +51,11 @@ def _shown(value: Any) -> str:
 
 
 def emit(event: str, payload: Mapping[str, Any]) -> None:
-    """Emit an event that automations may wait for, such as `drift.detected`."""
+    """Emit an event that automations may wait for, such as `drift.detected`, with the payload's choice as labels."""
     about = event.partition(".")[0]
+    labels = {label(kind): str(payload[kind]) for kind in ("view", "service") if kind in payload}
     emit_event(
         event=event,
-        resource={"prefect.resource.id": f"{RESOURCE}.{about}", "prefect.resource.name": about},
+        resource={"prefect.resource.id": f"{RESOURCE}.{about}", "prefect.resource.name": about, **labels},
         payload=dict(payload),
     )

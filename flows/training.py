@@ -23,15 +23,18 @@ def training(
     end: Instant | None = None,
     seed: Annotated[int, Field(ge=0)] = 1,
     as_created: bool = False,  # noqa: FBT001, FBT002  (a flow's parameters are named)
+    service: str | None = None,
 ) -> dict[str, Any]:
     """Build the point-in-time training set of the whole archive (or of a range), train, compare, and promote.
 
     `as_created` is for history that was streamed all at once: its features were not served at their time. If the model
-    is not good enough to be served, the run fails, but its report is still in the artifact.
+    is not good enough to be served, the run fails, but its report is still in the artifact. `service`: whose model, if
+    the catalog has several.
     """
-    arguments = [*bounds(start, end), *(["--as-created"] if as_created else [])]
+    which = commands.choice(service=service)
+    arguments = [*which, *bounds(start, end), *(["--as-created"] if as_created else [])]
     rows = commands.run_command("batch.training_set", arguments)
-    report = commands.run_command("serving.train", ["--training-set", rows["file"], "--seed", str(seed)])
+    report = commands.run_command("serving.train", [*which, "--training-set", rows["file"], "--seed", str(seed)])
     figures = {
         "verdict": report["verdict"],
         "version": report["version"],

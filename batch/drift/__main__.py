@@ -23,7 +23,7 @@ from rich.table import Table
 from batch.drift.samples import PREDICTION, Period, health_in_words, stream_health, values_of
 from batch.drift.statistics import DEFAULT_P, SEVERITIES, THRESHOLDS, Drift, Severity, compare, judge
 from batch.recompute.archive import reach_of
-from batch.report_files import write_report
+from batch.report_files import stem, write_report
 from feast_repo.commands import Command, instant, number
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import progress_folder
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from feast_repo.declare.views import FeatureService, WindowedView
+
     Samples = dict[str, tuple[pl.Series, pl.Series]]
 
 DAY = timedelta(days=1)
@@ -43,13 +45,13 @@ MOST_DAYS = 14
 """Of the history."""
 
 
-def samples_of(data_root: Path, reference: Period, current: Period) -> Samples:
-    """Values of every declared feature in both periods, and of the predictions if there are any.
+def samples_of(data_root: Path, service: FeatureService, reference: Period, current: Period) -> Samples:
+    """Values of every feature of a service in both periods, and of its predictions if there are any.
 
     Raises:
         OSError: a file can't be read.
     """
-    before, now = (values_of(data_root, period) for period in (reference, current))
+    before, now = (values_of(data_root, service, period) for period in (reference, current))
     return {name: (before[name], now[name]) for name in now if name != PREDICTION or len(before[name]) + len(now[name])}
 
 
@@ -58,14 +60,21 @@ def drift_of(samples: Samples, p_threshold: float) -> list[Drift]:
     return judge([compare(name, *pair) for name, pair in samples.items()], p_threshold)
 
 
-def _periods(options: argparse.Namespace, command: Command, settings: StreamSettings) -> tuple[Period, Period]:
+def _closed_until(data_root: Path, view: WindowedView) -> datetime | None:
+    """The window end after the last one that the stream has closed in a partition."""
+    reach = reach_of(view, ProgressRecord(progress_folder(data_root, view.source)).load())
+    last = max(reach["last"].to_list(), default=None)
+    return None if last is None else datetime.fromtimestamp(0, tz=UTC) + (last + 1) * view.slide
+
+
+def _periods(
+    options: argparse.Namespace, command: Command, data_root: Path, service: FeatureService
+) -> tuple[Period, Period]:
     if options.current is None:
-        view = settings.catalog.view()
-        reach = reach_of(view, ProgressRecord(progress_folder(settings.data_root, view.source)).load())
-        if reach.is_empty():
-            command.error(f"{settings.data_root} has no progress record: run the stream first, or name --current")
-        last_ms = max(reach["last"].to_list()) * view.slide_ms
-        end = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=last_ms) + view.slide
+        ends = [_closed_until(data_root, view) for view in service.windowed]
+        end = max(filter(None, ends), default=None)
+        if end is None:
+            command.error(f"{data_root} has no progress record: run the stream first, or name --current")
         current = Period(end - DAY, end)
     else:
         current = Period(*options.current)
@@ -79,17 +88,20 @@ def _periods(options: argparse.Namespace, command: Command, settings: StreamSett
     return reference, current
 
 
-def _history(settings: StreamSettings, samples: Samples, current: Period, p_threshold: float) -> list[dict[str, Any]]:
+def _history(
+    data_root: Path, service: FeatureService, samples: Samples, current: Period, p_threshold: float
+) -> list[dict[str, Any]]:
     """Each feature's largest effect on each of the last days, as a multiple of the threshold of minor drift.
 
-    It starts with the first day that has click features, and compares each day with the same reference.
+    It starts with the first day that has windowed features, and compares each day with the same reference.
     """
+    windowed = [name for view in service.windowed for name in view.features]
     days: list[dict[str, Any]] = []
     ends = [current.end - number * DAY for number in reversed(range(MOST_DAYS))]
     for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
         day = Period(end - DAY, end)
-        now = values_of(settings.data_root, day)
-        if not days and not any(len(now[name]) for name in settings.catalog.view().features):
+        now = values_of(data_root, service, day)
+        if not days and not any(len(now[name]) for name in windowed or now):
             continue
         drifts = drift_of({name: (before, now[name]) for name, (before, _) in samples.items()}, p_threshold)
         levels = {
@@ -98,24 +110,25 @@ def _history(settings: StreamSettings, samples: Samples, current: Period, p_thre
             if one.effects
         }
         severities = {one.feature: one.severity for one in drifts}
-        days.append({**_period(settings, day), "levels": levels, "severities": severities})
+        days.append({**_period(data_root, service, day), "levels": levels, "severities": severities})
     return days
 
 
 def _report(
-    settings: StreamSettings, reference: Period, current: Period, p_threshold: float
+    data_root: Path, service: FeatureService, reference: Period, current: Period, p_threshold: float
 ) -> tuple[dict[str, Any], Samples]:
-    samples = samples_of(settings.data_root, reference, current)
+    samples = samples_of(data_root, service, reference, current)
     drifts = drift_of(samples, p_threshold)
     severity, verdict = verdict_of(drifts)
     return {
-        "reference": _period(settings, reference),
-        "current": _period(settings, current),
+        "service": service.name,
+        "reference": _period(data_root, service, reference),
+        "current": _period(data_root, service, current),
         "p_threshold": p_threshold,
         "severity": severity,
         "verdict": verdict,
         "features": [asdict(one) for one in drifts],
-        "history": _history(settings, samples, current, p_threshold),
+        "history": _history(data_root, service, samples, current, p_threshold),
     }, samples
 
 
@@ -136,12 +149,12 @@ def verdict_of(drifts: Sequence[Drift]) -> tuple[Severity, str]:
     return severity, verdict + (f" Insufficient data: {', '.join(untold)}." if untold else "")
 
 
-def _period(settings: StreamSettings, period: Period) -> dict[str, Any]:
+def _period(data_root: Path, service: FeatureService, period: Period) -> dict[str, Any]:
     return {
         "start": period.start.isoformat(),
         "end": period.end.isoformat(),
         "text": str(period),
-        "stream": stream_health(settings.data_root, settings.catalog.view(), period),
+        "stream": stream_health(data_root, service.windowed, period),
     }
 
 
@@ -168,22 +181,24 @@ def _print(report: dict[str, Any], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    command = Command("python -m batch.drift", "Compare the features of two periods.")
+    command = Command("python -m batch.drift", "Compare a service's features and predictions in two periods.")
     bounds: dict[str, Any] = {"nargs": 2, "type": instant, "metavar": ("START", "END")}
     command.add_argument("--current", **bounds, help="ISO 8601 UTC (default: the last day)")
     command.add_argument("--reference", **bounds, help="(default: the period of equal length just before)")
     command.add_argument("--p-threshold", type=number(above=0.0, maximum=1.0), default=DEFAULT_P, help="(%(default)s)")
     command.add_argument("--fail-on", choices=["minor", "major", "never"], default="major", help="exit 1 (%(default)s)")
+    command.add_choice("service")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
-    reference, current = _periods(options, command, settings)
+    service = command.chosen(settings.catalog.service, options.service)
+    reference, current = _periods(options, command, settings.data_root, service)
     with command.telling(settings.data_root):
-        report, samples = _report(settings, reference, current, options.p_threshold)
+        report, samples = _report(settings.data_root, service, reference, current, options.p_threshold)
         from batch.drift.report import page  # noqa: PLC0415  (plots take a second to import)
 
-        stem = f"drift-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        *_, file = write_report(settings.data_root / "reports", stem, report, page(report, samples))
+        name = f"{stem('drift', service, settings.catalog.services)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        *_, file = write_report(settings.data_root / "reports", name, report, page(report, samples))
     if options.json:
         sys.stdout.write(json.dumps({**report, "file": str(file)}) + "\n")
     else:

@@ -1,4 +1,4 @@
-"""Samples of stored features in a period, one value per user, and the stream's health in it."""
+"""Samples of stored features in a period, one value per entity, and the health of the streams in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import polars as pl
 from batch.recompute.archive import days_of, files_of
 from batch.recompute.stored import effective, stored_rows
 from feast_repo.declare.views import CREATED, EVENT_TIME, WindowedView, offline_columns
-from feast_repo.features import purchase_prediction
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import (
     LOG_KEY,
@@ -23,11 +22,11 @@ from feast_repo.stores.offline.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.views import BatchView, FeatureService
 
 PREDICTION = "predicted_probability"
 """The name of the predictions among the features."""
@@ -44,25 +43,23 @@ class Period:
         return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
 
 
-def values_of(data_root: Path, period: Period) -> dict[str, pl.Series]:
-    """Each declared feature's values in a period, one per user, and PREDICTION, which is empty without predictions.
+def values_of(data_root: Path, service: FeatureService, period: Period) -> dict[str, pl.Series]:
+    """Each feature's values in a period, one per entity, and PREDICTION, which is empty without predictions.
 
     Raises:
         OSError: a file can't be read.
     """
     features = {
-        name: values
-        for view in purchase_prediction.views
-        for name, values in sample(data_root, view, period).to_dict().items()
+        name: values for view in service.views for name, values in sample(data_root, view, period).to_dict().items()
     }
     return {**features, PREDICTION: scores(data_root, period)}
 
 
 def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> pl.DataFrame:
-    """The features of a view, one row per user.
+    """The features of a view, one row per entity.
 
-    For a windowed view: one window per user, chosen by a hash among the non-overlapping windows in which the user was
-    active. Overlapping windows or several rows of one user would not be independent, and tests would find spurious
+    For a windowed view: one window per entity, chosen by a hash among the non-overlapping windows in which it was
+    active. Overlapping windows or several rows of one entity would not be independent, and tests would find spurious
     differences. For a batch view: the row that was valid at the end of the period.
 
     Raises:
@@ -110,24 +107,30 @@ def _newest(data_root: Path, view: BatchView, period: Period) -> pl.DataFrame:
     return despite_compaction(read).sort(view.join_keys)
 
 
-def stream_health(data_root: Path, view: WindowedView, period: Period) -> dict[str, float]:
+def stream_health(data_root: Path, views: Iterable[WindowedView], period: Period) -> dict[str, float]:
     """`events_per_hour`, `late_share` (of the events) and `dead_letter_share` (of events and dead letters).
 
-    By Kafka time. Heartbeats don't count as events, because low traffic causes many of them.
+    Over all streams that the views read; an event can be late for each view. By Kafka time. Heartbeats don't count as
+    events, because low traffic causes many of them.
 
     Raises:
         OSError: a file can't be read.
     """
-    events = view.source
-    columns = {**LOG_KEY, events.key: events.schema[events.key]}
-    clicks = _count(events_folder(data_root, events), columns, period, ~events.is_heartbeat)
-    tables = (late_folder(data_root, view), dead_letters_folder(data_root, events))
-    late, dead = (_count(folder, LOG_KEY, period) for folder in tables)
-    hours = (period.end - period.start).total_seconds() / 3600
+    events: dict[str, int] = {}
+    late = dead = seen = 0
+    for view in views:
+        stream = view.source
+        if stream.name not in events:
+            columns = {**LOG_KEY, stream.key: stream.schema[stream.key]}
+            events[stream.name] = _count(events_folder(data_root, stream), columns, period, ~stream.is_heartbeat)
+            dead += _count(dead_letters_folder(data_root, stream), LOG_KEY, period)
+        late += _count(late_folder(data_root, view), LOG_KEY, period)
+        seen += events[stream.name]
+    count, hours = sum(events.values()), (period.end - period.start).total_seconds() / 3600
     return {
-        "events_per_hour": clicks / hours,
-        "late_share": late / max(clicks, 1),
-        "dead_letter_share": dead / max(clicks + dead, 1),
+        "events_per_hour": count / hours,
+        "late_share": late / max(seen, 1),
+        "dead_letter_share": dead / max(count + dead, 1),
     }
 
 

@@ -80,10 +80,10 @@ def bring_in(view: WindowedView, source: Path, partitions: int, folder: Path, re
         for path in _files(source):
             read, place = (judged_rows, "row") if path.suffix == PARQUET else (judged_lines, "line")
             for records, bad, others in _told(path, read(path, events, now_ms)):
-                of_users = records.filter(~events.is_heartbeat)
-                heartbeats += len(records) - len(of_users)
+                counted = records.filter(~events.is_heartbeat)
+                heartbeats += len(records) - len(counted)
                 ignored += others
-                archive.add(of_users)
+                archive.add(counted)
                 rejected.add(path, place, bad)
         archive.flush()
     if not archive.events:
@@ -104,7 +104,7 @@ class _Archive:
         self._partitions = partitions
         self._folder = folder
         self._waiting: list[pl.DataFrame] = []
-        self._known: dict[str, int] = {}
+        self._known: dict[str | int, int] = {}
         self._written = 0
         self.events = 0
         self.last_ms = -1
@@ -122,8 +122,8 @@ class _Archive:
         self._waiting = []
         if rows.is_empty():
             return
-        for user in set(rows[self._declaration.key].to_list()) - self._known.keys():
-            self._known[user] = murmur2(user.encode(), self._partitions)
+        for key in set(rows[self._declaration.key].to_list()) - self._known.keys():
+            self._known[key] = murmur2(str(key).encode(), self._partitions)
         records = _as_archive(self._declaration, rows, self._known, FIRST_OFFSET + self._written)
         for (day,), part in records.partition_by("#day", as_dict=True, include_key=False).items():
             publish(day_folder(self._folder, str(day)) / f"{self._written:020d}.parquet", part)
@@ -158,7 +158,7 @@ def reach_with(view: WindowedView, reach: pl.DataFrame, partitions: int, history
     return pl.DataFrame(rows, schema=REACH, orient="row")
 
 
-def _as_archive(events: EventStream, good: pl.DataFrame, known: dict[str, int], offset: int) -> pl.DataFrame:
+def _as_archive(events: EventStream, good: pl.DataFrame, known: dict[str | int, int], offset: int) -> pl.DataFrame:
     time = (pl.col(events.time) * 1000).cast(UTC_MICROSECONDS)
     columns = event_columns(events)
     return (

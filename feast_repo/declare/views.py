@@ -356,10 +356,14 @@ class FeatureService:
         return {name: dtype for view in self.views for name, dtype in view.entity.schema.items()}
 
     @property
+    def windowed(self) -> tuple[WindowedView, ...]:
+        """The views over windows of events."""
+        return tuple(view for view in self.views if isinstance(view, WindowedView))
+
+    @property
     def streams(self) -> tuple[EventStream, ...]:
         """The event streams that the views read."""
-        found = {view.source.name: view.source for view in self.views if isinstance(view, WindowedView)}
-        return tuple(found.values())
+        return tuple({view.source.name: view.source for view in self.windowed}.values())
 
     @property
     def label_stream(self) -> EventStream | None:

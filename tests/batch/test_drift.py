@@ -18,7 +18,7 @@ from batch.drift.plots import plot
 from batch.drift.samples import PREDICTION, Period, health_in_words, sample, stream_health
 from batch.drift.statistics import LEAST_ROWS, compare, judge
 from feast_repo.clickstream import clickstream
-from feast_repo.features import user_click_features as view, user_profile_features as profiles
+from feast_repo.features import purchase_prediction, user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 from serving.score_log import ScoreLog
 from simulation.clicks import Traffic, historical, simulate
@@ -60,14 +60,14 @@ def score(root: Path, at: datetime, users: int, mean: float) -> None:
 def test_predictions_are_compared_by_each_users_last_score() -> None:
     root = StreamSettings().data_root
     periods = Period(NOON - DAY, NOON), Period(NOON, NOON + DAY)
-    assert PREDICTION not in samples_of(root, *periods)
+    assert PREDICTION not in samples_of(root, purchase_prediction, *periods)
     score(root, NOON - DAY, 1_000, 0.3)
     score(root, NOON - timedelta(seconds=2), 1_000, 0.3)
     score(root, NOON, 1_001, 0.3)
-    like = {one.feature: one for one in drift_of(samples_of(root, *periods), 0.05)}[PREDICTION]
+    like = {one.feature: one for one in drift_of(samples_of(root, purchase_prediction, *periods), 0.05)}[PREDICTION]
     assert (like.severity, like.reference_rows, like.current_rows) == ("none", 1_000, 1_001)
     score(root, NOON + timedelta(hours=1), 1_001, 0.4)
-    unlike = {one.feature: one for one in drift_of(samples_of(root, *periods), 0.05)}[PREDICTION]
+    unlike = {one.feature: one for one in drift_of(samples_of(root, purchase_prediction, *periods), 0.05)}[PREDICTION]
     assert unlike.severity == "major"
 
 
@@ -296,11 +296,11 @@ class TestSamples:
         ]
         assert len(arrivals) == 900
         end = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC) + DAY
-        found = stream_health(root, view, Period(end - 10 * DAY, end))
+        found = stream_health(root, [view], Period(end - 10 * DAY, end))
         assert found["events_per_hour"] == len(arrivals) / 240
         assert 0 < found["late_share"] < 0.2
         assert found["dead_letter_share"] == 0
-        assert stream_health(root, view, Period(end, end + DAY)) == dict.fromkeys(found, 0)
+        assert stream_health(root, [view], Period(end, end + DAY)) == dict.fromkeys(found, 0)
 
     def test_health_in_words(self) -> None:
         before = {"events_per_hour": 1000.0, "late_share": 0.01, "dead_letter_share": 0.0}
