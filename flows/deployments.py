@@ -31,12 +31,15 @@ def declared() -> list[dict[str, Any]]:
 
 
 def _each(declaration: dict[str, Any]) -> list[dict[str, Any]]:
-    kind = ABOUT.get(declaration["entrypoint"].partition(":")[2])
+    flow = declaration["entrypoint"].partition(":")[2]
+    kind = ABOUT.get(flow)
     if kind is None or not ("schedules" in declaration or "triggers" in declaration):
         return [declaration]
     catalog = StreamSettings().catalog
-    names = [one.name for one in (catalog.windowed if kind == "view" else catalog.services)]
-    return [declaration] if len(names) == 1 else [_about(declaration, kind, name) for name in names]
+    known = [one.name for one in (catalog.windowed if kind == "view" else catalog.services)]
+    untrained = {one.name for one in catalog.services if one.label is None} if flow == "training" else set()
+    names = [name for name in known if name not in untrained]
+    return [declaration] if names == known and len(names) == 1 else [_about(declaration, kind, name) for name in names]
 
 
 def _about(declaration: dict[str, Any], kind: str, name: str) -> dict[str, Any]:

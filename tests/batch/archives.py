@@ -37,32 +37,42 @@ NOW_MS = 1_767_600_000_000
 
 
 def stream(
-    root: Path, view: WindowedView, logs: Mapping[int, Sequence[Record]], *, unread: Mapping[int, int] | None = None
+    root: Path,
+    view: WindowedView,
+    logs: Mapping[int, Sequence[Record]],
+    *,
+    unread: Mapping[int, int] | None = None,
+    beside: Sequence[WindowedView] = (),
 ) -> pl.DataFrame:
-    """Run partitions' logs through the engine and store everything; returns the rows with their partition.
+    """Run partitions' logs through the engine and store everything; returns the view's rows with their partition.
 
-    `unread`: of a partition, so many records at the end are archived, but not in the progress record yet.
+    `beside`: other views of the same event stream. `unread`: of a partition, so many records at the end are archived,
+    but not in the progress record yet.
     """
-    events = LogTable(events_folder(root, clickstream), event_columns(view.source))
-    late = LogTable(late_folder(root, view), late_columns(view.source))
+    views = {one.name: one for one in (view, *beside)}
+    events = LogTable(events_folder(root, view.source), event_columns(view.source))
+    late = {name: LogTable(late_folder(root, one), late_columns(view.source)) for name, one in views.items()}
     rows = [pl.DataFrame(schema={"partition": pl.Int32, **offline_columns(view)}).drop("writer", SERVED)]
     for partition, log in logs.items():
         frame = records_frame(view.source, log)
         counted = len(frame) - (unread or {}).get(partition, 0)
-        engine = WindowEngine(view.source, [view])
+        engine = WindowEngine(view.source, list(views.values()))
         processed = engine.process(frame[:counted])
         rows += [
-            window.rows.select(pl.lit(partition, pl.Int32).alias("partition"), pl.all()) for window in processed.windows
+            window.rows.select(pl.lit(partition, pl.Int32).alias("partition"), pl.all())
+            for window in processed.windows
+            if window.view == view.name
         ]
         for window in processed.windows:
-            store(root, view, window.rows, "stream", partition, window.end_ms)
+            store(root, views[window.view], window.rows, "stream", partition, window.end_ms)
         progress = Progress("topic", partition, counted, engine.watermark_ms)
-        ProgressRecord(progress_folder(root, clickstream)).save(progress)
+        ProgressRecord(progress_folder(root, view.source)).save(progress)
         rest = engine.process(frame[counted:])
         events.append(partition, pl.concat([processed.records, rest.records]))
-        late.append(partition, pl.concat([processed.late(view.name), rest.late(view.name)]))
-    events.flush()
-    late.flush()
+        for name, table in late.items():
+            table.append(partition, pl.concat([processed.late(name), rest.late(name)]))
+    for table in (events, *late.values()):
+        table.flush()
     return pl.concat(rows).sort("partition", "event_timestamp", view.join_keys[0])
 
 

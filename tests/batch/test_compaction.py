@@ -45,7 +45,8 @@ from tests.batch.test_training_set import LONG_BEFORE
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 
 PARTITIONS, USERS, APPENDED = 3, 40, 100
-TABLES = ("events", f"late/{view.name}", f"features/{view.name}")
+EVENTS, LETTERS = f"events/{view.source.name}", f"dead_letters/{view.source.name}"
+TABLES = (EVENTS, f"late/{view.name}", f"features/{view.name}")
 
 
 class Ended(BaseException):
@@ -108,7 +109,7 @@ def test_few_files_with_the_same_rows(root: Path, capsys: pytest.CaptureFixture[
     days = {name: len(list((root / name).glob("dt=*"))) for name in TABLES}
     done = report(capsys)
     assert {name: done[name]["after"] for name in TABLES} == days
-    assert done["events"]["before"] > 10
+    assert done[EVENTS]["before"] > 10
     assert done[f"features/{view.name}"]["before"] > 60
     assert_same(contents(root), before)
     for file in (root / f"features/{view.name}").glob("dt=*/*.parquet"):
@@ -127,9 +128,9 @@ def test_a_merged_file_has_a_bounded_size(
     monkeypatch.setattr(compaction, "TARGET_ROWS", 900)
     before = contents(root)
     done = report(capsys)
-    assert 1 < done["events"]["after"] < done["events"]["before"]
+    assert 1 < done[EVENTS]["after"] < done[EVENTS]["before"]
     assert_same(contents(root), before)
-    assert max(len(pl.read_parquet(file)) for file in (root / "events").glob("dt=*/*.parquet")) <= 900
+    assert max(len(pl.read_parquet(file)) for file in (root / EVENTS).glob("dt=*/*.parquet")) <= 900
     now = files(root)
     report(capsys)
     assert files(root) == now
@@ -145,9 +146,9 @@ def test_large_rows_make_smaller_files(
         table.append(0, pl.DataFrame([{"offset": offset, "kafka_timestamp": NOW_MS, **letter}]))
         table.flush()
     before = rows_of(dead_letters_folder(root, clickstream))
-    assert report(capsys)["dead_letters"] == {"before": 20, "after": 10}
+    assert report(capsys)[LETTERS] == {"before": 20, "after": 10}
     assert_frame_equal(rows_of(dead_letters_folder(root, clickstream)).sort("offset"), before)
-    assert report(capsys)["dead_letters"] == {"before": 10, "after": 10}
+    assert report(capsys)[LETTERS] == {"before": 10, "after": 10}
 
 
 def test_what_the_stream_may_write_again_keeps_its_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,7 +311,7 @@ def test_a_listing_may_be_out_of_date_when_it_is_read(monkeypatch: pytest.Monkey
     monkeypatch.setattr(archive, "data_files", outdated)
     assert parity([]) == 0
     assert parity(["--mode", "complete"]) == 0
-    assert {folder.parent.name for folder in listings} >= {"events", view.name}
+    assert {folder.parent.name for folder in listings} >= {view.source.name, view.name}
     assert min(listings.values()) > 1
 
 
