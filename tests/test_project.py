@@ -244,7 +244,7 @@ def test_the_example_in_the_semantics_is_what_the_engine_does() -> None:
     processed = WindowEngine(user_click_features.source, [user_click_features]).process(records)
     watermarks = [None if row[5] == "none" else milliseconds(row[5]) for row in log]
     assert processed.records["watermark"].to_list() == watermarks
-    assert processed.records["missed_windows"].to_list() == [int(row[6]) for row in log]
+    assert processed.missed[user_click_features.name].tolist() == [int(row[6]) for row in log]
 
     emitted = {}
     for window in processed.windows:
