@@ -122,8 +122,8 @@ def _plausible(view: BatchView, column: str, feature: BatchFeature) -> Iterator[
         yield _well_formed(column, feature.pattern, set_by)
     low, high = feature.minimum if feature.above is None else feature.above, feature.maximum
     if low is not None or high is not None:
-        begin = f"{'from' if feature.above is None else 'above'} {low:g}"
-        says = f"at most {high:g}" if low is None else begin if high is None else f"{begin} to {high:g}"
+        begin = "" if low is None else f"{'from' if feature.above is None else 'above'} {low:g}"
+        says = begin if high is None else f"{begin} to {high:g}" if begin else f"at most {high:g}"
         above = feature.above is not None
         yield _within(f"{column}_range", column, low, high, f"{column} is {says}", above=above, set_by=set_by)
 
