@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.algebra import POLARS_TYPES
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.features import user_click_features as view
 from simulation.records import RECORD
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from feast_repo.declare.algebra import POLARS_TYPES
+from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.offline.tables import from_milliseconds
 
@@ -27,17 +27,15 @@ def click_rows(users: NDArray[np.int64], ends_ms: NDArray[np.int64], seed: int) 
     """A row for each pair of user number and window end, as the stream pushes it; `created_timestamp` 2 min later."""
     chance = np.random.default_rng(seed)
     counts = {name: chance.poisson(mean, len(users)) for name, mean in MEANS.items()}
-    return (
-        pl.DataFrame({"user_id": user_names(users), "end_ms": ends_ms, "created_ms": ends_ms + view.lateness_ms})
-        .with_columns(
-            pl.Series("revenue_cents", counts["purchase_count"] * chance.integers(*PRICES, len(users))),
-            *(pl.Series(name, count) for name, count in counts.items()),
-        )
-        .with_columns(view.final_expressions())
-        .select(
-            "user_id",
-            from_milliseconds("end_ms").alias("event_timestamp"),
-            from_milliseconds("created_ms").alias("created_timestamp"),
-            *(pl.col(name).cast(POLARS_TYPES[value_type]) for name, value_type in view.value_types.items()),
-        )
+    states = pl.DataFrame(
+        {"user_id": user_names(users), "end_ms": ends_ms, "created_ms": ends_ms + view.lateness_ms}
+    ).with_columns(
+        pl.Series("revenue_cents", counts["purchase_count"] * chance.integers(*PRICES, len(users))),
+        *(pl.Series(name, count) for name, count in counts.items()),
+    )
+    return view.finished(states).select(
+        "user_id",
+        from_milliseconds("end_ms").alias("event_timestamp"),
+        from_milliseconds("created_ms").alias("created_timestamp"),
+        *(pl.col(name).cast(POLARS_TYPES[value_type]) for name, value_type in view.value_types.items()),
     )

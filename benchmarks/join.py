@@ -34,8 +34,8 @@ from benchmarks.plots import bars
 from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError
-from feast_repo.declare.algebra import POLARS_TYPES
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.parquet import day_folder, publish

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import ParquetFormat
-from feast.types import Float64, Int64, String
+from feast.types import Array, Bool, Float64, Int64, String
 
 from feast_repo.catalog import load
 from feast_repo.declare.views import SERVED, View, WindowedView, offline_columns
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from feast_repo.declare.catalog import Catalog
 
 FeastObject: TypeAlias = Entity | FeatureView | FeatureService
-FEAST_TYPES = {"Int64": Int64, "Float64": Float64, "String": String}
+FEAST_TYPES = {
+    "Int64": Int64,
+    "Float64": Float64,
+    "String": String,
+    "Bool": Bool,
+    "List(Int64)": Array(Int64),
+    "List(String)": Array(String),
+}
 KEY_TYPES = {"Int64": ValueType.INT64, "String": ValueType.STRING}
 
 

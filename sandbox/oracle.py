@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from feast_repo.declare.algebra import Both, Count, Max, Min
+from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
+from feast_repo.declare.conditions import Both
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.tables import events_folder, features_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feast_repo.declare.algebra import Aggregate, Predicate
+    from feast_repo.declare.algebra import Aggregate, Feature
+    from feast_repo.declare.conditions import Condition
     from feast_repo.declare.views import WindowedView
 
 
@@ -76,18 +78,18 @@ def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = 
 
 
 def recomputation(data_root: Path, view: WindowedView) -> str:
-    """The rule of `docs/semantics.md` as one SQL query over the archive."""
+    """The rule of `docs/semantics.md` as one SQL query over the archive.
+
+    Raises:
+        TypeError: a feature is none of those that are written in SQL here.
+    """
     events, key = view.source, view.join_keys[0]
     slide, lateness = view.slide_ms, view.lateness_ms
     aggregates = ", ".join(f"{_aggregate(aggregate)} as {name}" for name, aggregate in view.aggregates.items())
     empty = ", ".join(
-        f"{'null' if aggregate.empty is None else aggregate.empty}::bigint" for aggregate in view.aggregates.values()
+        f"{'null' if isinstance(aggregate, Min | Max) else 0}::bigint" for aggregate in view.aggregates.values()
     )
-    ratios = "".join(
-        f", case when coalesce({ratio.denominator}, 0) = 0 then 0.0::double else "
-        f"coalesce({ratio.numerator}::double / {ratio.denominator}::double, 0.0) end as {name}"
-        for name, ratio in view.ratios.items()
-    )
+    ratios = "".join(f", {_ratio(feature)} as {name}" for name, feature in view.derived.items())
     return f"""
     with log as (
         select * replace (epoch_ms({events.time}) as {events.time}, epoch_ms(kafka_timestamp) as kafka_timestamp)
@@ -109,7 +111,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
         window before as (partition by "partition" order by "offset"
                           rows between unbounded preceding and 1 preceding),
                upto as (partition by "partition" order by "offset"),
-               copies as (partition by "partition", {events.event_id}, {events.time} order by "offset")
+               copies as (partition by "partition", {events.event_id or '"offset"'}, {events.time} order by "offset")
     ), reached as (
         select "partition", max(watermark_after) as final_watermark from seen group by "partition"
     ), counted as (
@@ -117,7 +119,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
         from (
             select seen.*, unnest(generate_series(1, {view.panes_per_window})) * {slide}
                 + {events.time} // {slide} * {slide} as window_end
-            from seen where "{events.key}" is not null{" and is_first" if events.event_id is not None else ""}
+            from seen where "{events.key}" is not null and is_first
         ) join reached using ("partition")
         where (watermark_before is null or window_end > watermark_before) and window_end <= final_watermark
         group by all
@@ -146,12 +148,21 @@ def _aggregate(aggregate: Aggregate) -> str:
         return f"count(*) filter ({where})"
     if isinstance(aggregate, Min | Max):
         return f"{type(aggregate).__name__.lower()}({aggregate.column}) filter ({where})"
+    if not isinstance(aggregate, Sum):
+        raise TypeError(aggregate)
     # A wider sum, wrapped to 64 bits.
     total = f"coalesce(sum({aggregate.column}) filter ({where}), 0)::hugeint"
     return f"((({total} + {2**63}) % {2**64} + {2**64}) % {2**64} - {2**63})::bigint"
 
 
-def _condition(where: Predicate | None) -> str:
+def _ratio(feature: Feature) -> str:
+    if not isinstance(feature, Ratio):
+        raise TypeError(feature)
+    above, below = f"{feature.numerator}::double", f"{feature.denominator}::double"
+    return f"case when coalesce({below}, 0) = 0 then 0.0::double else coalesce({above} / {below}, 0.0) end"
+
+
+def _condition(where: Condition | None) -> str:
     if where is None:
         return "true"
     if isinstance(where, Both):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import polars as pl
 
 from feast_repo.declare.panes import AFTER, PANE, WINDOW
+from feast_repo.declare.vocabulary import POLARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ class Panes:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._keep(pl.concat(self._waiting).group_by(PANE, *self._keys).agg(self._view.pane_expressions()))
+            self._keep(pl.concat(self._waiting).group_by(PANE, *self._keys).agg(self._view.lift(POLARS)))
             self._waiting, self._waiting_rows = [], 0
 
     def _keep(self, added: pl.DataFrame) -> None:
@@ -72,7 +73,8 @@ class Panes:
                 runs[-2:] = [self._merged(runs[-2:])]
 
     def _shrunk(self, run: pl.DataFrame) -> pl.DataFrame:
-        return run.select(*self._keys, *(run[name].shrink_dtype() for name in self._view.aggregates))
+        columns = (run[name] for name in self._view.state_types)
+        return run.select(*self._keys, *(one.shrink_dtype() if one.dtype.is_integer() else one for one in columns))
 
     def _merged(self, runs: list[pl.DataFrame]) -> pl.DataFrame:
         if len(runs) == 1:
@@ -81,8 +83,8 @@ class Panes:
 
     def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.LazyFrame:
         """Merge rows with the same user and the same `by` into one."""
-        exact = rows.with_columns(pl.col(*self._view.aggregates).cast(pl.Int64))
-        return exact.group_by(*by, *self._keys).agg(self._view.merge_expressions())
+        exact = rows.cast(self._view.state_types)  # type: ignore[arg-type]  # invariant keys, where names are str
+        return exact.group_by(*by, *self._keys).agg(self._view.merge(POLARS))
 
     def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Add counted records while the windows with index in (closed, upto] close; yields those that have rows.
@@ -92,7 +94,7 @@ class Panes:
         becomes the expiry row of a user without. Gaps without panes cost nothing.
         """
         self._flush()
-        added = inputs.group_by(PANE, AFTER, *self._keys).agg(self._view.pane_expressions())
+        added = inputs.group_by(PANE, AFTER, *self._keys).agg(self._view.lift(POLARS))
         bounds = self._bounds(closed, upto)
         for low, high in pairwise(bounds):
             merged = _collected(self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, *self._keys))
@@ -131,8 +133,8 @@ class Panes:
         rows = rows.with_columns(pl.int_ranges(first, last + 1).alias(WINDOW)).explode(WINDOW)
         is_expiry = pl.when(pl.col(WINDOW) == expiry)
         return rows.with_columns(
-            is_expiry.then(pl.lit(aggregate.empty, pl.Int64)).otherwise(pl.col(name)).alias(name)
-            for name, aggregate in self._view.aggregates.items()
+            is_expiry.then(pl.lit(self._view.empty_state[name], dtype)).otherwise(pl.col(name)).alias(name)
+            for name, dtype in self._view.state_types.items()
         )
 
     def to_bytes(self) -> bytes:
@@ -145,14 +147,13 @@ class Panes:
         return buffer.getvalue()
 
     def _empty(self) -> pl.DataFrame:
-        return pl.DataFrame(
-            schema={PANE: pl.Int64, **self._view.entity.schema, **dict.fromkeys(self._view.aggregates, pl.Int8)}
-        )
+        states = {name: pl.Int8() if dtype.is_integer() else dtype for name, dtype in self._view.state_types.items()}
+        return pl.DataFrame(schema={PANE: pl.Int64, **self._view.entity.schema, **states})
 
     def load(self, data: bytes) -> None:
         """Load the state that `to_bytes` returned."""
         # By name: a new order of the features doesn't change their meaning.
-        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, *self._keys, *self._view.aggregates))
+        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, *self._keys, *self._view.state_types))
 
 
 def _together(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:

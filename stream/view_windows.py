@@ -92,9 +92,7 @@ class ViewWindows:
         """A closed window with rows from its merged aggregates."""
         view = self.view
         end_ms = index * view.slide_ms
-        rows = rows.with_columns(
-            *view.final_expressions(), event_timestamp=_utc(end_ms), created_timestamp=_utc(created_ms)
-        )
+        rows = view.finished(rows).with_columns(event_timestamp=_utc(end_ms), created_timestamp=_utc(created_ms))
         columns = (*view.join_keys, "event_timestamp", "created_timestamp", *view.features)
         return ClosedWindow(view.name, end_ms, rows.select(columns))
 

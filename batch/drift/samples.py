@@ -9,6 +9,7 @@ import polars as pl
 
 from batch.recompute.archive import days_of, files_of
 from batch.recompute.stored import effective, stored_rows
+from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.declare.views import CREATED, EVENT_TIME, WindowedView, offline_columns
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import (
@@ -72,7 +73,10 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
     first, last = (-(-round(time.timestamp() * 1000) // slide_ms) for time in (period.start, period.end))
     # Windows that end at multiples of their length do not overlap.
     rows = effective(view, stored_rows(data_root, view, first, last - 1, every=view.panes_per_window))
-    active = pl.any_horizontal(pl.col(name).ne_missing(feature.empty) for name, feature in view.aggregates.items())
+    active = pl.any_horizontal(
+        pl.col(name).ne_missing(pl.lit(view.defaults[name], POLARS_TYPES[aggregate.value_type]))
+        for name, aggregate in view.aggregates.items()
+    )
     chosen = rows.filter(active).sort(pl.struct(*keys, EVENT_TIME).hash(), EVENT_TIME).unique(keys, keep="first")
     return chosen.sort(keys).select(features)
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO, VERSION
 from batch.quality.validation import ROW
-from feast_repo.declare.views import CREATED, EVENT_TIME
+from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,10 +27,14 @@ def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
     time_us = pl.col(EVENT_TIME).dt.epoch("us")
     # The stream writes a window once; backfill and heal later write versions of it.
     version = pl.when(pl.col("writer") == "stream").then(0).otherwise(pl.col(CREATED).dt.epoch("us"))
+    columns = offline_columns(view)
     known = [
-        pl.when(pl.col(name).is_null().all().over(EVENT_TIME)).then(feature.empty).otherwise(pl.col(name)).alias(name)
-        for name, feature in view.features.items()
-        if feature.empty is not None
+        pl.when(pl.col(name).is_null().all().over(EVENT_TIME))
+        .then(pl.lit(default, columns[name]))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name, default in view.defaults.items()
+        if default is not None
     ]
     return (
         stored.with_columns(known)

@@ -9,7 +9,8 @@ from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's 
 
 from batch.quality.rules import OFF_GRID, VERSION
 from batch.quality.validation import ROW
-from batch.recompute.spark_engine import FILE_IS_GONE, SQL_TYPES, local_url, sql_schema
+from batch.recompute.spark_engine import FILE_IS_GONE, local_url, sql_schema
+from batch.recompute.spark_vocabulary import SPARK
 from batch.recompute.stored import stored_files
 from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
 from feast_repo.stores.offline.parquet import despite_compaction
@@ -49,7 +50,7 @@ def _frames(
     hours = stored.groupBy(F.date_trunc("hour", EVENT_TIME).alias("hour")).agg(
         F.count_distinct(*view.join_keys, EVENT_TIME).alias("rows"), F.count_distinct(EVENT_TIME).alias("windows")
     )
-    optional = {name: feature.empty for name, feature in view.features.items() if feature.empty is not None}
+    optional = {name: default for name, default in view.defaults.items() if default is not None}
     declared = stored.groupBy(F.col(EVENT_TIME).alias("#of")).agg(
         *(F.count(name).alias(f"#{name}") for name in optional)
     )
@@ -59,9 +60,7 @@ def _frames(
         .join(F.broadcast(declared), F.col(EVENT_TIME).eqNullSafe(F.col("`#of`")))
         .withColumns(
             {
-                name: F.when(F.col(f"`#{name}`") == 0, F.lit(empty).cast(SQL_TYPES[columns[name]])).otherwise(
-                    F.col(name)
-                )
+                name: F.when(F.col(f"`#{name}`") == 0, SPARK.literal(empty, columns[name])).otherwise(F.col(name))
                 for name, empty in optional.items()
             }
         )

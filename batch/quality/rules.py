@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from feast_repo.declare.algebra import Count, Ratio
-from feast_repo.declare.fields import Integer, Text
+from feast_repo.declare.fields import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from feast_repo.declare.algebra import Feature
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import BatchFeature, BatchView, WindowedView
 
@@ -215,28 +213,17 @@ def windowed_suite(view: WindowedView) -> Suite:
         ),
     ]
     for name, feature in view.features.items():
-        if feature.empty is not None:
+        if view.defaults[name] is not None:
             rules.append(_present(name))
-        low = _least(feature, view)
+        never_negative = feature.is_never_negative(view.source, view.features)
         if feature.value_type == "Float64":
-            least = -LARGEST_FLOAT if low is None else low
-            at_least = "" if low is None else " and 0 or more"
+            least = 0 if never_negative else -LARGEST_FLOAT
+            at_least = " and 0 or more" if never_negative else ""
             rules.append(_within(f"{name}_range", name, least, LARGEST_FLOAT, f"{name} is finite{at_least}"))
-        elif low is not None:
-            arguments = {"column": name, "min_value": low}
+        elif never_negative:
+            arguments = {"column": name, "min_value": 0}
             rules.append(Rule(f"{name}_range", f"{name} is 0 or more", "ExpectColumnValuesToBeBetween", arguments))
     return Suite(f"{view.name}_rows", tuple(rules))
-
-
-def _least(feature: Feature, view: WindowedView) -> int | None:
-    """0 if a feature can never be negative by its definition."""
-    if isinstance(feature, Ratio):
-        sides = (view.aggregates[feature.numerator], view.aggregates[feature.denominator])
-        return None if None in (_least(side, view) for side in sides) else 0
-    if isinstance(feature, Count):
-        return 0
-    column = view.source.by_name[feature.column]
-    return 0 if isinstance(column, Integer) and column.non_negative else None
 
 
 def volume_suite(view: WindowedView) -> Suite:

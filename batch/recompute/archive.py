@@ -128,13 +128,13 @@ class Chunk:
 
 
 class Engine(Protocol):
-    """A recomputation engine; both engines give identical results."""
+    """A recomputation engine; both engines give identical states, which `WindowedView.finished` makes features of."""
 
     def timeline(self, scope: Scope) -> Timeline:
         """Read the log once, in order of offsets."""
 
     def windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
-        """The rows of a chunk's windows, in any order: PARTITION, join key, WINDOW, LATE, features."""
+        """The states of a chunk's windows, in any order: PARTITION, join key, WINDOW, LATE, `view.state_types`."""
 
     def close(self) -> None:
         """Release the engine's resources."""

@@ -20,6 +20,7 @@ from batch.recompute.archive import (
 )
 from feast_repo.declare.arrival import archived_arrival_ms
 from feast_repo.declare.panes import AFTER, PANE, WINDOW
+from feast_repo.declare.vocabulary import POLARS
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import event_columns
 
@@ -87,7 +88,7 @@ class PolarsEngine:
         return despite_compaction(read)
 
     def windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
-        """The rows of a chunk's windows."""
+        """The states of a chunk's windows."""
         view = scope.view
         panes = despite_compaction(lambda: self._panes(scope, chunk, mode))
         pane, after = panes[PANE].to_numpy(), panes[AFTER].to_numpy()
@@ -99,16 +100,16 @@ class PolarsEngine:
         is_expiry = pl.Series(window == expiry[source])
         is_late = (window <= after[source]) | (is_expiry.to_numpy() & (after[source] >= expiry[source] - 1))
         empty = [
-            pl.when(is_expiry).then(pl.lit(aggregate.empty, pl.Int64)).otherwise(pl.col(name)).alias(name)
-            for name, aggregate in view.aggregates.items()
+            pl.when(is_expiry).then(pl.lit(view.empty_state[name], dtype)).otherwise(pl.col(name)).alias(name)
+            for name, dtype in view.state_types.items()
         ]
         keys = view.join_keys
-        spread = panes.select(PARTITION, *keys, *view.aggregates)[source].with_columns(
+        spread = panes.select(PARTITION, *keys, *view.state_types)[source].with_columns(
             pl.Series(WINDOW, window, dtype=pl.Int64), pl.Series(LATE, is_late), *empty
         )
-        merged = spread.group_by(PARTITION, *keys, WINDOW).agg(pl.col(LATE).any(), *view.merge_expressions())
+        merged = spread.group_by(PARTITION, *keys, WINDOW).agg(pl.col(LATE).any(), *view.merge(POLARS))
         closed = merged.join(scope.reach, on=PARTITION).filter(pl.col(WINDOW) <= pl.col("last"))
-        return closed.with_columns(view.final_expressions()).select(PARTITION, *keys, WINDOW, LATE, *view.features)
+        return closed.select(PARTITION, *keys, WINDOW, LATE, *view.state_types)
 
     def _panes(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
         view, events = scope.view, scope.view.source
@@ -127,7 +128,7 @@ class PolarsEngine:
         )
         if mode == "as-seen":
             placed = placed.filter(pl.col(AFTER) < last)
-        return placed.group_by(PARTITION, *view.join_keys, PANE, AFTER).agg(view.pane_expressions()).collect()
+        return placed.group_by(PARTITION, *view.join_keys, PANE, AFTER).agg(view.lift(POLARS)).collect()
 
 
 def _scan(scope: Scope, folder: Path, days: tuple[str, ...]) -> pl.LazyFrame:

@@ -53,7 +53,7 @@ class Recomputation:
         """A chunk's rows, sorted: partition, join key, event_timestamp, created_timestamp, LATE, features."""
         view = self.scope.view
         end_ms = pl.col(WINDOW) * view.slide_ms
-        rows = self.engine.windows(self.scope, chunk, mode).sort(WINDOW)
+        rows = view.finished(self.engine.windows(self.scope, chunk, mode)).sort(WINDOW)
         if self.scope.history is None:
             rows = rows.join_asof(
                 self.timeline.closings.sort(WINDOW),

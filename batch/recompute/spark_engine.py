@@ -1,7 +1,7 @@
 """Recomputation with Spark, for archives beyond one machine: the rule of `polars_engine.py` as Spark columns.
 
-The declaration is compiled here again, because Spark has its own expressions; tests require bit-identical results from
-both engines. Spark reads events and computes rows; the driver takes the rows of one chunk at a time.
+Tests require bit-identical results from both engines. Spark reads events and computes states; the driver takes those of
+one chunk at a time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batch.recompute.archive import CLOSINGS, DAYS, LATE, MISMATCHES, MOST_MISMATCHES, PARTITION, ArchiveError, Timeline
-from feast_repo.declare.algebra import COMPARISONS, POLARS_TYPES, Count, Max, Min
 from feast_repo.declare.arrival import MOST_AHEAD_MS
 from feast_repo.declare.panes import AFTER, PANE, WINDOW
 from feast_repo.stores.offline.parquet import despite_compaction
@@ -27,6 +25,8 @@ from feast_repo.stores.offline.tables import event_columns
 
 try:
     from pyspark.sql import SparkSession, Window, functions as F  # noqa: N812  (as Spark's own documentation has it)
+
+    from batch.recompute.spark_vocabulary import SPARK, SQL_TYPES
 except ImportError as error:
     MESSAGE = "Spark is not installed: pip install '.[spark]', or use --engine polars"
     raise ArchiveError(MESSAGE) from error
@@ -38,17 +38,9 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from batch.recompute.archive import Chunk, Mode, Scope
-    from feast_repo.declare.algebra import Aggregate, Predicate
     from feast_repo.declare.views import WindowedView
 
 
-SQL_TYPES = {
-    pl.String(): "string",
-    pl.Int32(): "int",
-    pl.Int64(): "bigint",
-    pl.Float64(): "double",
-    pl.Boolean(): "boolean",
-}
 CONFIGURATION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "false",  # sums wrap around, as in 64-bit integers everywhere else
@@ -110,14 +102,14 @@ class SparkEngine:
         return despite_compaction(lambda: self._timeline(scope), FILE_IS_GONE)
 
     def windows(self, scope: Scope, chunk: Chunk, mode: Mode) -> pl.DataFrame:
-        """The rows of a chunk's windows."""
+        """The states of a chunk's windows."""
         view = scope.view
         types: dict[str, pl.DataType] = {
             PARTITION: pl.Int32(),
             **view.entity.schema,
             WINDOW: pl.Int64(),
             LATE: pl.Boolean(),
-            **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
+            **view.state_types,
         }
         rows = despite_compaction(lambda: _frame(self._windows(scope, chunk, mode)), FILE_IS_GONE)
         return rows.select(types.keys()).cast(pl.Schema(types))
@@ -215,9 +207,7 @@ class SparkEngine:
         after, window = F.col(f"`{AFTER}`"), F.col(f"`{WINDOW}`")
         if mode == "as-seen":
             placed = placed.filter(after < end)
-        panes = placed.groupBy(PARTITION, *keys, F.col(f"`{PANE}`"), after).agg(
-            *(_pane(aggregate).alias(name) for name, aggregate in view.aggregates.items())
-        )
+        panes = placed.groupBy(PARTITION, *keys, F.col(f"`{PANE}`"), after).agg(*view.lift(SPARK))
         first = F.greatest((after if mode == "as-seen" else F.col(f"`{PANE}`")) + 1, F.lit(chunk.first))
         last = F.least(end + 1, F.lit(chunk.last))
         is_expiry = window == end + 1
@@ -231,23 +221,17 @@ class SparkEngine:
                 window,
                 F.col(f"`{LATE}`"),
                 *(
-                    F.when(is_expiry, F.lit(aggregate.empty).cast("bigint")).otherwise(_column(name)).alias(name)
-                    for name, aggregate in view.aggregates.items()
+                    F.when(is_expiry, SPARK.literal(view.empty_state[name], dtype)).otherwise(_column(name)).alias(name)
+                    for name, dtype in view.state_types.items()
                 ),
             )
         )
         merged = spread.groupBy(PARTITION, *keys, window).agg(
             F.bool_or(F.col(f"`{LATE}`")).alias(LATE),
-            *(_merge(name, aggregate).alias(name) for name, aggregate in view.aggregates.items()),
+            *view.merge(SPARK),
         )
         bounds = self._reach(scope).select(PARTITION, "last")
-        closed = merged.join(F.broadcast(bounds), PARTITION).filter(window <= F.col("last"))
-        ratios = (
-            _ratio(_column(ratio.numerator), _column(ratio.denominator)).alias(name)
-            for name, ratio in view.ratios.items()
-        )
-        aggregates = (_column(name) for name in view.aggregates)
-        return closed.select(PARTITION, *keys, window, F.col(f"`{LATE}`"), *aggregates, *ratios)
+        return merged.join(F.broadcast(bounds), PARTITION).filter(window <= F.col("last"))
 
     def _scan(self, scope: Scope, url: str, wanted: Collection[str]) -> DataFrame:
         """The archived records of some days, as far as the scope reaches."""
@@ -277,7 +261,7 @@ class SparkEngine:
 
 def sql_schema(columns: Mapping[str, pl.DataType]) -> str:
     """Columns of a stored table as Spark declares them."""
-    return ", ".join(f"`{name}` {SQL_TYPES.get(dtype, 'timestamp')}" for name, dtype in columns.items())
+    return ", ".join(f"`{name}` {SQL_TYPES[dtype]}" for name, dtype in columns.items())
 
 
 def local_url(path: Path) -> str:
@@ -313,45 +297,13 @@ def _frame(rows: DataFrame) -> pl.DataFrame:
 
 
 def _column(name: str) -> Column:
-    """A column by its literal name, whatever characters it has."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    column: Column = SPARK.column(name)
+    return column
 
 
 def _floor(value: Column, step: Column) -> Column:
     """Integer division that rounds down, before 1970 too."""
     return ((value - F.pmod(value, step)) / step).cast("bigint")
-
-
-def _condition(where: Predicate) -> Column:
-    """A condition that is never null."""
-    single = (
-        F.coalesce(COMPARISONS[one.symbol](_column(one.column), F.lit(one.value)), F.lit(False))  # noqa: FBT003
-        for one in where.comparisons()
-    )
-    return reduce(lambda left, right: left & right, single)
-
-
-def _pane(aggregate: Aggregate) -> Column:
-    """Events to one value per group."""
-    condition = F.lit(True) if aggregate.where is None else _condition(aggregate.where)  # noqa: FBT003
-    if isinstance(aggregate, Count):
-        return F.count(F.when(condition, 1))
-    selected = F.when(condition, _column(aggregate.column))
-    if isinstance(aggregate, Min | Max):
-        return F.min(selected) if isinstance(aggregate, Min) else F.max(selected)
-    return F.coalesce(F.sum(selected), F.lit(0))
-
-
-def _merge(name: str, aggregate: Aggregate) -> Column:
-    """Values of panes to the value of their union."""
-    if isinstance(aggregate, Min | Max):
-        return F.min(_column(name)) if isinstance(aggregate, Min) else F.max(_column(name))
-    return F.coalesce(F.sum(_column(name)), F.lit(0))
-
-
-def _ratio(numerator: Column, denominator: Column) -> Column:
-    divided = numerator.cast("double") / denominator.cast("double")
-    return F.coalesce(F.when(denominator != 0, divided), F.lit(0.0))
 
 
 def _once(view: WindowedView, log: DataFrame) -> DataFrame:

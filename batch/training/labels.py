@@ -21,6 +21,7 @@ import polars as pl
 from batch.recompute.archive import PARTITION, days_of, files_of
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.vocabulary import POLARS
 from feast_repo.errors import RefusedError
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import day, event_columns, events_folder
@@ -100,7 +101,7 @@ def _labelled_pairs(
         pairs = pairs.filter(pl.col(EVENT_TIME) >= start)
     if end is not None:
         pairs = pairs.filter(pl.col(EVENT_TIME) < end)
-    met = log.filter(label.where.polars()).select(*keys, time.alias("#met")).unique()
+    met = log.filter(label.where.holds(POLARS)).select(*keys, time.alias("#met")).unique()
     pair_rows, met_rows = pl.collect_all([pairs.select(*keys, EVENT_TIME), met], engine="streaming")
     return (
         pair_rows.sort(EVENT_TIME, *keys)

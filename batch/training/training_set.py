@@ -27,7 +27,7 @@ from rich.table import Table
 
 from batch.training.labels import label_of, labelled_pairs
 from feast_repo.commands import Command, as_it_is, instant
-from feast_repo.declare.algebra import POLARS_TYPES
+from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.declare.views import EVENT_TIME
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish

@@ -1,238 +1,240 @@
 """The feature algebra: the building blocks of windowed features.
 
-Every aggregate is a commutative monoid over exact values (64-bit integers, minima, maxima), so the order of events, the
-size of batches and the number of workers never change a result. It is computed in three steps, each one expression:
-rows -> pane, panes -> window, window -> feature.
-
     features = {
         "view_count": Count(where=field("event_type") == "view"),
         "revenue_cents": Sum("price_cents", where=field("event_type") == "purchase"),
         "cart_rate": Ratio("cart_count", "view_count"),
     }
+
+Every aggregate is a commutative monoid over exact values, so the order of events, the size of batches and the number of
+workers never change a result. It declares its state as typed columns and is computed in three steps:
+
+    lift    events          -> the state of a pane
+    merge   states          -> the state of their union
+    finish  a window's state -> the feature
+
+Lift and merge are written once, in the words of `vocabulary.py`, which every engine knows. Engines return states;
+`finish` is Polars for all of them. So a new aggregate is one class here, and at most a new word.
 """
 
 from __future__ import annotations
 
-import operator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
+from feast_repo.declare.conditions import Condition, field
+from feast_repo.declare.fields import Decimal, Integer
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-Scalar: TypeAlias = str | int
-ValueType: TypeAlias = Literal["Int64", "Float64", "String"]
+    from feast_repo.declare.events import EventStream
+    from feast_repo.declare.values import Value, ValueType
+    from feast_repo.declare.vocabulary import Term, Vocabulary
 
-POLARS_TYPES: dict[ValueType, pl.DataType] = {"Int64": pl.Int64(), "Float64": pl.Float64(), "String": pl.String()}
+__all__ = ["STATE_MARK", "Aggregate", "Count", "Feature", "Max", "Min", "Ratio", "Sum", "field", "state_column"]
 
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
-"""Comparisons by symbol; they apply to Polars expressions, Spark columns and plain values alike."""
+STATE_MARK = "#"
+"""Between a feature's name, which has none, and that of a part of its state."""
+
+NUMBERS: tuple[ValueType, ...] = ("Int64", "Float64")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One field compared with a constant; a null field compares as false."""
+class Feature(ABC):
+    """What a windowed view can hold: an `Aggregate` of events, or what is derived from other features of the view."""
 
-    column: str
-    symbol: str
-    value: Scalar
+    @property
+    @abstractmethod
+    def value_type(self) -> ValueType:
+        """The type of the feature."""
 
-    def __and__(self, other: Predicate) -> Both:
-        """Both conditions hold."""
-        return Both(self, other)
+    @abstractmethod
+    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
+        """Why it can't be computed from the stream's events and the other features of its view."""
 
-    def columns(self) -> frozenset[str]:
-        """The event fields that this condition reads."""
-        return frozenset({self.column})
+    @abstractmethod
+    def finish(self, state: Mapping[str, str]) -> pl.Expr:
+        """A window's state to the feature; `state` gives the column of each part of the state.
 
-    def comparisons(self) -> tuple[Comparison, ...]:
-        """The single comparisons in it."""
-        return (self,)
+        Features derived from others read those by their names.
+        """
 
-    def polars(self) -> pl.Expr:
-        """The condition as a Boolean expression without nulls."""
-        condition: pl.Expr = COMPARISONS[self.symbol](pl.col(self.column), pl.lit(self.value))
-        return condition.fill_null(value=False)
-
-    def __str__(self) -> str:
-        """The condition as it would be written in a declaration."""
-        return f"{self.column} {self.symbol} {self.value!r}"
+    def is_never_negative(self, source: EventStream, features: Mapping[str, Feature]) -> bool:  # noqa: ARG002
+        """Whether it is a number that is 0 or more by its definition."""
+        return False
 
 
-@dataclass(frozen=True)
-class Both:
-    """Two conditions that must both hold."""
+class Aggregate(Feature):
+    """A commutative monoid over events, as a dataclass: `merge` is associative and commutative, `empty` is neutral."""
 
-    left: Predicate
-    right: Predicate
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    where: Condition | None
 
-    def __and__(self, other: Predicate) -> Both:
-        """All conditions hold."""
-        return Both(self, other)
+    @property
+    @abstractmethod
+    def state(self) -> Mapping[str, pl.DataType]:
+        """The type of each part of the state, by name; the one part of a simple state has the name ""."""
 
-    def columns(self) -> frozenset[str]:
-        """The event fields that these conditions read."""
-        return self.left.columns() | self.right.columns()
+    @property
+    @abstractmethod
+    def empty(self) -> Mapping[str, Value]:
+        """The state of no events."""
 
-    def comparisons(self) -> tuple[Comparison, ...]:
-        """The single comparisons in them."""
-        return (*self.left.comparisons(), *self.right.comparisons())
+    @abstractmethod
+    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
+        """Events to the state of each group."""
 
-    def polars(self) -> pl.Expr:
-        """The condition as a Boolean expression without nulls."""
-        return self.left.polars() & self.right.polars()
+    @abstractmethod
+    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
+        """States to the state of their union, in each group; `state` gives the column of each part."""
 
-    def __str__(self) -> str:
-        """The condition as it would be written in a declaration."""
-        return f"({self.left}) & ({self.right})"
+    def finish(self, state: Mapping[str, str]) -> pl.Expr:
+        """The state itself, if it is one column."""
+        return pl.col(state[""])
 
-
-Predicate: TypeAlias = Comparison | Both
-
-
-@dataclass(frozen=True, eq=False)
-class Field:
-    """A field of the event, to be compared with a constant: `field("event_type") == "view"`."""
-
-    name: str
-
-    __hash__ = None  # type: ignore[assignment]  # comparing builds a condition, so a field can't be a dict key
-
-    def __eq__(self, value: Scalar) -> Comparison:  # type: ignore[override]
-        """Equal to a constant."""
-        return Comparison(self.name, "==", value)
-
-    def __ne__(self, value: Scalar) -> Comparison:  # type: ignore[override]
-        """Present and different from a constant."""
-        return Comparison(self.name, "!=", value)
-
-    def __gt__(self, value: int) -> Comparison:
-        """Greater than a constant."""
-        return Comparison(self.name, ">", value)
-
-    def __ge__(self, value: int) -> Comparison:
-        """Greater than or equal to a constant."""
-        return Comparison(self.name, ">=", value)
-
-    def __lt__(self, value: int) -> Comparison:
-        """Less than a constant."""
-        return Comparison(self.name, "<", value)
-
-    def __le__(self, value: int) -> Comparison:
-        """Less than or equal to a constant."""
-        return Comparison(self.name, "<=", value)
-
-
-def field(name: str) -> Field:
-    """Name a field of the event in a condition."""
-    return Field(name)
-
-
-@dataclass(frozen=True)
-class Count:
-    """The number of events, or of those that meet a condition."""
-
-    where: Predicate | None = None
-    value_type: ClassVar[ValueType] = "Int64"
-    empty: ClassVar[int | None] = 0
+    @property
+    def meaning(self) -> list[Any]:
+        """What determines the meaning of its stored state, for JSON: what it is of what."""
+        return [type(self).__name__, asdict(self)]
 
     def columns(self) -> frozenset[str]:
-        """The event fields that this aggregate reads."""
+        """The event fields that it reads."""
         return frozenset() if self.where is None else self.where.columns()
 
-    def pane(self) -> pl.Expr:
-        """Events to one value per group."""
-        return (pl.len() if self.where is None else self.where.polars().sum()).cast(pl.Int64)
+    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:  # noqa: ARG002
+        """Why it can't be computed: an unknown field, or a condition that can't be asked."""
+        if unknown := self.columns() - source.schema.keys():
+            return f"unknown event fields {sorted(unknown)}; declared are {sorted(source.schema)}"
+        return None if self.where is None else self.where.problem(source)
 
-    def merge(self, name: str) -> pl.Expr:
-        """Values of panes to the value of their union."""
-        return pl.col(name).sum()
+    def selected(self, on: Vocabulary, column: str) -> Term:
+        """A field of the events, null in those that don't meet the condition."""
+        return on.column(column) if self.where is None else on.when(self.where.holds(on), on.column(column))
 
 
 @dataclass(frozen=True)
-class _OfColumn:
+class Count(Aggregate):
+    """The number of events, or of those that meet a condition."""
+
+    where: Condition | None = None
+    value_type: ClassVar[ValueType] = "Int64"
+    state: ClassVar[Mapping[str, pl.DataType]] = {"": pl.Int64()}
+    empty: ClassVar[Mapping[str, Value]] = {"": 0}
+
+    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
+        """Count the events."""
+        return {"": on.count(None if self.where is None else self.where.holds(on))}
+
+    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
+        """Add the counts."""
+        return {"": on.sum(on.column(state[""]))}
+
+    def is_never_negative(self, source: EventStream, features: Mapping[str, Feature]) -> bool:  # noqa: ARG002
+        """It never is."""
+        return True
+
+
+@dataclass(frozen=True)
+class _OfInteger(Aggregate):
     """An aggregate of one integer field of the selected events."""
 
     column: str
-    where: Predicate | None = None
+    where: Condition | None = None
     value_type: ClassVar[ValueType] = "Int64"
+    state: ClassVar[Mapping[str, pl.DataType]] = {"": pl.Int64()}
 
     def columns(self) -> frozenset[str]:
-        """The event fields that this aggregate reads."""
-        return frozenset({self.column}) | (frozenset() if self.where is None else self.where.columns())
+        """The event fields that it reads."""
+        return frozenset({self.column}) | super().columns()
 
-    def _selected(self) -> pl.Expr:
-        return pl.col(self.column) if self.where is None else pl.when(self.where.polars()).then(pl.col(self.column))
+    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
+        """Why it can't be computed: as for all aggregates, or the field is no integer."""
+        if self.column in source.schema and not source.schema[self.column].is_integer():
+            return f"{type(self).__name__} needs an integer field, and {self.column!r} is none"
+        return super().problem(source, features)
+
+    def is_never_negative(self, source: EventStream, features: Mapping[str, Feature]) -> bool:  # noqa: ARG002
+        """As the field is declared."""
+        column = source.by_name[self.column]
+        return isinstance(column, Integer | Decimal) and column.non_negative
 
 
-class Sum(_OfColumn):
+class Sum(_OfInteger):
     """The sum of an integer field; 0 without events. Exact modulo 2**64, like the 64-bit integer it is stored in."""
 
-    empty: ClassVar[int | None] = 0
+    empty: ClassVar[Mapping[str, Value]] = {"": 0}
 
-    def pane(self) -> pl.Expr:
-        """Events to one value per group."""
-        return self._selected().sum()
+    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
+        """Add the values."""
+        return {"": on.sum(self.selected(on, self.column))}
 
-    def merge(self, name: str) -> pl.Expr:
-        """Values of panes to the value of their union."""
-        return pl.col(name).sum()
+    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
+        """Add the sums."""
+        return {"": on.sum(on.column(state[""]))}
 
 
-class Min(_OfColumn):
+class Min(_OfInteger):
     """The smallest value of an integer field; null without events that have it."""
 
-    empty: ClassVar[int | None] = None
+    empty: ClassVar[Mapping[str, Value]] = {"": None}
 
-    def pane(self) -> pl.Expr:
-        """Events to one value per group."""
-        return self._selected().min()
+    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
+        """The smallest value."""
+        return {"": on.least(self.selected(on, self.column))}
 
-    def merge(self, name: str) -> pl.Expr:
-        """Values of panes to the value of their union."""
-        return pl.col(name).min()
+    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
+        """The smallest of them."""
+        return {"": on.least(on.column(state[""]))}
 
 
-class Max(_OfColumn):
+class Max(_OfInteger):
     """The greatest value of an integer field; null without events that have it."""
 
-    empty: ClassVar[int | None] = None
+    empty: ClassVar[Mapping[str, Value]] = {"": None}
 
-    def pane(self) -> pl.Expr:
-        """Events to one value per group."""
-        return self._selected().max()
+    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
+        """The greatest value."""
+        return {"": on.greatest(self.selected(on, self.column))}
 
-    def merge(self, name: str) -> pl.Expr:
-        """Values of panes to the value of their union."""
-        return pl.col(name).max()
+    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
+        """The greatest of them."""
+        return {"": on.greatest(on.column(state[""]))}
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """One feature of the same view divided by another, computed once per window from exact integers.
+class Ratio(Feature):
+    """One feature of the same view divided by another, computed once per window from exact numbers.
 
-    0.0 if the denominator is 0 or either side is null. Both sides are features, so a ratio needs no state of its own.
+    0.0 if the denominator is 0 or either side is null. Both sides are aggregates, so a ratio needs no state of its own.
     """
 
     numerator: str
     denominator: str
     value_type: ClassVar[ValueType] = "Float64"
-    empty: ClassVar[float | None] = 0.0
 
-    def final(self) -> pl.Expr:
-        """Features of a window to the ratio."""
+    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:  # noqa: ARG002
+        """Why it can't be computed: a side is no aggregate of this view, or no number."""
+        sides = {name: features.get(name) for name in (self.numerator, self.denominator)}
+        if unknown := sorted(name for name, side in sides.items() if not isinstance(side, Aggregate)):
+            return f"unknown aggregates {unknown}; a ratio names two aggregates of the same view"
+        for name, side in sides.items():
+            if side is not None and side.value_type not in NUMBERS:
+                return f"a ratio divides numbers, and {name!r} is of type {side.value_type}"
+        return None
+
+    def finish(self, state: Mapping[str, str]) -> pl.Expr:  # noqa: ARG002
+        """Divide the two features."""
         numerator, denominator = (pl.col(name).cast(pl.Float64) for name in (self.numerator, self.denominator))
         return pl.when(denominator != 0).then(numerator / denominator).fill_null(0.0)
 
+    def is_never_negative(self, source: EventStream, features: Mapping[str, Feature]) -> bool:
+        """Whether neither side can be negative."""
+        return all(features[name].is_never_negative(source, features) for name in (self.numerator, self.denominator))
 
-Aggregate: TypeAlias = Count | Sum | Min | Max
-Feature: TypeAlias = Aggregate | Ratio
+
+def state_column(feature: str, part: str) -> str:
+    """The column that holds a part of a feature's state: `views`, or `mean#sum` and `mean#count`."""
+    return f"{feature}{STATE_MARK}{part}" if part else feature

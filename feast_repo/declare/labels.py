@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from feast_repo.declare.algebra import Predicate
+    from feast_repo.declare.conditions import Condition
     from feast_repo.declare.events import EventStream
 
 
@@ -22,7 +22,7 @@ class Label:
     """
 
     name: str
-    where: Predicate
+    where: Condition
     within: timedelta
     spacing: timedelta = timedelta(minutes=1)
     stream: EventStream | None = None

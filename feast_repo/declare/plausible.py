@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from feast_repo.declare.algebra import ValueType
+    from feast_repo.declare.values import ValueType
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,23 +6,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from feast_repo.declare.algebra import POLARS_TYPES, Aggregate, Count, Feature, Ratio, ValueType
+import polars as pl
+
+from feast_repo.declare.algebra import STATE_MARK, Aggregate, state_column
 from feast_repo.declare.events import NAME, UTC_MICROSECONDS, milliseconds
-from feast_repo.declare.fields import Choice
 from feast_repo.declare.plausible import Plausible, problem_of_pattern
+from feast_repo.declare.values import POLARS_TYPES, Value, ValueType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
-    import polars as pl
-
+    from feast_repo.declare.algebra import Feature
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.labels import Label
+    from feast_repo.declare.vocabulary import Term, Vocabulary
 
 
 EVENT_TIME, CREATED = "event_timestamp", "created_timestamp"
@@ -100,11 +102,10 @@ class WindowedView:
             message = f"view {self.name!r}: {problem}"
             raise ValueError(message)
         for name, feature in self.features.items():
-            if name in {*self.join_keys, *ROW_COLUMNS}:
+            if name in {*self.join_keys, *ROW_COLUMNS} or STATE_MARK in name:
                 message = f"view {self.name!r}: feature name {name!r} is reserved"
                 raise ValueError(message)
-            problem = self._problem_of_ratio(feature) if isinstance(feature, Ratio) else self._problem_of(feature)
-            if problem:
+            if problem := feature.problem(self.source, self.features):
                 message = f"view {self.name!r}, feature {name!r}: {problem}"
                 raise ValueError(message)
 
@@ -124,25 +125,6 @@ class WindowedView:
                 return (
                     f"join key {name!r} must be a required field of type {dtype} of event stream {self.source.name!r}"
                 )
-        return None
-
-    def _problem_of_ratio(self, ratio: Ratio) -> str | None:
-        if unknown := {ratio.numerator, ratio.denominator} - self.aggregates.keys():
-            return f"unknown aggregates {sorted(unknown)}; a ratio names two aggregates of the same view"
-        return None
-
-    def _problem_of(self, aggregate: Aggregate) -> str | None:
-        schema = self.source.schema
-        if unknown := aggregate.columns() - schema.keys():
-            return f"unknown event fields {sorted(unknown)}; declared are {sorted(schema)}"
-        if not isinstance(aggregate, Count) and not schema[aggregate.column].is_integer():
-            return f"{type(aggregate).__name__} needs an integer field, and {aggregate.column!r} is none"
-        for comparison in () if aggregate.where is None else aggregate.where.comparisons():
-            if schema[comparison.column].is_integer() != isinstance(comparison.value, int):
-                return f"{comparison}: the field is of type {schema[comparison.column]}"
-            declared = self.source.by_name[comparison.column]
-            if isinstance(declared, Choice) and comparison.value not in declared.values:
-                return f"{comparison}: {comparison.column!r} never has that value; declared are {list(declared.values)}"
         return None
 
     @property
@@ -177,12 +159,12 @@ class WindowedView:
     @cached_property
     def aggregates(self) -> dict[str, Aggregate]:
         """The features that hold state in panes."""
-        return {name: feature for name, feature in self.features.items() if not isinstance(feature, Ratio)}
+        return {name: feature for name, feature in self.features.items() if isinstance(feature, Aggregate)}
 
     @cached_property
-    def ratios(self) -> dict[str, Ratio]:
-        """The features derived from others when a window closes."""
-        return {name: feature for name, feature in self.features.items() if isinstance(feature, Ratio)}
+    def derived(self) -> dict[str, Feature]:
+        """The features without state, which are finished from the others."""
+        return {name: feature for name, feature in self.features.items() if name not in self.aggregates}
 
     @cached_property
     def input_columns(self) -> tuple[str, ...]:
@@ -195,28 +177,60 @@ class WindowedView:
         """Each feature's type, in declared order."""
         return {name: feature.value_type for name, feature in self.features.items()}
 
-    @property
-    def defaults(self) -> dict[str, int | float | str | None]:
-        """Each feature's value for a user without events; serving and training also use it for missing values."""
-        return {name: feature.empty for name, feature in self.features.items()}
+    @cached_property
+    def state_types(self) -> dict[str, pl.DataType]:
+        """The columns of the state of all aggregates."""
+        return {
+            state_column(name, part): dtype
+            for name, aggregate in self.aggregates.items()
+            for part, dtype in aggregate.state.items()
+        }
 
-    def pane_expressions(self) -> list[pl.Expr]:
-        """Events to panes, inside a group by user and pane."""
-        return [aggregate.pane().alias(name) for name, aggregate in self.aggregates.items()]
+    @cached_property
+    def empty_state(self) -> dict[str, Value]:
+        """The state of no events, by the columns of `state_types`."""
+        return {
+            state_column(name, part): aggregate.empty[part]
+            for name, aggregate in self.aggregates.items()
+            for part in aggregate.state
+        }
 
-    def merge_expressions(self) -> list[pl.Expr]:
-        """Panes to a window (or to a larger pane), inside a group by user."""
-        return [aggregate.merge(name).alias(name) for name, aggregate in self.aggregates.items()]
+    def lift(self, on: Vocabulary) -> list[Term]:
+        """Events to states, inside a group by entity and pane."""
+        return [
+            term.alias(state_column(name, part))
+            for name, aggregate in self.aggregates.items()
+            for part, term in aggregate.lift(on).items()
+        ]
 
-    def final_expressions(self) -> list[pl.Expr]:
-        """Merged aggregates of a window to the features derived from them."""
-        return [ratio.final().alias(name) for name, ratio in self.ratios.items()]
+    def merge(self, on: Vocabulary) -> list[Term]:
+        """States to the state of their union, inside a group by entity."""
+        return [
+            term.alias(state_column(name, part))
+            for name, aggregate in self.aggregates.items()
+            for part, term in aggregate.merge(on, _state_columns(name, aggregate)).items()
+        ]
+
+    def finished(self, states: pl.DataFrame) -> pl.DataFrame:
+        """States of windows to features: the columns that are no state as they are, then the features in order."""
+        others = [name for name in states.columns if name not in self.state_types]
+        aggregates = [
+            aggregate.finish(_state_columns(name, aggregate)).alias(name) for name, aggregate in self.aggregates.items()
+        ]
+        derived = [feature.finish({}).alias(name) for name, feature in self.derived.items()]
+        return states.with_columns(aggregates).with_columns(derived).select(*others, *self.features)
+
+    @cached_property
+    def defaults(self) -> dict[str, Value]:
+        """Each feature's value for an entity without events; serving and training use it for missing values, too."""
+        nothing = {name: [value] for name, value in self.empty_state.items()}
+        return self.finished(pl.DataFrame(nothing, schema=self.state_types)).row(0, named=True)
 
     @cached_property
     def meaning(self) -> dict[str, Any]:
         """Everything that determines the meaning of stored state, for JSON: times, key, event roles and aggregates.
 
-        Ratios are left out because they hold no state.
+        Derived features are left out because they hold no state.
         """
         horizon = self.source.deduplication_horizon
         return {
@@ -227,9 +241,7 @@ class WindowedView:
             "lateness_ms": self.lateness_ms,
             "deduplicate": self.source.event_id,
             "events": [self.source.name, self.source.time, self.source.kind, self.source.heartbeat],
-            "aggregates": {
-                name: [type(aggregate).__name__, asdict(aggregate)] for name, aggregate in self.aggregates.items()
-            },
+            "aggregates": {name: aggregate.meaning for name, aggregate in self.aggregates.items()},
         }
 
     @cached_property
@@ -255,7 +267,7 @@ class BatchFeature(Plausible):
     """A feature from a batch job: its type, and the default that serving and training use when it is missing."""
 
     value_type: ValueType
-    default: int | float | str | None = None
+    default: Value = None
     description: str = ""
 
 
@@ -308,12 +320,16 @@ class BatchView:
         return {name: feature.value_type for name, feature in self.features.items()}
 
     @property
-    def defaults(self) -> dict[str, int | float | str | None]:
+    def defaults(self) -> dict[str, Value]:
         """The values that serving and training use for missing ones."""
         return {name: feature.default for name, feature in self.features.items()}
 
 
 View: TypeAlias = WindowedView | BatchView
+
+
+def _state_columns(name: str, aggregate: Aggregate) -> dict[str, str]:
+    return {part: state_column(name, part) for part in aggregate.state}
 
 
 @dataclass(frozen=True)

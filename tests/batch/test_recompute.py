@@ -35,19 +35,19 @@ MOST_ROWS = {"polars": 10, "spark": 1_000}
 """Few, so that there are several chunks; with Spark one test of several is enough."""
 
 
-def engine_of(name: str, root: Path) -> Engine:
+def engine_of(name: str, root: Path, view: WindowedView) -> Engine:
     if name == "polars":
-        return PolarsEngine(events_folder(root, clickstream))
+        return PolarsEngine(events_folder(root, view.source))
     from batch.recompute.spark_engine import SparkEngine  # noqa: PLC0415  (an extra)
 
-    return SparkEngine(events_folder(root, clickstream).as_uri(), "local[2]")
+    return SparkEngine(events_folder(root, view.source).as_uri(), "local[2]")
 
 
 def recomputed(
     name: str, root: Path, view: WindowedView, first: int | None = None, last: int | None = None
 ) -> Recomputation:
-    reach = reach_of(view, ProgressRecord(progress_folder(root, clickstream)).load())
-    return recompute(engine_of(name, root), Scope(view, reach, first, last))
+    reach = reach_of(view, ProgressRecord(progress_folder(root, view.source)).load())
+    return recompute(engine_of(name, root, view), Scope(view, reach, first, last))
 
 
 def rows_of(recomputation: Recomputation, mode: Mode = "as-seen", most_rows: int = 10) -> pl.DataFrame:
@@ -93,7 +93,7 @@ def test_complete_equals_a_stream_that_waits_for_all(engine_name: str) -> None:
             root = Path(folder)
             as_seen = stream(root, view, {0: log})
             rows = rows_of(recomputed(engine_name, root, view), "complete", MOST_ROWS[engine_name])
-            last = reach_of(view, ProgressRecord(progress_folder(root, clickstream)).load())["last"].to_list()
+            last = reach_of(view, ProgressRecord(progress_folder(root, view.source)).load())["last"].to_list()
         patient = ReferenceWindows(on_stream(view, allowed_lateness=timedelta(days=100_000)))
         for record in log:
             patient.add(record)

@@ -1,24 +1,31 @@
-"""The algebra: its expressions equal plain Python, and panes merge in any grouping."""
+"""The algebra in Polars: conditions and aggregates equal plain Python, and states merge in any grouping."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feast_repo.declare.algebra import COMPARISONS, Both, Comparison, Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
+from feast_repo.declare.conditions import COMPARISONS, Both, Comparison, field
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN
+from feast_repo.declare.values import POLARS_TYPES
+from feast_repo.declare.vocabulary import POLARS
+from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from feast_repo.declare.algebra import Aggregate, Predicate
+    from feast_repo.declare.algebra import Aggregate
+    from feast_repo.declare.conditions import Condition
 
 SCHEMA = {"kind": pl.String(), "price": pl.Int64()}
 Rows = list[tuple[str | None, int | None]]
+State = Mapping[str, Any]
 
 ROWS: Rows = [("view", 5), ("view", None), ("buy", 300), ("buy", -7), (None, 40), ("buy", None)]
 
@@ -35,24 +42,42 @@ def frame(data: Rows) -> pl.DataFrame:
     return pl.DataFrame(data, schema=SCHEMA, orient="row")
 
 
-def selected(where: Predicate, data: Rows) -> Rows:
-    keep = frame(data).select(where.polars()).to_series()
+def selected(where: Condition, data: Rows) -> Rows:
+    keep = frame(data).select(where.holds(POLARS)).to_series()
     assert keep.null_count() == 0
     return [row for row, kept in zip(data, keep, strict=True) if kept]
 
 
-def in_one_pane(aggregate: Aggregate, data: Rows) -> int | None:
-    """Compute an aggregate in a group, as the engine does; a group is never empty."""
-    result = frame(data).group_by(pl.lit(1)).agg(aggregate.pane().alias("n"))
-    assert result.schema["n"] == pl.Int64()
-    return result["n"].item()  # type: ignore[no-any-return]  # of an Int64 column
+def state_of(aggregate: Aggregate, terms: Mapping[str, Any], rows: pl.DataFrame) -> State:
+    """Compute a state in a group, as the engine does; a group is never empty."""
+    assert terms.keys() == aggregate.state.keys() == aggregate.empty.keys()
+    result = rows.group_by(pl.lit(1)).agg(term.alias(f"s{part}") for part, term in terms.items())
+    assert result.drop("literal").schema == {f"s{part}": dtype for part, dtype in aggregate.state.items()}
+    return {part: result[f"s{part}"].to_list()[0] for part in terms}
 
 
-def merged(aggregate: Aggregate, values: list[int | None]) -> int | None:
-    panes = pl.DataFrame({"n": values}, schema={"n": pl.Int64})
-    result = panes.group_by(pl.lit(1)).agg(aggregate.merge("n"))
-    assert result.schema["n"] == pl.Int64()
-    return result["n"].item()  # type: ignore[no-any-return]  # of an Int64 column
+def lifted(aggregate: Aggregate, data: Rows) -> State:
+    return state_of(aggregate, aggregate.lift(POLARS), frame(data))
+
+
+def merged(aggregate: Aggregate, *states: State) -> State:
+    columns = {part: f"c{part}" for part in aggregate.state}
+    rows = pl.DataFrame(
+        {column: [state[part] for state in states] for part, column in columns.items()},
+        schema={columns[part]: dtype for part, dtype in aggregate.state.items()},
+    )
+    return state_of(aggregate, aggregate.merge(POLARS, columns), rows)
+
+
+def finished(aggregate: Aggregate, state: State) -> Any:
+    columns = {part: f"c{part}" for part in aggregate.state}
+    rows = pl.DataFrame(
+        {columns[part]: [value] for part, value in state.items()},
+        schema={columns[part]: dtype for part, dtype in aggregate.state.items()},
+    )
+    (result,) = rows.select(aggregate.finish(columns)).get_columns()
+    assert result.dtype == POLARS_TYPES[aggregate.value_type]
+    return result.to_list()[0]
 
 
 # --- Conditions
@@ -73,7 +98,7 @@ def merged(aggregate: Aggregate, values: list[int | None]) -> int | None:
     ],
     ids=str,
 )
-def test_condition_selects_and_null_is_never_selected(condition: Predicate, expected: Rows) -> None:
+def test_condition_selects_and_null_is_never_selected(condition: Condition, expected: Rows) -> None:
     assert selected(condition, ROWS) == expected
 
 
@@ -118,6 +143,11 @@ def test_comparison_equals_plain_python(data: Rows, symbol: str, value: int) -> 
 # --- Aggregates
 
 BUY = field("kind") == "buy"
+ALL: list[Aggregate] = [
+    *(kind(where=where) for kind in (Count, Ever) for where in (None, BUY)),
+    *(kind("price", where=where) for kind in (Sum, Min, Max, Mean, Integers) for where in (None, BUY)),
+    *(kind("kind", where=where) for kind in (Greatest, Strings) for where in (None, BUY)),
+]
 
 
 @pytest.mark.parametrize(
@@ -135,29 +165,38 @@ BUY = field("kind") == "buy"
         (Max("price"), 300),
         (Max("price", where=field("kind") == "view"), 5),
         (Max("price", where=field("kind") == "nothing"), None),
+        (Ever(where=BUY), True),
+        (Ever(where=field("kind") == "nothing"), False),
+        (Mean("price"), 84.5),
+        (Mean("price", where=field("kind") == "nothing"), None),
+        (Greatest("kind"), "view"),
+        (Greatest("kind", where=field("kind") == "nothing"), None),
+        (Strings("kind"), ["buy", "view"]),
+        (Strings("kind", where=field("kind") == "nothing"), []),
+        (Integers("price", where=BUY), [-7, 300]),
     ],
     ids=str,
 )
-def test_aggregate_of_a_pane(aggregate: Aggregate, expected: int | None) -> None:
-    assert in_one_pane(aggregate, ROWS) == expected
+def test_aggregate_of_a_pane(aggregate: Aggregate, expected: Any) -> None:
+    assert finished(aggregate, lifted(aggregate, ROWS)) == expected
 
 
-@pytest.mark.parametrize("aggregate", [Count(), Count(where=BUY), Sum("price"), Min("price"), Max("price")], ids=str)
-def test_empty_value_is_neutral_in_a_merge(aggregate: Aggregate) -> None:
-    for value in (0, 7, INT64_MAX):
-        assert merged(aggregate, [value, aggregate.empty]) == value
-    assert merged(aggregate, [aggregate.empty, aggregate.empty]) == aggregate.empty
+@pytest.mark.parametrize("aggregate", ALL, ids=str)
+def test_empty_state_is_neutral_in_a_merge(aggregate: Aggregate) -> None:
+    some: list[Rows] = [ROWS, [("buy", INT64_MAX)], [(None, None)]]
+    for state in (lifted(aggregate, data) for data in some):
+        assert merged(aggregate, state, aggregate.empty) == merged(aggregate, state) == state
+    assert merged(aggregate, aggregate.empty, aggregate.empty) == aggregate.empty
 
 
-def test_values_of_a_field_that_is_absent_everywhere_are_the_empty_ones() -> None:
-    nothing: Rows = [("buy", None), ("buy", None)]
-    for aggregate in (Sum("price"), Min("price"), Max("price"), Sum("price", where=BUY), Max("price", where=BUY)):
-        assert in_one_pane(aggregate, nothing) == aggregate.empty
+@pytest.mark.parametrize("aggregate", [one for one in ALL if not isinstance(one, Count | Ever)], ids=str)
+def test_state_of_a_field_that_is_absent_everywhere_is_the_empty_one(aggregate: Aggregate) -> None:
+    assert lifted(aggregate, [(None, None), (None, None)]) == aggregate.empty
 
 
 def test_sum_is_exact_modulo_two_to_the_64() -> None:
-    assert in_one_pane(Sum("price"), [("buy", INT64_MAX), ("buy", 1)]) == INT64_MIN
-    assert merged(Sum("price"), [INT64_MIN, -1]) == INT64_MAX
+    assert lifted(Sum("price"), [("buy", INT64_MAX), ("buy", 1)]) == {"": INT64_MIN}
+    assert merged(Sum("price"), {"": INT64_MIN}, {"": -1}) == {"": INT64_MAX}
 
 
 def test_aggregate_knows_its_columns() -> None:
@@ -167,19 +206,22 @@ def test_aggregate_knows_its_columns() -> None:
     assert Max("price", where=BUY).columns() == {"kind", "price"}
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    rows,
-    st.sampled_from([Count(), Count(where=BUY), Sum("price"), Sum("price", where=BUY), Min("price"), Max("price")]),
-    st.data(),
-)
-def test_panes_merge_to_the_same_value_in_any_grouping(data: Rows, aggregate: Aggregate, draw: st.DataObject) -> None:
+@settings(max_examples=150, deadline=None)
+@given(rows, st.sampled_from(ALL), st.data())
+def test_states_merge_to_the_same_in_any_grouping(data: Rows, aggregate: Aggregate, draw: st.DataObject) -> None:
     shuffled = draw.draw(st.permutations(data))
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=3)))
-    bounds = [0, *cuts, len(data)]
-    panes = [shuffled[start:end] for start, end in itertools.pairwise(bounds) if start < end]
-    whole = in_one_pane(aggregate, data) if data else aggregate.empty
-    assert merged(aggregate, [aggregate.empty, *(in_one_pane(aggregate, pane) for pane in panes)]) == whole
+    states = [
+        lifted(aggregate, shuffled[start:end])
+        for start, end in itertools.pairwise([0, *cuts, len(data)])
+        if start < end
+    ]
+    whole = lifted(aggregate, data) if data else aggregate.empty
+    assert merged(aggregate, aggregate.empty, *states) == whole
+    together = aggregate.empty
+    for state in reversed(states):
+        together = merged(aggregate, state, together)
+    assert together == whole
 
 
 # --- Ratios
@@ -204,7 +246,7 @@ def test_panes_merge_to_the_same_value_in_any_grouping(data: Rows, aggregate: Ag
 def test_ratio_is_the_quotient_or_zero(above: int | None, below: int | None, expected: float) -> None:
     values: dict[str, Any] = {"above": [above], "below": [below]}
     window = pl.DataFrame(values, schema={"above": pl.Int64, "below": pl.Int64})
-    result = window.select(rate=Ratio("above", "below").final())
+    result = window.select(rate=Ratio("above", "below").finish({}))
     assert result.schema["rate"] == pl.Float64()
     assert result["rate"].item() == expected
 
@@ -214,12 +256,4 @@ def test_ratio_is_the_quotient_or_zero(above: int | None, below: int | None, exp
 def test_ratio_equals_plain_python(above: int, below: int) -> None:
     window = pl.DataFrame({"above": [above], "below": [below]}, schema={"above": pl.Int64, "below": pl.Int64})
     expected = float(above) / float(below) if below else 0.0
-    assert window.select(Ratio("above", "below").final()).item() == expected
-
-
-def test_value_types_and_empty_values() -> None:
-    for aggregate, empty in ((Count(), 0), (Sum("price"), 0), (Min("price"), None), (Max("price"), None)):
-        assert aggregate.value_type == "Int64"
-        assert aggregate.empty == empty
-    assert Ratio("a", "b").value_type == "Float64"
-    assert Ratio("a", "b").empty == 0.0
+    assert window.select(Ratio("above", "below").finish({})).item() == expected

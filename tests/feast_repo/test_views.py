@@ -21,7 +21,9 @@ from feast_repo.declare.views import (
     WindowedView,
     offline_columns,
 )
+from feast_repo.declare.vocabulary import POLARS
 from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
+from tests.aggregates import Greatest, Mean, Strings
 from tests.declared import on_stream
 
 VIEW = WindowedView(
@@ -67,6 +69,8 @@ VIEW = WindowedView(
             {"features": {"n": Count(where=(field("event_type") == "x") & (field("country") == "x"))}},
             ["'n'", "'country'"],
         ),
+        ({"features": {"n#sum": Count()}}, ["'n#sum'", "reserved"]),
+        ({"features": {"who": Greatest("user_id"), "rate": Ratio("who", "who")}}, ["'rate'", "numbers", "'who'"]),
         ({"features": {"rate": Ratio("carts", "views")}}, ["'rate'", "'carts'", "'views'"]),
         ({"features": {"n": Count(), "rate": Ratio("n", "views")}}, ["'rate'", "'views'"]),
         ({"features": {"n": Count(), "r": Ratio("n", "n"), "rate": Ratio("r", "n")}}, ["'rate'", "'r'"]),
@@ -155,13 +159,31 @@ def test_times_are_whole_milliseconds() -> None:
 def test_columns_are_in_declared_order() -> None:
     assert list(VIEW.value_types) == ["rate", "views", "carts", "spent", "least"]
     assert list(VIEW.aggregates) == ["views", "carts", "spent", "least"]
-    assert list(VIEW.ratios) == ["rate"]
+    assert list(VIEW.derived) == ["rate"]
     assert VIEW.input_columns == ("event_type", "price_cents")
     assert VIEW.value_types == {"rate": "Float64", **dict.fromkeys(["views", "carts", "spent", "least"], "Int64")}
 
 
 def test_defaults_are_the_empty_values_of_the_algebra() -> None:
     assert VIEW.defaults == {"rate": 0.0, "views": 0, "carts": 0, "spent": 0, "least": None}
+
+
+def test_state_has_a_column_for_each_part() -> None:
+    view = replace(VIEW, features={"n": Count(), "kinds": Strings("event_type"), "mean": Mean("price_cents")})
+    assert view.state_types == {
+        "n": pl.Int64(),
+        "kinds#set": pl.List(pl.String()),
+        "mean#sum": pl.Int64(),
+        "mean#count": pl.Int64(),
+    }
+    assert view.empty_state == {"n": 0, "kinds#set": [], "mean#sum": 0, "mean#count": 0}
+    assert view.defaults == {"n": 0, "kinds": [], "mean": None}
+    events = pl.DataFrame({"pane": [1, 1, 2], "event_type": ["b", "a", "b"], "price_cents": [1, None, 4]})
+    states = events.group_by("pane", maintain_order=True).agg(view.lift(POLARS))
+    assert states.rows() == [(1, 2, ["a", "b"], 1, 1), (2, 1, ["b"], 4, 1)]
+    assert view.finished(states.group_by(pl.lit(7).alias("of")).agg(view.merge(POLARS))).rows(named=True) == [
+        {"of": 7, "n": 3, "kinds": ["a", "b"], "mean": 2.5}
+    ]
 
 
 def test_stored_columns() -> None:
@@ -184,11 +206,12 @@ def test_expressions_lead_from_events_to_features() -> None:
     kinds = ["view", "view", "add_to_cart", "view", "purchase", "purchase"]
     prices = [70, None, 90, 50, 300, -5]
     events = pl.DataFrame({"pane": [1, 1, 1, 2, 2, 2], "event_type": kinds, "price_cents": prices})
-    panes = events.group_by("pane", maintain_order=True).agg(VIEW.pane_expressions())
+    panes = events.group_by("pane", maintain_order=True).agg(VIEW.lift(POLARS))
     assert panes.rows() == [(1, 2, 1, 0, 70), (2, 1, 0, 300, -5)]
-    window = panes.group_by(pl.lit(1).alias("user_id")).agg(VIEW.merge_expressions())
-    features = window.with_columns(VIEW.final_expressions()).select(*VIEW.features)
-    assert features.rows() == [(1 / 3, 3, 1, 300, -5)]
+    window = panes.group_by(pl.lit(1).alias("user_id")).agg(VIEW.merge(POLARS))
+    features = VIEW.finished(window)
+    assert features.columns == ["user_id", *VIEW.features]
+    assert features.rows() == [(1, 1 / 3, 3, 1, 300, -5)]
 
 
 # --- The fingerprint

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
-from feast_repo.declare.algebra import Both, Comparison, Count, Max, Min, Ratio, Sum
+from feast_repo.declare.algebra import Aggregate, Count, Max, Min, Ratio, Sum
+from feast_repo.declare.conditions import Both, Comparison
 from feast_repo.declare.fields import Choice, Decimal, Integer, Text, Timestamp
+from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
 from tests.feast_repo.written import KINDS, FaultError, exactly, held, worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from feast_repo.declare.algebra import Aggregate, Predicate
+    from feast_repo.declare.conditions import Condition
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.fields import EventField
     from feast_repo.declare.views import WindowedView
@@ -42,7 +44,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def holds(where: Predicate | None, record: Record) -> bool:
+def holds(where: Condition | None, record: Record) -> bool:
     """Tell whether a record fulfils a condition; a comparison with null is false."""
     if where is None:
         return True
@@ -53,25 +55,38 @@ def holds(where: Predicate | None, record: Record) -> bool:
     return value is not None and OPERATORS[where.symbol](value, where.value)
 
 
-def aggregate(feature: Aggregate, records: Iterable[Record]) -> int | None:
+def wrapped(total: int) -> int:
+    """Take an integer to 64 bits."""
+    return (total + 2**63) % 2**64 - 2**63
+
+
+PLAIN: dict[type[Aggregate], Callable[[list[Any]], Any]] = {
+    Count: len,
+    Sum: lambda values: wrapped(sum(values)),
+    Min: lambda values: min(values, default=None),
+    Max: lambda values: max(values, default=None),
+    Greatest: lambda values: max(values, default=None),
+    Strings: lambda values: sorted(set(values)),
+    Integers: lambda values: sorted(set(values)),
+    Mean: lambda values: float(wrapped(sum(values))) / float(len(values)) if values else None,
+    Ever: bool,
+}
+"""Every aggregate there is, of the values that the selected events have in its field, or of the events themselves."""
+
+
+def aggregate(feature: Aggregate, records: Iterable[Record]) -> Any:
     """Compute an aggregate of some records."""
-    selected = [record for record in records if holds(feature.where, record)]
-    if isinstance(feature, Count):
-        return len(selected)
-    values: list[int] = [record[feature.column] for record in selected if record[feature.column] is not None]
-    if isinstance(feature, Sum):
-        return (sum(values) + 2**63) % 2**64 - 2**63
-    if isinstance(feature, Min):
-        return min(values, default=None)
-    assert isinstance(feature, Max)
-    return max(values, default=None)
+    selected: list[Any] = [record for record in records if holds(feature.where, record)]
+    if column := getattr(feature, "column", None):
+        selected = [record[column] for record in selected if record[column] is not None]
+    return PLAIN[type(feature)](selected)
 
 
-def features_of(view: WindowedView, records: Sequence[Record]) -> tuple[int | float | None, ...]:
+def features_of(view: WindowedView, records: Sequence[Record]) -> tuple[Any, ...]:
     """Compute a user's features, in declared order, from the records of one window."""
-    values: dict[str, int | float | None] = {}
+    values: dict[str, Any] = {}
     for name, feature in view.features.items():
-        if not isinstance(feature, Ratio):
+        if isinstance(feature, Aggregate):
             values[name] = aggregate(feature, records)
     for name, feature in view.features.items():
         if isinstance(feature, Ratio):

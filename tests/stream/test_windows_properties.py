@@ -12,13 +12,15 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
-from feast_repo.declare.algebra import Both, Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
+from feast_repo.declare.conditions import Both, field
 from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 from feast_repo.declare.views import Entity, WindowedView
 from feast_repo.features import user, user_click_features
 from stream import panes
 from stream.windows import SnapshotError, WindowEngine
+from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
 from tests.stream.reference import Record, ReferenceWindow, ReferenceWindows, records_frame
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DrawFn, SearchStrategy
 
-    from feast_repo.declare.algebra import Aggregate, Feature, Predicate
+    from feast_repo.declare.algebra import Aggregate, Feature
+    from feast_repo.declare.conditions import Condition
     from stream.view_windows import ClosedWindow
 
 EXAMPLES = 80
@@ -105,7 +108,7 @@ def found(view: WindowedView, records: Sequence[Record], cuts: Mapping[int, bool
 # --- Views
 
 
-def conditions(events: EventStream) -> SearchStrategy[Predicate]:
+def conditions(events: EventStream) -> SearchStrategy[Condition]:
     """Make conditions on fields of each type."""
     assert events.kind is not None
     kind = field(events.kind)
@@ -113,7 +116,7 @@ def conditions(events: EventStream) -> SearchStrategy[Predicate]:
     assert isinstance(choice, Choice)
     integers = [field_.name for field_ in events.fields if isinstance(field_, Integer)]
     numbers = st.one_of(st.integers(-3, 3), st.sampled_from([INT64_MIN, INT64_MAX]))
-    simple: SearchStrategy[Predicate] = st.one_of(
+    simple: SearchStrategy[Condition] = st.one_of(
         st.sampled_from(choice.values).map(lambda value: kind == value),
         st.sampled_from(choice.values).map(lambda value: kind != value),
         st.sampled_from(["a", "b"]).map(lambda value: field(events.key) == value),
@@ -126,12 +129,16 @@ def conditions(events: EventStream) -> SearchStrategy[Predicate]:
     return st.one_of(simple, simple, st.builds(Both, simple, simple))
 
 
-def aggregates(events: EventStream) -> SearchStrategy[Aggregate]:
+def kinds_of_aggregates(events: EventStream) -> dict[type[Aggregate], SearchStrategy[Aggregate]]:
+    """Make every kind of aggregate of these events, those that only tests know included."""
     where = st.none() | conditions(events)
-    columns = st.sampled_from([item.name for item in events.fields if isinstance(item, Integer | Timestamp)])
-    return st.one_of(
-        st.builds(Count, where=where), *(st.builds(kind, columns, where=where) for kind in (Sum, Min, Max))
-    )
+    numbers = st.sampled_from([item.name for item in events.fields if isinstance(item, Integer | Timestamp)])
+    texts = st.sampled_from([item.name for item in events.fields if isinstance(item, Text | Choice)])
+    return {
+        **{kind: st.builds(kind, where=where) for kind in (Count, Ever)},
+        **{kind: st.builds(kind, numbers, where=where) for kind in (Sum, Min, Max, Mean, Integers)},
+        **{kind: st.builds(kind, texts, where=where) for kind in (Greatest, Strings)},
+    }
 
 
 @st.composite
@@ -140,9 +147,11 @@ def views(draw: DrawFn, events: EventStream | None = None) -> WindowedView:
     events = draw(st.sampled_from([clickstream, rides])) if events is None else events
     integers = [item.name for item in events.fields if isinstance(item, Integer)]
     names = draw(st.lists(st.sampled_from(["n", "pane", "B", *integers]), min_size=1, max_size=4, unique=True))
-    features: dict[str, Feature] = {name: draw(aggregates(events)) for name in names}
-    for name in draw(st.lists(st.sampled_from(["r", "a"]), max_size=2, unique=True)):
-        features[name] = Ratio(draw(st.sampled_from(names)), draw(st.sampled_from(names)))
+    kinds = st.one_of(*kinds_of_aggregates(events).values())
+    features: dict[str, Feature] = {name: draw(kinds) for name in names}
+    numbers = [name for name in names if features[name].value_type in {"Int64", "Float64"}]
+    for name in draw(st.lists(st.sampled_from(["r", "a"]), max_size=2, unique=True)) if numbers else ():
+        features[name] = Ratio(draw(st.sampled_from(numbers)), draw(st.sampled_from(numbers)))
     slide = timedelta(milliseconds=draw(st.sampled_from([1, 7, 10, 1000])))
     return WindowedView(
         name="any",
@@ -179,6 +188,8 @@ def logs(draw: DrawFn, view: WindowedView) -> list[Record]:
     users = st.sampled_from(["a", "b", "ü", "aa"])
     numbers = st.none() | st.integers(-5, 5) | st.sampled_from([INT64_MIN, INT64_MAX])
     integers = [item.name for item in events.fields if isinstance(item, Integer)]
+    strings = st.none() | st.sampled_from(["", "a", "B", "ab", "ü", "😀", "\uffff", "longer than 12 bytes"])
+    texts = [item.name for item in events.fields if isinstance(item, Text) and not item.required]
     log: list[Record] = []
     for _ in range(draw(st.integers(0, 25))):
         if log and draw(st.integers(0, 4)) == 0:  # delivered again, perhaps with another content
@@ -194,7 +205,7 @@ def logs(draw: DrawFn, view: WindowedView) -> list[Record]:
         record |= {events.time: now + edge, events.kind: draw(kinds), event_id: draw(st.sampled_from("efgh"))}
         if record[events.kind] != events.heartbeat:
             record[events.key] = draw(users)
-            record |= {name: draw(numbers) for name in integers}
+            record |= {name: draw(numbers) for name in integers} | {name: draw(strings) for name in texts}
         log.append(record)
     return log
 
