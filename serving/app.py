@@ -14,7 +14,7 @@ from serving.access import HEADER
 from serving.access_log import AccessLog
 from serving.errors import NotReadyError, OnlineStoreError
 from serving.http import Answer, ClientGoneError, Refusal, answer, read_body, send_answer
-from serving.messages import MAX_ID_LENGTH, Alive, PredictionRequest
+from serving.messages import MAX_ID_LENGTH, Alive
 from serving.openapi import document
 
 if TYPE_CHECKING:
@@ -32,22 +32,20 @@ MOST_BYTES = 1 << 19
 BODY_TIMEOUT_S = 10.0
 FEATURES = "/v1/features/"
 RETRY = (b"retry-after", b"1")
-USERS_A_REQUEST = 32
+ENTITIES_A_REQUEST = 32
 
 
 class App:
     """The ASGI application.
 
-    `concurrency`: requests under /v1 that are answered concurrently; more are rejected. A request with many users
-    counts as one per started `USERS_A_REQUEST`, which keeps the waiting time about the same.
+    `concurrency`: requests under /v1 that are answered concurrently; more are rejected. A request with many entities
+    counts as one per started `ENTITIES_A_REQUEST`, which keeps the waiting time about the same.
     """
 
     def __init__(self, service: Service, *, concurrency: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._service, self._concurrency, self._body_timeout_s = service, concurrency, body_timeout_s
         self._in_flight = 0
         self._access_log = AccessLog()
-        self._decode = msgspec.json.Decoder(PredictionRequest).decode
-        self._document = answer(200, document(keys_required=service.keys.required))
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v1/predictions": ("POST", self._predict),
             FEATURES: ("GET", self._features),
@@ -94,14 +92,18 @@ class App:
         self._authorize(scope)
         body = await read_body(receive, MOST_BYTES, self._body_timeout_s)
         try:
-            request = self._decode(body)
+            entities = self._service.requests.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Refusal(422, "invalid", _told(error)) from None
-        return await self._bounded(self._service.predict(request.user_ids), len(request.user_ids))
+        return await self._bounded(self._service.predict(entities), len(entities))
 
     async def _features(self, scope: Scope, receive: Receive) -> Answer:
         del receive
         self._authorize(scope)
+        schema = self._service.reader.schema
+        if schema.user_key is None:
+            message = f"an id alone is no entity here, whose join keys are {', '.join(schema.join_keys)}"
+            raise Refusal(422, "invalid", message)
         try:  # in `path` the server has replaced invalid UTF-8, which would name another user
             user = unquote_to_bytes(scope["raw_path"]).decode()[len(FEATURES) :]
         except UnicodeDecodeError:
@@ -113,9 +115,9 @@ class App:
     async def _one_user(self, user: str) -> Any:
         return (await self._service.features([user]))[0]
 
-    async def _bounded(self, work: Awaitable[Any], users: int) -> Answer:
+    async def _bounded(self, work: Awaitable[Any], entities: int) -> Answer:
         """Await a read from the online store, unless too many are running."""
-        weight = -(-users // USERS_A_REQUEST)
+        weight = -(-entities // ENTITIES_A_REQUEST)
         if self._in_flight and self._in_flight + weight > self._concurrency:
             work.close()  # type: ignore[attr-defined]  # a coroutine that never ran
             metrics.refused.inc()
@@ -146,7 +148,8 @@ class App:
 
     async def _openapi(self, scope: Scope, receive: Receive) -> Answer:
         del scope, receive
-        return self._document
+        schema, requests = self._service.reader.schema, self._service.requests
+        return answer(200, document(schema, requests, keys_required=self._service.keys.required))
 
     def _authorize(self, scope: Scope) -> None:
         keys = self._service.keys

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from feast_repo.declare.views import BatchView, WindowedView
-    from serving.messages import UserFeatures
+    from serving.messages import EntityFeatures
     from serving.schema import ServedSchema
 
 UNKNOWN_CATEGORY = -1.0
@@ -55,7 +55,7 @@ class FeatureEncoder:
             for one in self.features
         ]
 
-    def served(self, rows: Iterable[UserFeatures]) -> npt.NDArray[np.float32]:
+    def served(self, rows: Iterable[EntityFeatures]) -> npt.NDArray[np.float32]:
         """Encode rows from the reader."""
         flat: list[Any] = []
         for row in rows:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-MAX_USERS = 1_000
+MAX_ENTITIES = 1_000
 MAX_ID_LENGTH = 64
-"""As declared for the events: a longer id can't have features."""
+"""Of a `user_id`: as declared for the shop's events, so a longer one can't have features."""
+MAX_KEY_LENGTH = 1_024
+"""Of a String in an entity, whatever its events declare."""
 
 Status: TypeAlias = Literal["fresh", "stale", "expired", "missing"]
 UserId: TypeAlias = Annotated[
@@ -16,10 +18,10 @@ UserId: TypeAlias = Annotated[
 ]
 
 
-class PredictionRequest(Struct, forbid_unknown_fields=True):
-    """The users to predict for."""
-
-    user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=MAX_USERS)]
+Entity: TypeAlias = dict[str, str | int]
+"""A value for each join key of the service: a String, or an Int64 as an integer."""
+Asked: TypeAlias = str | Entity
+"""An entity as it is asked for: a plain id, if the only join key is one String."""
 
 
 class ViewRead(Struct, gc=False):
@@ -40,19 +42,33 @@ class ViewRead(Struct, gc=False):
     features: dict[str, Any]
 
 
-class UserFeatures(Struct, gc=False):
-    """A user's features by view."""
+class EntityFeatures(Struct, gc=False, kw_only=True):
+    """An entity's features by view: named as it was asked for, by `user_id` or by `entity`."""
 
-    user_id: str
+    user_id: str | UnsetType = UNSET
+    entity: Entity | UnsetType = UNSET
     views: dict[str, ViewRead]
 
 
-class Prediction(Struct, gc=False):
-    """The probability that a user buys within the next hour, and the features it is based on."""
+def features_of(asked: Asked, views: dict[str, ViewRead]) -> EntityFeatures:
+    """An entity's features, named as it was asked for."""
+    if isinstance(asked, str):
+        return EntityFeatures(user_id=asked, views=views)
+    return EntityFeatures(entity=asked, views=views)
 
-    user_id: str
+
+class Prediction(Struct, gc=False, kw_only=True):
+    """The probability that an entity has the label, and the features it is based on."""
+
+    user_id: str | UnsetType = UNSET
+    entity: Entity | UnsetType = UNSET
     probability: Annotated[float, Meta(ge=0, le=1)]
     views: dict[str, ViewRead]
+
+
+def prediction_of(row: EntityFeatures, probability: float) -> Prediction:
+    """A prediction from an entity's features, named like them."""
+    return Prediction(user_id=row.user_id, entity=row.entity, probability=probability, views=row.views)
 
 
 class Predictions(Struct, gc=False):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry, Metric
 
-    from serving.messages import UserFeatures
+    from serving.messages import EntityFeatures
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -98,7 +98,7 @@ age = Histograms(
 probabilities = Histograms(
     "serving_probability", "Predicted probabilities", tuple(number / 20 for number in range(1, 21))
 )
-in_flight = Gauge("serving_in_flight", "Requests in progress; a request with many users counts as several")
+in_flight = Gauge("serving_in_flight", "Requests in progress; a request with many entities counts as several")
 refused = Counter("serving_refused", "Requests rejected with 503 because too many were in progress")
 ready = Gauge("serving_ready", "1 if this part, which predictions need, is available", ["part"])
 _model = Gauge("serving_model", "1 for the model version that is served", ["version"])
@@ -114,10 +114,10 @@ def serve_model(version: str) -> None:
     _model.labels(version).set(1)
 
 
-def count_rows(users: Iterable[UserFeatures]) -> None:
+def count_rows(entities: Iterable[EntityFeatures]) -> None:
     """Count the rows read."""
-    for user in users:
-        for view, read in user.views.items():
+    for entity in entities:
+        for view, read in entity.views.items():
             rows.inc(view, read.status)
             if read.age_seconds is not None:
                 age.observe(read.age_seconds, view)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from serving.messages import UserFeatures
+    from serving.messages import EntityFeatures
 
 INPUT = "features"
 
@@ -82,7 +82,7 @@ class Model:
         column: npt.NDArray[np.float32] = np.minimum(np.maximum(both[:, 1], 0.0), 1.0)
         return column
 
-    def predict(self, rows: Sequence[UserFeatures]) -> list[float]:
+    def predict(self, rows: Sequence[EntityFeatures]) -> list[float]:
         """The probability for each user, from the reader's rows."""
         probabilities: list[float] = self.probabilities(self.encoder.served(rows)).tolist()
         return probabilities

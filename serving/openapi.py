@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from serving.messages import (
     MAX_ID_LENGTH,
     Alive,
+    EntityFeatures,
     ErrorBody,
-    PredictionRequest,
     Predictions,
     Readiness,
-    UserFeatures,
 )
+
+if TYPE_CHECKING:
+    from serving.requests import RequestFormat
+    from serving.schema import ServedSchema
 
 REFERENCE = "#/components/schemas/{name}"
 ERRORS = {
@@ -27,12 +30,23 @@ ERRORS = {
 }
 
 
-def document(*, keys_required: bool) -> dict[str, Any]:
+def document(schema: ServedSchema, requests: RequestFormat, *, keys_required: bool) -> dict[str, Any]:
     """The document, for JSON; `keys_required`: whether /v1 requires a key."""
-    messages = [PredictionRequest, Predictions, UserFeatures, ErrorBody, Alive, Readiness]
+    messages = [*requests.forms, Predictions, EntityFeatures, ErrorBody, Alive, Readiness]
     _, schemas = msgspec.json.schema_components(messages, ref_template=REFERENCE)
     security: list[dict[str, list[str]]] = [{"key": []}] if keys_required else []
     user_id = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}
+    features = {
+        "/v1/features/{user_id}": {
+            "get": {
+                "operationId": "features",
+                "summary": "The features of one user",
+                "security": security,
+                "parameters": [{"name": "user_id", "in": "path", "required": True, "schema": user_id}],
+                "responses": {"200": _answers("Features.", EntityFeatures), **_errors("401", "405", "422", "503")},
+            }
+        }
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,21 +58,13 @@ def document(*, keys_required: bool) -> dict[str, Any]:
             "/v1/predictions": {
                 "post": {
                     "operationId": "predict",
-                    "summary": "Predict for 1 to 1000 users",
+                    "summary": "Predict for 1 to 1000 entities",
                     "security": security,
-                    "requestBody": {"required": True, "content": _content(PredictionRequest)},
+                    "requestBody": {"required": True, "content": _content(*requests.forms)},
                     "responses": {"200": _answers("Predictions.", Predictions), **_errors(*ERRORS)},
                 }
             },
-            "/v1/features/{user_id}": {
-                "get": {
-                    "operationId": "features",
-                    "summary": "The features of one user",
-                    "security": security,
-                    "parameters": [{"name": "user_id", "in": "path", "required": True, "schema": user_id}],
-                    "responses": {"200": _answers("Features.", UserFeatures), **_errors("401", "405", "422", "503")},
-                }
-            },
+            **({} if schema.user_key is None else features),
             "/healthz": {
                 "get": {
                     "operationId": "alive",
@@ -95,8 +101,9 @@ def document(*, keys_required: bool) -> dict[str, Any]:
     }
 
 
-def _content(message: type) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": REFERENCE.format(name=message.__name__)}}}
+def _content(*messages: type) -> dict[str, Any]:
+    schemas = [{"$ref": REFERENCE.format(name=message.__name__)} for message in messages]
+    return {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
 
 
 def _answers(description: str, message: type) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Reads users' features from the online store, with age and status per view.
+"""Reads entities' features from the online store, with age and status per view.
 
     reader = open_reader(store, settings)
-    reader.read(["user_000001"])            # or: await reader.read_async([...])
+    reader.read([{"card_id": "c1", "shop": 7}])   # or: await reader.read_async([...])
+    reader.read(["user_000001"])                  # if the service's only join key is one String
 
-With our Redis store, one round trip reads all views of all users in Feast's own format. Any other online store is read
-through Feast's SDK, with the same results.
+With our Redis store, one round trip reads all views of all entities in Feast's own format. Any other online store is
+read through Feast's SDK, with the same results.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from feast_repo.stores.online.store import RedisUrlOnlineStoreConfig, connect
 from feast_repo.stores.progress import ProgressRecord
 from serving.errors import OnlineStoreError
 from serving.freshness import Freshness
-from serving.messages import UserFeatures
+from serving.messages import features_of
 from serving.redis_connection import RedisConnection
 from serving.redis_rows import RedisRows
 from serving.schema import ServedSchema, read_schema
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
+    from serving.messages import Asked, EntityFeatures
     from serving.settings import ServingSettings
 
 
@@ -47,14 +49,15 @@ class Reader(Protocol):
     def use(self, schema: ServedSchema) -> None:
         """Read this schema from now on. A running read finishes with the schema it started with."""
 
-    def read(self, users: Sequence[str]) -> list[UserFeatures]:
-        """Features in the order of the users.
+    def read(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
+        """Features in the order of the entities.
 
         Raises:
             OnlineStoreError: the online store is away, too slow, or refuses commands.
+            ValueError: something is no entity of the service; the message names the join key.
         """
 
-    async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
+    async def read_async(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
         """The same without blocking the event loop."""
 
     async def close(self) -> None:
@@ -79,25 +82,25 @@ class RedisReader:
         """From now on, read this."""
         self._what = RedisRows(schema, self._key_version), StreamReach(schema)
 
-    def read(self, users: Sequence[str]) -> list[UserFeatures]:
-        """Features in the order of the users."""
+    def read(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
+        """Features in the order of the entities."""
         rows, reach = self._what
-        more, count = reach.commands()
+        (commands, asked), (more, count) = rows.commands(entities), reach.commands()
         try:
-            replies = ask(self._client, [(rows.commands(users) + more, len(users) + count)])
+            replies = ask(self._client, [(commands + more, asked + count)])
         except RedisError as error:
             raise OnlineStoreError(error) from error
-        return _judged(rows, reach, users, replies)
+        return _judged(rows, reach, entities, replies, asked)
 
-    async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
+    async def read_async(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
         """The same without blocking the event loop."""
         rows, reach = self._what
-        more, count = reach.commands()
+        (commands, asked), (more, count) = rows.commands(entities), reach.commands()
         try:
-            replies = await self._connection.ask(rows.commands(users) + more, len(users) + count)
+            replies = await self._connection.ask(commands + more, asked + count)
         except RedisError as error:
             raise OnlineStoreError(error) from error
-        return _judged(rows, reach, users, replies)
+        return _judged(rows, reach, entities, replies, asked)
 
     async def close(self) -> None:
         """Let go of Redis."""
@@ -105,11 +108,13 @@ class RedisReader:
         self._client.close()
 
 
-def _judged(rows: RedisRows, reach: StreamReach, users: Sequence[str], replies: list[Any]) -> list[UserFeatures]:
-    if len(replies) > len(users):
-        reach.take(replies[len(users) :])
-        del replies[len(users) :]
-    return rows.rows(users, replies, time.time() * 1000, reach.closed_ends)
+def _judged(
+    rows: RedisRows, reach: StreamReach, entities: Sequence[Asked], replies: list[Any], asked: int
+) -> list[EntityFeatures]:
+    if len(replies) > asked:
+        reach.take(replies[asked:])
+        del replies[asked:]
+    return rows.rows(entities, replies, time.time() * 1000, reach.closed_ends)
 
 
 class FeastReader:
@@ -133,15 +138,16 @@ class FeastReader:
         """From now on, read this."""
         self._schema = schema
 
-    def read(self, users: Sequence[str]) -> list[UserFeatures]:
-        """Features in the order of the users."""
-        return self._read(self._schema, users)
+    def read(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
+        """Features in the order of the entities."""
+        return self._read(self._schema, entities)
 
-    def _read(self, schema: ServedSchema, users: Sequence[str]) -> list[UserFeatures]:
+    def _read(self, schema: ServedSchema, entities: Sequence[Asked]) -> list[EntityFeatures]:
+        keyed = [{name: entity[name] for name in schema.join_keys} for entity in map(schema.entity, entities)]
         try:
             response = self._store.get_online_features(
                 [f"{view.name}:{name}" for view in schema.views for name in view.types],
-                [{schema.join_key: user} for user in users],
+                keyed,
                 full_feature_names=True,
             )
         except Exception as error:  # the errors of Feast's stores share no base class
@@ -149,7 +155,7 @@ class FeastReader:
         values: dict[str, list[Any]] = response.to_dict()
         names = list(response.proto.metadata.feature_names.val)
         now_ms = time.time() * 1000
-        rows = [UserFeatures(user, {}) for user in users]
+        rows = [features_of(asked, {}) for asked in entities]
         for view in schema.views:
             closed_end = self._closed_end_ms(view.name)
             judge, columns = Freshness(view), [values[f"{view.name}__{name}"] for name in view.types]
@@ -168,9 +174,9 @@ class FeastReader:
         ends = (view.closed_end_ms(one.watermark_ms) for one in record.load().values())
         return min((end for end in ends if end is not None), default=None)
 
-    async def read_async(self, users: Sequence[str]) -> list[UserFeatures]:
+    async def read_async(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
         """As `read`, in a thread that is abandoned after the timeout."""
-        reading = asyncio.to_thread(self._read, self._schema, users)
+        reading = asyncio.to_thread(self._read, self._schema, entities)
         try:
             return await asyncio.wait_for(reading, self._timeout_s)
         except TimeoutError as error:

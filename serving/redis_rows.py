@@ -1,6 +1,6 @@
-"""A user's rows in Feast's Redis format: one command that reads all views, and the decoding of its reply.
+"""An entity's rows in Feast's Redis format: the commands that read all views, and the decoding of their replies.
 
-Everything that doesn't depend on the user is computed once, with Feast's own functions. Values of common types are
+Everything that doesn't depend on the entity is computed once, with Feast's own functions. Values of common types are
 decoded here and other bytes by Feast, so the result always equals that of `get_online_features`.
 """
 
@@ -26,11 +26,12 @@ from feast_repo.stores.online.format import (
 )
 from feast_repo.stores.online.keys import KeyFormat
 from serving.freshness import Freshness
-from serving.messages import UserFeatures
+from serving.messages import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from serving.messages import Asked, EntityFeatures
     from serving.schema import ServedSchema
 
 Decode: TypeAlias = "Callable[[bytes | None], Any]"
@@ -106,41 +107,55 @@ class RedisRows:
 
     def __init__(self, schema: ServedSchema, key_version: int) -> None:
         self.schema = schema
-        self._keys = KeyFormat(schema.project, {schema.join_key: "String"}, key_version)
-        fields: list[bytes] = []
-        self._views: list[tuple[str, Freshness, int, int, list[Decode]]] = []
+        fields_of: dict[tuple[tuple[str, str], ...], list[bytes]] = {}
+        # Views of one entity are read by one command.
+        self._views: list[tuple[str, Freshness, int, int, int, list[Decode]]] = []
         for view in schema.views:
-            start = len(fields)
+            fields = fields_of.setdefault(tuple(sorted(view.join_keys.items())), [])
+            start, command = len(fields), list(fields_of).index(tuple(sorted(view.join_keys.items())))
             fields += [_mmh3(f"{view.name}:{name}") for name in view.types]
             decoders = [_decoder(feast_type) for feast_type in view.types.values()]
-            self._views.append((view.name, Freshness(view), start, len(fields), decoders))
+            self._views.append((view.name, Freshness(view), command, start, len(fields), decoders))
             fields.append(f"_ts:{view.name}".encode())
-        self._command = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
-        self._fields = b"".join(map(argument, fields))
+        self._commands = [
+            (
+                b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields)),
+                KeyFormat(schema.project, dict(join_keys), key_version).key,
+                b"".join(map(argument, fields)),
+            )
+            for join_keys, fields in fields_of.items()
+        ]
         self._time = _remembering({}, lambda data: decode_time(data) / 1e6)
 
-    def commands(self, users: Sequence[str]) -> bytes:
-        """One HMGET per user, in RESP."""
-        parts = []
-        for user in users:
-            parts += [self._command, self._keys.key({self.schema.join_key: user}), self._fields]
-        return b"".join(parts)
+    def commands(self, entities: Sequence[Asked]) -> tuple[bytes, int]:
+        """RESP commands and their number: an HMGET per entity and kind of key.
+
+        Raises:
+            ValueError: something is no entity of the service; the message names the join key.
+        """
+        parts: list[bytes] = []
+        for asked in entities:
+            entity = self.schema.entity(asked)
+            for command, key, fields in self._commands:
+                parts += (command, key(entity), fields)
+        return b"".join(parts), len(entities) * len(self._commands)
 
     def rows(
         self,
-        users: Sequence[str],
+        entities: Sequence[Asked],
         replies: Sequence[list[bytes | None]],
         now_ms: float,
         closed_ends: Mapping[str, int],
-    ) -> list[UserFeatures]:
-        """The replies as features, in the order of the users; `closed_ends` are in ms, by view."""
-        rows = []
-        for user, reply in zip(users, replies, strict=True):
+    ) -> list[EntityFeatures]:
+        """The replies as features, in the order of the entities; `closed_ends` are in ms, by view."""
+        rows, per_entity = [], len(self._commands)
+        for first, asked in zip(range(0, len(replies), per_entity), entities, strict=True):
             read = {}
-            for name, judge, start, stop, decoders in self._views:
+            for name, judge, command, start, stop, decoders in self._views:
+                reply = replies[first + command]
                 values = [decode(data) for decode, data in zip(decoders, reply[start:stop], strict=True)]
                 read[name] = judge.read(values, self._time(reply[stop]), now_ms, closed_ends.get(name))
-            rows.append(UserFeatures(user, read))
+            rows.append(features_of(asked, read))
         return rows
 
 

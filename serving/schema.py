@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from feast_repo.declare.events import milliseconds
-from feast_repo.declare.views import WindowedView
+from feast_repo.declare.views import KEY_TYPES, WindowedView
 from feast_repo.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import timedelta
+    from collections.abc import Iterable, Mapping
 
-    from feast import FeatureStore
+    from feast import FeatureStore, FeatureView
 
     from feast_repo.declare.views import BatchView
+    from serving.messages import Asked
 
 MARGIN_MS = 60_000
 """Allowance beyond the lateness for closing, writing and announcing a window: epochs, retries, a restart."""
@@ -23,9 +24,13 @@ MARGIN_MS = 60_000
 
 @dataclass(frozen=True)
 class ServedView:
-    """One view. Times in ms; `ttl_ms` is None if rows never expire, `stale_after_ms` if no stream writes the view."""
+    """One view; `join_keys` and `types` are Feast types by name.
+
+    Times in ms; `ttl_ms` is None if rows never expire, `stale_after_ms` if no stream writes the view.
+    """
 
     name: str
+    join_keys: dict[str, str]
     types: dict[str, str]
     ttl_ms: int | None
     stale_after_ms: int | None
@@ -34,12 +39,41 @@ class ServedView:
 
 @dataclass(frozen=True)
 class ServedSchema:
-    """The views that one feature service reads, for entities with one String join key."""
+    """The views that one feature service reads; they may be of several entities."""
 
     project: str
     service: str
-    join_key: str
     views: tuple[ServedView, ...]
+
+    @cached_property
+    def join_keys(self) -> dict[str, str]:
+        """The join keys of all views, with their types."""
+        return {name: kind for view in self.views for name, kind in view.join_keys.items()}
+
+    @cached_property
+    def user_key(self) -> str | None:
+        """The only join key, if it is a String: entities may then be given as plain ids."""
+        return next(iter(self.join_keys)) if list(self.join_keys.values()) == ["String"] else None
+
+    def entity(self, asked: Asked) -> Mapping[str, Any]:
+        """The values of all join keys, by name.
+
+        Raises:
+            ValueError: one is missing or has another type; the message names it.
+        """
+        if isinstance(asked, str):
+            if self.user_key is None:
+                message = (
+                    f"an id alone is no entity of {self.service!r}, whose join keys are {', '.join(self.join_keys)}"
+                )
+                raise ValueError(message)
+            return {self.user_key: asked}
+        for name, kind in self.join_keys.items():
+            value = asked.get(name)
+            if not (type(value) is str if kind == "String" else type(value) is int and -(1 << 63) <= value < 1 << 63):
+                message = f"an entity of {self.service!r} needs the join key {name!r}, of type {kind}"
+                raise ValueError(message)
+        return asked
 
 
 class SchemaError(RefusedError):
@@ -52,7 +86,7 @@ def read_schema(store: FeatureStore, service_name: str, declared: Iterable[Windo
     A view or feature that is not declared here is also served, with null as its default.
 
     Raises:
-        SchemaError: the registry has no such service, or the service needs more than a user's id.
+        SchemaError: the registry has no such service, or one of its views has join keys that are not served.
         sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
     """
     from feast.errors import FeastObjectNotFoundException  # noqa: PLC0415  (Feast takes seconds to import)
@@ -64,16 +98,31 @@ def read_schema(store: FeatureStore, service_name: str, declared: Iterable[Windo
     except FeastObjectNotFoundException as error:
         message = f"{' '.join(str(error).split())}: run `feast apply` in feast_repo/"
         raise SchemaError(message) from error
-    join_keys = {tuple(view.join_keys) for view in views.values()}
-    if len(join_keys) != 1 or len(keys := join_keys.pop()) != 1:
-        message = f"feature service {service_name!r} does not read views of one entity with one join key"
-        raise SchemaError(message)
     meanings = {view.name: view for view in declared}
-    served = [_served(one, views[one.name].ttl, meanings.get(one.name)) for one in projections]
-    return ServedSchema(store.project, service_name, keys[0], tuple(served))
+    served = [_served(one, views[one.name], meanings.get(one.name)) for one in projections]
+    schema = ServedSchema(store.project, service_name, tuple(served))
+    for projection, view in zip(projections, served, strict=True):
+        if problem := _problem(projection, view, schema):
+            message = f"feature service {service_name!r}, view {view.name!r}: {problem}"
+            raise SchemaError(message)
+    return schema
 
 
-def _served(projection: Any, ttl: timedelta | None, meaning: WindowedView | BatchView | None) -> ServedView:
+def _problem(projection: Any, view: ServedView, schema: ServedSchema) -> str | None:
+    """Why an entity's rows of the view could not be looked up."""
+    if not view.join_keys:
+        return "it has no join key, so it is not served"
+    if projection.join_key_map:
+        return "it renames join keys, which is not served"
+    for name, kind in view.join_keys.items():
+        if kind not in KEY_TYPES:
+            return f"join key {name!r} is of type {kind}; served are {' and '.join(KEY_TYPES)}"
+        if kind != schema.join_keys[name]:
+            return f"join key {name!r} is of type {kind}, and {schema.join_keys[name]} in another view"
+    return None
+
+
+def _served(projection: Any, view: FeatureView, meaning: WindowedView | BatchView | None) -> ServedView:
     types = {field.name: str(field.dtype) for field in projection.features}
     defaults = {} if meaning is None else meaning.defaults
     stale_after_ms = None
@@ -82,8 +131,9 @@ def _served(projection: Any, ttl: timedelta | None, meaning: WindowedView | Batc
         stale_after_ms = meaning.slide_ms + meaning.lateness_ms + MARGIN_MS
     return ServedView(
         name=projection.name,
+        join_keys={field.name: str(field.dtype) for field in view.entity_columns},
         types=types,
-        ttl_ms=milliseconds(ttl) if ttl else None,
+        ttl_ms=milliseconds(view.ttl) if view.ttl else None,
         stale_after_ms=stale_after_ms,
         defaults={name: defaults.get(name) for name in types},
     )

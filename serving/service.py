@@ -13,8 +13,9 @@ from serving import metrics
 from serving.access import ApiKeys
 from serving.errors import NotReadyError, OnlineStoreError
 from serving.features import misfit
-from serving.messages import Part, Prediction, Predictions, Readiness, UserFeatures
+from serving.messages import EntityFeatures, Part, Predictions, Readiness, prediction_of
 from serving.model import Model, ModelError, ModelFolder
+from serving.requests import RequestFormat
 from serving.schema import SchemaError, ServedSchema, read_schema
 from serving.score_log import EVERY_S, ScoreLog
 
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
+    from serving.messages import Asked, Entity
     from serving.reader import Reader
     from serving.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
-PROBE = "readiness-probe"
-"""Read as a probe of the online store, and to connect; no user has this id."""
+PROBE: dict[str, str | int] = {"String": "readiness-probe", "Int64": -(1 << 63)}
+"""Read as a probe of the online store, and to connect: values of join keys, by type, that hardly any entity has."""
 
 
 class Service:
@@ -38,25 +40,30 @@ class Service:
     def __init__(self, store: FeatureStore, reader: Reader, settings: ServingSettings) -> None:
         self._store, self._settings = store, settings
         self.reader = reader
+        self.requests = RequestFormat(reader.schema)
         self.keys = ApiKeys(settings)
         self._models = ModelFolder(settings.data_root, settings.service)
         self._model, self._model_part = self._fitting(reader.schema, None)
         self._registry_part = Part(ok=True, detail=f"feature service {settings.service}")
-        self._scores = ScoreLog(settings.data_root) if settings.serving_log_scores else None
+        self._scores = (
+            ScoreLog(settings.data_root, settings.served, settings.catalog.services)
+            if settings.serving_log_scores
+            else None
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def features(self, users: Sequence[str]) -> list[UserFeatures]:
-        """Features in the order of the users.
+    async def features(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
+        """Features in the order of the entities.
 
         Raises:
             OnlineStoreError: the online store is away, too slow, or refuses.
         """
-        rows = await self.reader.read_async(users)
+        rows = await self.reader.read_async(entities)
         metrics.count_rows(rows)
         return rows
 
-    async def predict(self, users: Sequence[str]) -> Predictions:
-        """Predictions in the order of the users.
+    async def predict(self, entities: Sequence[Asked]) -> Predictions:
+        """Predictions in the order of the entities.
 
         Raises:
             OnlineStoreError: the online store is away, too slow, or refuses.
@@ -65,23 +72,20 @@ class Service:
         # Taken before the await, as the reader takes its schema: a refresh in between changes neither.
         if (model := self._model) is None:
             raise NotReadyError(self._model_part.detail)
-        rows = await self.features(users)
+        rows = await self.features(entities)
         probabilities = model.predict(rows)
         metrics.count_probabilities(probabilities)
         if self._scores is not None:
-            self._scores.add(time.time(), users, probabilities, model.card.version)
+            self._scores.add(time.time(), entities, probabilities, model.card.version)
         return Predictions(
             model.card.version,
-            [
-                Prediction(row.user_id, probability, row.views)
-                for row, probability in zip(rows, probabilities, strict=True)
-            ],
+            [prediction_of(row, probability) for row, probability in zip(rows, probabilities, strict=True)],
         )
 
     async def readiness(self) -> Readiness:
         """Whether predictions can be made; probes the online store."""
         try:
-            await self.reader.read_async([PROBE])
+            await self.reader.read_async([self._probe()])
             redis = Part(ok=True, detail="answers")
         except OnlineStoreError as error:
             redis = Part(ok=False, detail=f"the online store does not answer: {error}")
@@ -100,6 +104,7 @@ class Service:
         if schema != self.reader.schema:
             logger.info("the registry has changed: reading its new schema")
             self.reader.use(schema)
+            self.requests = RequestFormat(schema)
         self._model, self._model_part = model, part
 
     def _read_registry(self) -> tuple[ServedSchema, Part]:
@@ -133,6 +138,9 @@ class Service:
         metrics.serve_model(model.card.version)
         return model, Part(ok=True, detail=model.card.version)
 
+    def _probe(self) -> Entity:
+        return {name: PROBE[kind] for name, kind in self.reader.schema.join_keys.items()}
+
     async def start(self) -> None:
         """Start reloading periodically and storing scores."""
         await self._warm_up()
@@ -144,7 +152,7 @@ class Service:
     async def _warm_up(self) -> None:
         """Connect and run the model once; otherwise the first request would take several times as long as others."""
         try:
-            rows = await self.reader.read_async([PROBE])
+            rows = await self.reader.read_async([self._probe()])
         except OnlineStoreError as error:
             logger.warning("the online store does not answer yet: %s", error)
             return

@@ -32,7 +32,7 @@ class ServingSettings(StreamSettings):
     serving_concurrency: int = Field(
         default=256,
         ge=1,
-        description="Requests that are answered at once, each 32 users as one; more get 503 with Retry-After.",
+        description="Requests that are answered at once, each 32 entities as one; more get 503 with Retry-After.",
     )
     serving_timeout_seconds: float = Field(
         default=1.0, gt=0, description="How long a request waits for the online store before it gets 503."

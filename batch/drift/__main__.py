@@ -31,7 +31,7 @@ from feast_repo.stores.progress import ProgressRecord
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     import polars as pl
@@ -45,13 +45,20 @@ MOST_DAYS = 14
 """Of the history."""
 
 
-def samples_of(data_root: Path, service: FeatureService, reference: Period, current: Period) -> Samples:
-    """Values of every feature of a service in both periods, and of its predictions if there are any.
+def samples_of(
+    data_root: Path,
+    service: FeatureService,
+    reference: Period,
+    current: Period,
+    *,
+    services: Collection[FeatureService] = (),
+) -> Samples:
+    """Values of every feature of a service in both periods, and of its predictions if there are any; see `values_of`.
 
     Raises:
         OSError: a file can't be read.
     """
-    before, now = (values_of(data_root, service, period) for period in (reference, current))
+    before, now = (values_of(data_root, service, period, services=services) for period in (reference, current))
     return {name: (before[name], now[name]) for name in now if name != PREDICTION or len(before[name]) + len(now[name])}
 
 
@@ -89,7 +96,12 @@ def _periods(
 
 
 def _history(
-    data_root: Path, service: FeatureService, samples: Samples, current: Period, p_threshold: float
+    data_root: Path,
+    service: FeatureService,
+    services: Collection[FeatureService],
+    samples: Samples,
+    current: Period,
+    p_threshold: float,
 ) -> list[dict[str, Any]]:
     """Each feature's largest effect on each of the last days, as a multiple of the threshold of minor drift.
 
@@ -100,7 +112,7 @@ def _history(
     ends = [current.end - number * DAY for number in reversed(range(MOST_DAYS))]
     for end in track(ends, description="day by day", console=Console(stderr=True), transient=True):
         day = Period(end - DAY, end)
-        now = values_of(data_root, service, day)
+        now = values_of(data_root, service, day, services=services)
         if not days and not any(len(now[name]) for name in windowed or now):
             continue
         drifts = drift_of({name: (before, now[name]) for name, (before, _) in samples.items()}, p_threshold)
@@ -115,9 +127,14 @@ def _history(
 
 
 def _report(
-    data_root: Path, service: FeatureService, reference: Period, current: Period, p_threshold: float
+    data_root: Path,
+    service: FeatureService,
+    services: Collection[FeatureService],
+    reference: Period,
+    current: Period,
+    p_threshold: float,
 ) -> tuple[dict[str, Any], Samples]:
-    samples = samples_of(data_root, service, reference, current)
+    samples = samples_of(data_root, service, reference, current, services=services)
     drifts = drift_of(samples, p_threshold)
     severity, verdict = verdict_of(drifts)
     return {
@@ -128,7 +145,7 @@ def _report(
         "severity": severity,
         "verdict": verdict,
         "features": [asdict(one) for one in drifts],
-        "history": _history(data_root, service, samples, current, p_threshold),
+        "history": _history(data_root, service, services, samples, current, p_threshold),
     }, samples
 
 
@@ -194,7 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service = command.chosen(settings.catalog.service, options.service)
     reference, current = _periods(options, command, settings.data_root, service)
     with command.telling(settings.data_root):
-        report, samples = _report(settings.data_root, service, reference, current, options.p_threshold)
+        report, samples = _report(
+            settings.data_root, service, settings.catalog.services, reference, current, options.p_threshold
+        )
         from batch.drift.report import page  # noqa: PLC0415  (plots take a second to import)
 
         name = f"{stem('drift', service, settings.catalog.services)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

@@ -14,16 +14,16 @@ from feast_repo.declare.views import CREATED, EVENT_TIME, WindowedView, offline_
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import (
     LOG_KEY,
-    PREDICTION_COLUMNS,
     dead_letters_folder,
     events_folder,
     features_folder,
     late_folder,
+    prediction_columns,
     predictions_folder,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -44,8 +44,12 @@ class Period:
         return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
 
 
-def values_of(data_root: Path, service: FeatureService, period: Period) -> dict[str, pl.Series]:
+def values_of(
+    data_root: Path, service: FeatureService, period: Period, *, services: Collection[FeatureService] = ()
+) -> dict[str, pl.Series]:
     """Each feature's values in a period, one per entity, and PREDICTION, which is empty without predictions.
+
+    `services`: all of the catalog, if the service is not the only one.
 
     Raises:
         OSError: a file can't be read.
@@ -53,7 +57,7 @@ def values_of(data_root: Path, service: FeatureService, period: Period) -> dict[
     features = {
         name: values for view in service.views for name, values in sample(data_root, view, period).to_dict().items()
     }
-    return {**features, PREDICTION: scores(data_root, period)}
+    return {**features, PREDICTION: scores(data_root, service, period, services=services)}
 
 
 def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> pl.DataFrame:
@@ -81,18 +85,22 @@ def sample(data_root: Path, view: WindowedView | BatchView, period: Period) -> p
     return chosen.sort(keys).select(features)
 
 
-def scores(data_root: Path, period: Period) -> pl.Series:
-    """Each user's last predicted probability in the period.
+def scores(
+    data_root: Path, service: FeatureService, period: Period, *, services: Collection[FeatureService] = ()
+) -> pl.Series:
+    """Each entity's last predicted probability in the period; `services` as in `values_of`.
 
     Raises:
         OSError: a file can't be read.
     """
-    folder, time = predictions_folder(data_root), pl.col("scored_at")
+    folder, time = predictions_folder(data_root, service, services), pl.col("scored_at")
     days = [day for day in days_of(folder, f"{period.start:%Y-%m-%d}") if day <= f"{period.end:%Y-%m-%d}"]
     files = files_of(folder, days)
-    rows = scan(files, PREDICTION_COLUMNS)
+    columns = prediction_columns(service)
+    keys = [name for name in columns if name not in {"scored_at", "probability", "model_version"}]
+    rows = scan(files, columns)
     within = rows.filter(time.is_between(period.start, period.end, closed="left"))
-    last = within.sort("scored_at", maintain_order=True).unique("user_id", keep="last").sort("user_id").collect()
+    last = within.sort("scored_at", maintain_order=True).unique(keys, keep="last").sort(keys).collect()
     return last["probability"]
 
 

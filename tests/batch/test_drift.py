@@ -18,7 +18,12 @@ from batch.drift.plots import plot
 from batch.drift.samples import PREDICTION, Period, health_in_words, sample, stream_health
 from batch.drift.statistics import LEAST_ROWS, compare, judge
 from feast_repo.clickstream import clickstream
-from feast_repo.features import purchase_prediction, user_click_features as view, user_profile_features as profiles
+from feast_repo.features import (
+    catalog,
+    purchase_prediction,
+    user_click_features as view,
+    user_profile_features as profiles,
+)
 from feast_repo.settings import StreamSettings
 from serving.score_log import ScoreLog
 from simulation.clicks import Traffic, historical, simulate
@@ -49,7 +54,7 @@ def severity(reference: pl.Series, current: pl.Series) -> str:
 
 
 def score(root: Path, at: datetime, users: int, mean: float) -> None:
-    log = ScoreLog(root)
+    log = ScoreLog(root, purchase_prediction, catalog.services)
     chance = np.random.default_rng(users)
     names = [f"user_{number:06d}" for number in range(users)]
     log.add(at.timestamp(), names, [0.99] * users, "v1")

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,21 @@ import pytest
 from feast import FeatureService, FeatureView, Field
 from feast.types import Int64
 
-from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
+from batch.drift.samples import Period, scores as last_scores
+from feast_repo.declare.catalog import Catalog
+from feast_repo.feast_objects import all_objects
+from feast_repo.features import (
+    catalog,
+    purchase_prediction,
+    user_click_features as clicks,
+    user_profile_features as profiles,
+)
 from feast_repo.settings import PROJECT_ROOT
+from feast_repo.stores.offline.tables import prediction_columns
 from serving import metrics
 from serving.__main__ import main
 from serving.access import ApiKeys
-from serving.app import MOST_BYTES, USERS_A_REQUEST
+from serving.app import ENTITIES_A_REQUEST, MOST_BYTES
 from serving.model import ModelFolder
 from serving.predict import main as predict
 from serving.reader import open_reader
@@ -35,6 +45,7 @@ from serving.service import Service
 from serving.settings import ServingSettings
 from serving.train import main as train
 from simulation.training_rows import training_rows
+from tests.declared import fraud
 from tests.serving.conftest import (
     USERS,
     Client,
@@ -144,6 +155,42 @@ BAD_BODIES: list[tuple[Any, str]] = [
     ({"user_ids": ["a"], "secret-field": 1}, "unknown field"),
     ({"user_ids": None}, "array"),
 ]
+
+
+class TestEntities:
+    def test_are_answered_as_users_are(self, store: FeatureStore, client: Client) -> None:
+        push(store, USERS[:2], now_slide(), view_count=25)
+        plain = client.predict(*USERS[:3]).body["predictions"]
+        entities = [{"user_id": user} for user in USERS[:3]]
+        reply = client.ask("/v1/predictions", {"entities": entities})
+        assert reply.status == 200
+        named = reply.body["predictions"]
+        assert [one["entity"] for one in named] == entities
+        assert all("user_id" not in one for one in named)
+        assert all("entity" not in one for one in plain)
+        assert [one["probability"] for one in named] == [one["probability"] for one in plain]
+
+    def test_of_several_keys_are_read_without_a_model(
+        self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shop = Catalog(services=(fraud,))
+        monkeypatch.setattr(ServingSettings, "catalog", shop)
+        store.apply(all_objects(shop))
+        store.refresh_registry()
+        settings = ServingSettings()
+        with serving(Service(store, open_reader(store, settings), settings)) as client:
+            asked = client.ask("/v1/predictions", {"entities": [{"shop": 7, "card_id": "c1"}]})
+            assert (asked.status, asked.body["error"]["code"]) == (503, "no_model")
+            for path, body in (("/v1/predictions", {"user_ids": ["c1"]}), ("/v1/features/c1", None)):
+                refused = client.ask(path, body)
+                assert (refused.status, refused.body["error"]["code"]) == (422, "invalid")
+                assert "card_id, shop" in refused.body["error"]["message"]
+            assert client.ask("/readyz").body["redis"]["ok"]
+            document = client.ask("/openapi.json").body
+        assert "/v1/features/{user_id}" not in document["paths"]
+        entity = document["components"]["schemas"]["Entity"]
+        assert entity["properties"]["shop"]["type"] == "integer"
+        assert entity["required"] == ["card_id", "shop"]
 
 
 class TestBadInput:
@@ -368,7 +415,7 @@ class TestUnderLoad:
 
     def test_many_users_count_as_many_requests(self, service: Service, redis_server: RedisServer) -> None:
         assert redis_server.process is not None
-        batch = [f"user_{number}" for number in range(10 * USERS_A_REQUEST)]
+        batch = [f"user_{number}" for number in range(10 * ENTITIES_A_REQUEST)]
         with serving(service, concurrency=25) as client, ThreadPoolExecutor(4) as pool:
             assert client.predict("a").status == 200
             os.kill(redis_server.process.pid, signal.SIGSTOP)
@@ -490,8 +537,26 @@ class TestScores:
         told = [(one["user_id"], one["probability"], "v1") for reply in replies for one in reply.body["predictions"]]
         assert sorted(scores().drop("scored_at").rows()) == sorted(told)
 
+    def test_each_of_several_services_has_its_own_with_its_join_keys(self, tmp_path: Path) -> None:
+        both = [purchase_prediction, fraud]
+        log = ScoreLog(tmp_path, fraud, both)
+        log.add(1e9, [{"shop": 7, "card_id": "c1"}, {"shop": -1, "card_id": "c2"}], [0.1, 0.2], "v1")
+        assert log.flush() == 2
+        (file,) = tmp_path.glob("predictions/fraud/dt=2001-09-09/*.parquet")
+        rows = pl.read_parquet(file, hive_partitioning=False)
+        assert dict(rows.schema) == prediction_columns(fraud)
+        assert rows.rows() == [
+            (datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC), "c1", 7, 0.1, "v1"),
+            (datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC), "c2", -1, 0.2, "v1"),
+        ]
+        day = Period(datetime(2001, 9, 9, tzinfo=UTC), datetime(2001, 9, 10, tzinfo=UTC))
+        log.add(1e9 + 1, [{"shop": 7, "card_id": "c2"}, {"shop": -1, "card_id": "c2"}], [0.3, 0.4], "v1")
+        log.flush()
+        assert last_scores(tmp_path, fraud, day, services=both).to_list() == [0.1, 0.4, 0.3]
+        assert last_scores(tmp_path, purchase_prediction, day, services=both).is_empty()
+
     def test_a_full_disk_holds_them_up(self, tmp_path: Path) -> None:
-        log = ScoreLog(tmp_path, most=3)
+        log = ScoreLog(tmp_path, purchase_prediction, catalog.services, most=3)
         before = metrics.scores_lost._value.get()  # noqa: SLF001
         (tmp_path / "predictions").write_text("in the way")
         log.add(1e9, ["a", "b"], [0.1, 0.2], "v1")
@@ -595,7 +660,11 @@ class TestCommands:
         assert [one["user_id"] for one in told["predictions"]] == USERS[:2]
         assert told["predictions"][0]["views"][clicks.name]["status"] == "fresh"
         assert [name for name, _ in pairwise([*told["milliseconds"], ""])][-1] == "all"
-        assert predict(["--users", *USERS[:2]]) == 0
+        entities = [json.dumps({"user_id": user}) for user in USERS[:2]]
+        assert predict(["--entities", *entities, "--json"]) == 0
+        again = json.loads(capsys.readouterr().out)["predictions"]
+        assert [one["entity"]["user_id"] for one in again] == USERS[:2]
+        assert predict(["--users", *USERS[:2]]) == predict(["--entities", *entities]) == 0
         shown = capsys.readouterr().out
         assert "view_count" in shown
         assert "missing" in shown
@@ -611,6 +680,15 @@ class TestCommands:
         with pytest.raises(SystemExit, match="2"):
             predict(arguments)
         assert says in capsys.readouterr().err
+
+    @pytest.mark.parametrize("entity", ["{", "[1]", '{"user_id": 1}', '{"user_id": "a"}, {"shop": 1}'])
+    def test_predict_refuses_what_is_no_entity(
+        self, store: FeatureStore, data_root: Path, capsys: pytest.CaptureFixture[str], entity: str
+    ) -> None:
+        del store, data_root
+        with pytest.raises(SystemExit, match="2"):
+            predict(["--entities", entity])
+        assert "no entities of 'purchase_prediction'" in capsys.readouterr().err
 
     def test_predict_without_redis(
         self, store: FeatureStore, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

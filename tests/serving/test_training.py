@@ -18,7 +18,7 @@ from batch.training.labels import label_of
 from feast_repo.declare.views import EVENT_TIME
 from feast_repo.features import purchase_prediction
 from serving.features import FeatureEncoder, input_features, misfit
-from serving.messages import UserFeatures, ViewRead
+from serving.messages import EntityFeatures, ViewRead
 from serving.model import Model, ModelError, ModelFolder
 from serving.schema import ServedSchema, ServedView
 from serving.settings import ServingSettings
@@ -35,10 +35,10 @@ HORIZON = LABEL.within
 ROWS = training_rows(500)
 
 
-def as_served(row: dict[str, Any]) -> UserFeatures:
-    return UserFeatures(
-        "user",
-        {view.name: ViewRead("fresh", 1.0, None, {name: row[name] for name in view.features}) for view in VIEWS},
+def as_served(row: dict[str, Any]) -> EntityFeatures:
+    return EntityFeatures(
+        user_id="user",
+        views={view.name: ViewRead("fresh", 1.0, None, {name: row[name] for name in view.features}) for view in VIEWS},
     )
 
 
@@ -173,8 +173,10 @@ class TestModel:
 
 
 def test_misfit_names_the_feature(trained: Trained) -> None:
-    views = tuple(ServedView(view.name, dict(view.value_types), None, None, {}) for view in VIEWS)
-    schema = ServedSchema("project", "service", "user_id", views)
+    views = tuple(
+        ServedView(view.name, dict(view.entity.join_keys), dict(view.value_types), None, None, {}) for view in VIEWS
+    )
+    schema = ServedSchema("project", "service", views)
     assert misfit(trained.card.features, schema) is None
     first, rest = views[0], views[1:]
     types = dict(first.types)

@@ -14,9 +14,10 @@ import polars as pl
 from feast_repo.declare.events import UTC_MICROSECONDS, EventStream
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-    from feast_repo.declare.views import WindowedView
+    from feast_repo.declare.views import FeatureService, WindowedView
 
 LOG_KEY: dict[str, pl.DataType] = {
     "partition": pl.Int32(),
@@ -69,17 +70,16 @@ def reaches_folder(data_root: Path, view_name: str) -> Path:
     return data_root / "reaches" / view_name
 
 
-def predictions_folder(data_root: Path) -> Path:
-    """Scores of the prediction service, by the day of the prediction."""
-    return data_root / "predictions"
+def predictions_folder(data_root: Path, service: FeatureService, services: Collection[FeatureService]) -> Path:
+    """Predictions of a feature service, by their day; each has a folder of its own if the catalog has several."""
+    folder = data_root / "predictions"
+    return folder / service.name if len(services) > 1 else folder
 
 
-PREDICTION_COLUMNS: dict[str, pl.DataType] = {
-    "scored_at": UTC_MICROSECONDS,
-    "user_id": pl.String(),
-    "probability": pl.Float64(),
-    "model_version": pl.String(),
-}
+def prediction_columns(service: FeatureService) -> dict[str, pl.DataType]:
+    """Columns of a service's predictions: their time, the join keys of its views, the result."""
+    keys = {name: dtype for view in service.views for name, dtype in view.entity.schema.items()}
+    return {"scored_at": UTC_MICROSECONDS, **keys, "probability": pl.Float64(), "model_version": pl.String()}
 
 
 def event_columns(events: EventStream) -> dict[str, pl.DataType]:

@@ -58,6 +58,7 @@ class KeyFormat:
         # Feast's own order, read from what it writes.
         order = sorted(join_keys, key=lambda name: sample.index(probes[name].encode()))
         self.join_keys = {name: join_keys[name] for name in order}
+        self._first = order[0]
         head, _, _ = sample.partition(probes[order[0]].encode())
         _, _, tail = sample.partition(probes[order[-1]].encode())
         self._is_one_string = list(join_keys.values()) == ["String"]
@@ -95,8 +96,7 @@ class KeyFormat:
             KeyError: a join key is missing.
         """
         if self._is_one_string:
-            (name,) = self.join_keys
-            body: bytes = entity[name].encode()
+            body: bytes = entity[self._first].encode()
         else:
             body = b"".join([_sized(entity[name], kind) for name, kind in self.join_keys.items()])
         head, tail = self._ends[len(body)]
