@@ -79,9 +79,10 @@ class Reader:
     """Asks for the stored times of some users, and remembers when it first saw which."""
 
     def __init__(self, redis: Redis, users: Sequence[str]) -> None:
+        (key,) = view.join_keys
         rows = RowFormat(PROJECT, view.name, view.entity.join_keys, view.value_types, KEY_VERSION)
         self._redis, self._users = redis, users
-        self._questions = list(rows.read_time_commands(rows.keys(pl.DataFrame({view.join_keys[0]: users}))))
+        self._questions = list(rows.read_time_commands(rows.keys(pl.DataFrame({key: users}))))
         self._stored: list[bytes | None] = [None] * len(users)
         self.seen: dict[str, list[tuple[int, float]]] = {user: [] for user in users}
 

@@ -29,7 +29,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Differences:
-    """Differences between stored and recomputed rows, by user and window end."""
+    """Differences between stored and recomputed rows, by entity and window end."""
 
     recomputed: int
     equal: int
@@ -53,7 +53,7 @@ def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = 
     """
     columns = ["event_timestamp", "created_timestamp", *view.features]
     same = " and ".join(f"s.{name} is not distinct from r.{name}" for name in columns)
-    key = view.join_keys[0]
+    identity = [f'"{name}"' for name in (*view.join_keys, "event_timestamp")]
     with duckdb.connect() as database:
         database.execute("set timezone = 'UTC'")
         database.execute(f"create table recomputed as {recomputation(archive_root or data_root, view)}")
@@ -64,13 +64,12 @@ def compare(data_root: Path, view: WindowedView, *, archive_root: Path | None = 
         row = database.execute(
             f"""
             select (select count(*) from recomputed),
-                   count(*) filter (s.{key} is not null and r.{key} is not null and {same}),
-                   count(*) filter (s.{key} is not null and r.{key} is not null and not ({same})),
-                   count(*) filter (r.{key} is null),
-                   count(*) filter (s.{key} is null),
-                   (select count(*) - count(distinct ({key}, event_timestamp)) from stored)
-            from stored s full outer join recomputed r
-              on s.{key} = r.{key} and s.event_timestamp = r.event_timestamp
+                   count(*) filter (s.event_timestamp is not null and r.event_timestamp is not null and {same}),
+                   count(*) filter (s.event_timestamp is not null and r.event_timestamp is not null and not ({same})),
+                   count(*) filter (r.event_timestamp is null),
+                   count(*) filter (s.event_timestamp is null),
+                   (select count(*) - count(distinct ({", ".join(identity)})) from stored)
+            from stored s full outer join recomputed r on {" and ".join(f"s.{name} = r.{name}" for name in identity)}
             """
         ).fetchone()
     assert row is not None  # noqa: S101  (an aggregate without groups has exactly one row)
@@ -83,7 +82,8 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
     Raises:
         TypeError: a feature is none of those that are written in SQL here.
     """
-    events, key = view.source, view.join_keys[0]
+    events, names = view.source, [f'"{name}"' for name in view.join_keys]
+    keys, same_entity = ", ".join(names), " and ".join(f"n.{name} = c.{name}" for name in names)
     slide, lateness = view.slide_ms, view.lateness_ms
     aggregates = ", ".join(f"{_aggregate(aggregate)} as {name}" for name, aggregate in view.aggregates.items())
     empty = ", ".join(
@@ -115,7 +115,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
     ), reached as (
         select "partition", max(watermark_after) as final_watermark from seen group by "partition"
     ), counted as (
-        select "partition", {key}, window_end, {aggregates}
+        select "partition", {keys}, window_end, {aggregates}
         from (
             select seen.*, unnest(generate_series(1, {view.panes_per_window})) * {slide}
                 + {events.time} // {slide} * {slide} as window_end
@@ -124,18 +124,18 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
         where (watermark_before is null or window_end > watermark_before) and window_end <= final_watermark
         group by all
     ), expired as (
-        select "partition", {key}, window_end + {slide} as window_end, {empty}
+        select "partition", {keys}, window_end + {slide} as window_end, {empty}
         from counted c join reached using ("partition")
         where window_end + {slide} <= final_watermark and not exists (
             select 1 from counted n
-            where n."partition" = c."partition" and n.{key} = c.{key} and n.window_end = c.window_end + {slide}
+            where n."partition" = c."partition" and {same_entity} and n.window_end = c.window_end + {slide}
         )
     ), closings as (
         select "partition", watermark_after, min(latest_arrival) as created from (
             select *, max(arrival) over (partition by "partition" order by "offset") as latest_arrival from seen
         ) group by "partition", watermark_after
     )
-    select {key}, make_timestamptz(window_end * 1000) as event_timestamp,
+    select {keys}, make_timestamptz(window_end * 1000) as event_timestamp,
            make_timestamptz(created * 1000) as created_timestamp, {", ".join(view.aggregates)}{ratios}
     from (select * from counted union all select * from expired) as emitted
     asof join closings on emitted."partition" = closings."partition" and emitted.window_end <= closings.watermark_after

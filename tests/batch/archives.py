@@ -73,7 +73,7 @@ def stream(
             table.append(partition, pl.concat([processed.late(name), rest.late(name)]))
     for table in (events, *late.values()):
         table.flush()
-    return pl.concat(rows).sort("partition", "event_timestamp", view.join_keys[0])
+    return pl.concat(rows).sort("partition", "event_timestamp", *view.join_keys)
 
 
 def store(root: Path, view: WindowedView, rows: pl.DataFrame, writer: str, partition: int, end_ms: int) -> None:

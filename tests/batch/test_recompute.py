@@ -56,7 +56,7 @@ def rows_of(recomputation: Recomputation, mode: Mode = "as-seen", most_rows: int
     del columns["writer"], columns[SERVED]
     chunks = recomputation.timeline.chunks(recomputation.scope, most_rows)
     parts = [recomputation.rows(chunk, mode).select(columns.keys()) for chunk in chunks]
-    return pl.concat([pl.DataFrame(schema=columns), *parts]).sort("partition", "event_timestamp", view.join_keys[0])
+    return pl.concat([pl.DataFrame(schema=columns), *parts]).sort("partition", "event_timestamp", *view.join_keys)
 
 
 @st.composite
@@ -98,7 +98,7 @@ def test_complete_equals_a_stream_that_waits_for_all(engine_name: str) -> None:
         for record in log:
             patient.add(record)
         closed = patient._close(last[0] * view.slide_ms, 0) if last else []  # noqa: SLF001
-        key, times = view.join_keys[0], pl.col("event_timestamp").dt.epoch("ms")
+        (key,), times = view.join_keys, pl.col("event_timestamp").dt.epoch("ms")
         found = {row[:2]: row[2:] for row in rows.select(key, times, *view.features).iter_rows()}
         assert found == {row[:2]: row[3:] for window in closed for row in window.rows}
         # What differs from what the stream saw is marked as late, and nothing that is on time differs.

@@ -117,7 +117,7 @@ def _online(view: WindowedView, features: Rows, store: FeatureStore) -> dict[byt
     newest: dict[str, tuple[Any, ...]] = {}
     for row in sorted(features):  # by user, then by end
         newest[row[0]] = row
-    names = [view.join_keys[0], "event_timestamp", "created_timestamp", *view.features]
+    names = [*view.join_keys, "event_timestamp", "created_timestamp", *view.features]
     rows = pl.DataFrame(list(newest.values()), schema=names, orient="row").with_columns(
         from_milliseconds("event_timestamp"), from_milliseconds("created_timestamp")
     )
@@ -137,7 +137,7 @@ def found(view: WindowedView, root: Path, redis: Redis, announcements: str, user
     events = _table(events_folder(root, clickstream), "partition", "offset", "watermark", "event_id")
     late = _table(late_folder(root, view), "partition", "offset", "missed_windows")
     dead = _table(dead_letters_folder(root, clickstream), "partition", "offset", "value", "reason")
-    columns = (view.join_keys[0], "event_timestamp", "created_timestamp", *view.features)
+    columns = (*view.join_keys, "event_timestamp", "created_timestamp", *view.features)
     features = _table(features_folder(root, view.name), *columns)
     progress = [
         (one.partition, one.next_offset, one.watermark_ms)

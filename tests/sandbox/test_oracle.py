@@ -15,6 +15,8 @@ from feast_repo.stores.offline.tables import event_columns, events_folder, featu
 from sandbox.oracle import Differences, compare
 from stream.log_table import LogTable
 from stream.windows import WindowEngine
+from tests.batch.archives import stream
+from tests.declared import shop_of_card_features
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,3 +102,28 @@ def test_every_kind_of_difference_is_counted(tmp_path: Path, harm, expected: str
     differences = compare(tmp_path, VIEW)
     assert getattr(differences, expected) > 0
     assert not differences.none
+
+
+def payments_log(seed: int, records: int) -> list[dict[str, Any]]:
+    """Few cards and few shops, so that pairs share either, and come and go."""
+    chance = random.Random(seed)
+    clock, log = T0, []
+    for number in range(records):
+        clock += chance.choice([0, 1_000, 90_000, 300_000])
+        payment = {"payment_id": f"p{number}", "card_id": f"c{chance.randrange(3)}", "shop": chance.randrange(-1, 2)}
+        times = {"paid_at": clock - chance.choice([0, 30_000, 2_000_000]), "kafka_timestamp": clock}
+        log.append({**payment, **times, "amount_cents": chance.choice([None, chance.randrange(1_000)])})
+    return log
+
+
+def test_entities_of_several_keys_are_told_apart_by_all_of_them(tmp_path: Path) -> None:
+    view = shop_of_card_features
+    rows = stream(tmp_path, view, {0: payments_log(1, 600)})
+    assert rows.select("card_id", "shop").n_unique() == 9
+    expected = Differences(len(rows), len(rows), different=0, only_stored=0, only_recomputed=0, stored_twice=0)
+    assert compare(tmp_path, view) == expected
+    (file, *_) = features_folder(tmp_path, view.name).glob("*/*.parquet")
+    stored = pl.read_parquet(file, hive_partitioning=False)
+    stored.with_columns(pl.col("shop") + 10).write_parquet(file)
+    changed = compare(tmp_path, view)
+    assert (changed.only_stored, changed.only_recomputed) == (len(stored), len(stored))
