@@ -225,7 +225,9 @@ class Forms:
 
         `given`: what the message holds, by field, without those that are absent or null; a fault if that is known.
         """
-        if any(given.get(choice.name) in choice.ignore for choice in self._choices):
+        # A fault, or the text of a number, may equal a name without being the string that is to be ignored.
+        names = ((given.get(choice.name), choice.ignore) for choice in self._choices)
+        if any(type(name) is str and name in ignored for name, ignored in names):
             return IGNORED
         values: dict[str, Value] = {}
         faults: list[tuple[Fault, str]] = []

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from feast_repo.codec.decoding import Decoder
-from feast_repo.declare.fields import Bool, Integer, Text
+from feast_repo.declare.fields import Bool, Choice, Integer, Text
 from tests.feast_repo.payments import NOW, PAYMENTS, batch, clocks
 from tests.feast_repo.test_field_forms import GOOD, decode, reason, row
+
+
+NOON = "2026-03-01T12:00:00Z"
 
 
 def with_members(text: str) -> bytes:
@@ -37,6 +40,15 @@ def test_a_path_through_what_is_no_object_is_a_wrong_type(on_the_way: Any) -> No
     assert reason({**GOOD, "context": {"user": on_the_way}}) == "type:user_id"
     assert reason({**GOOD, "card": on_the_way}) == "type:contactless"
     assert reason({**GOOD, "card": on_the_way, "id": None}) == "missing:payment_id"
+
+
+@pytest.mark.parametrize("on_the_way", ["5", '{"state": 1e2}', '{"state": 5}'])
+def test_what_is_no_string_is_never_ignored(on_the_way: str) -> None:
+    state = Choice("state", values=("a",), ignore=("type", "1e2"), path="card.state")
+    stream = replace(clocks, fields=(*clocks.fields, state))
+    message = f'{{"flag":true,"key":"k","a":{{"at":1772366400,"us":0,"b":{{"text":"{NOON}"}}}},"card":{on_the_way}}}'
+    decoded = Decoder(stream).decode(batch([message.encode()], [b"k"]))
+    assert (decoded.dead_letters["reason"].to_list(), decoded.ignored) == (["type:state"], 0)
 
 
 @pytest.mark.parametrize(
