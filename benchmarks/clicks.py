@@ -17,7 +17,7 @@ from feast_repo.clickstream import clickstream
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.features import user_click_features as view
-from simulation.records import RECORD
+from simulation.clicks import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Clicks:
     skew: float = 1.0
 
     def records(self) -> Iterator[pl.DataFrame]:
-        """Frames of `simulation.records.RECORD`, in the order in which they are produced."""
+        """Frames of `simulation.clicks.RECORD`, in the order in which they are produced."""
         for clicks in self.clicks():
             yield clicks.select(
                 "arrival_ms",

@@ -28,7 +28,7 @@ class ProduceError(Exception):
 
 
 def produce(sandbox: Sandbox, topic: str, frames: Iterable[pl.DataFrame]) -> None:
-    """Append frames of `simulation.records.RECORD` to a topic.
+    """Append frames of `simulation.records.MESSAGE` to a topic.
 
     Raises:
         ProduceError: some were not taken.

@@ -1,4 +1,4 @@
-"""Generators: clicks and profiles with disorder, late and malformed records, and drift.
+"""Generators: events of any stream, clicks and profiles with disorder, late and malformed records, and drift.
 
 In: a seed. Out: messages for Kafka, files of history, profiles.
 Guarantee: the same seed gives the same bytes.

@@ -1,32 +1,33 @@
-"""A clickstream as it reaches Kafka: timed sessions with disorder, late and malformed records, and heartbeats.
+"""When events happen and how they reach Kafka: the clock of every simulated stream.
 
-    simulation = historical(view, Traffic(), events=300_000, hours=4, now_ms=now_ms, partitions=(0, 1))
-    for records in simulate(simulation):  # a frame with the columns of RECORD
-        ...
+    simulation = historical(stream, catalog.views_of(stream), Traffic(), events=300_000, hours=4, now_ms=now_ms, ...)
 
-Everything is a pure function of the `Simulation`: equal simulations give the same bytes in the same order.
+What happens is the business of a source (`simulation/source.py`); `simulation/events.py` puts both together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from feast_repo.declare.fields import Timestamp
 from feast_repo.errors import RefusedError
-from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS, make_profiles
-from simulation.records import FIRST_FLAW, FLAWS, EventEncoder, heartbeats
-from simulation.sessions import USUAL, browse
+from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS
+from simulation.records import FIRST_FLAW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.views import WindowedView
 
+USUAL = "none"
+"""No drift."""
 MOST_EXTRA_DELAY_MS = 78 * 60_000
 """How far beyond the allowed lateness a late record may arrive: some miss one window, some all six."""
 BLOCK = 50_000
@@ -35,10 +36,10 @@ BLOCK = 50_000
 
 @dataclass(frozen=True)
 class Traffic:
-    """Who clicks, and how disordered it arrives. Shares are of all records but heartbeats and total at most 1.
+    """Whose events, and how disordered they arrive. Shares are of all records but heartbeats and total at most 1.
 
-    A record arrives up to `disorder_ms` after its event, a late record more than the allowed lateness after it. `drift`
-    names a change of habits (see `sessions.py`).
+    `users` counts the keys. A record arrives up to `disorder_ms` after its event, a late record more than the allowed
+    lateness after it. `drift` names a change of habits that the stream's source knows.
     """
 
     users: int = DEFAULT_USERS
@@ -55,9 +56,11 @@ class Simulation:
 
     Event number k happens at a random time in the k-th interval of `interval_ms` after `start_ms`; without `events` the
     stream is endless. With `heartbeat_ms`, the last records are one heartbeat of that event time for each of
-    `partitions`, arriving at that time; records that would arrive later arrive just before them.
+    `partitions`, arriving at that time; records that would arrive later arrive just before them. `block` is how many
+    events are encoded at once; it changes no byte.
     """
 
+    stream: EventStream = field(repr=False)
     traffic: Traffic
     start_ms: int
     interval_ms: float
@@ -74,8 +77,9 @@ class Simulation:
 
     @property
     def run(self) -> str:
-        """A tag that keeps the ids of different simulations apart."""
-        told = repr(self) if self.traffic.drift == USUAL else f"{self!r} {self.traffic.drift}"
+        """A tag that keeps the ids of different simulations of a stream apart."""
+        told = repr(replace(self, block=BLOCK))
+        told = told if self.traffic.drift == USUAL else f"{told} {self.traffic.drift}"
         return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
@@ -84,7 +88,8 @@ class FutureError(RefusedError, ValueError):
 
 
 def historical(
-    view: WindowedView,
+    stream: EventStream,
+    views: Sequence[WindowedView],
     traffic: Traffic,
     *,
     events: int,
@@ -94,108 +99,124 @@ def historical(
     drain: bool = False,
     partitions: tuple[int, ...],
 ) -> Simulation:
-    """Events over past hours, and heartbeats that close every window up to the last event's slide.
+    """Events over past hours, and heartbeats that close every window of the views up to the last event's slide.
 
+    Of several views, the longest slide and window count. A stream without views has heartbeats right after its events.
     Without a start, the heartbeats have the latest possible time before `now_ms`, so the newest windows are fresh. With
     `drain`, they are a window and a slide later after the events, so expiry rows are closed too.
 
     Raises:
         FutureError: a given start puts the heartbeats after `now_ms`.
     """
+    slide_ms = max((view.slide_ms for view in views), default=1)
+    tail_ms = max((view.window_ms for view in views), default=0) + slide_ms if drain else 0
     span_ms = round(hours * 3_600_000)
-    tail_ms = view.window_ms + view.slide_ms if drain else 0
-    last_close_ms = (now_ms - view.lateness_ms) // view.slide_ms * view.slide_ms
+    tick_ms = _tick_ms(stream)
+    last_close_ms = _down(_down(now_ms, tick_ms) - stream.lateness_ms, slide_ms)
     latest_ms = last_close_ms - tail_ms - span_ms
     start = latest_ms if start_ms is None else start_ms
     if start > latest_ms:
         latest = np.datetime_as_string(np.datetime64(latest_ms, "ms"), unit="s")
         message = f"the windows would close in the future; start at {latest}Z or before"
         raise FutureError(message)
-    close_ms = -(-(start + span_ms) // view.slide_ms) * view.slide_ms + tail_ms
+    close_ms = _up(start + span_ms, slide_ms) + tail_ms
     return Simulation(
+        stream=stream,
         traffic=traffic,
         start_ms=start,
         interval_ms=span_ms / events,
         events=events,
-        lateness_ms=view.lateness_ms,
-        heartbeat_ms=close_ms + view.lateness_ms,
+        lateness_ms=stream.lateness_ms,
+        heartbeat_ms=_up(close_ms + stream.lateness_ms, tick_ms),
         partitions=partitions,
     )
 
 
-def live(view: WindowedView, traffic: Traffic, *, rate: float, events: int | None, now_ms: int) -> Simulation:
+def live(stream: EventStream, traffic: Traffic, *, rate: float, events: int | None, now_ms: int) -> Simulation:
     """Events from now on, `rate` per second, in blocks of about 100 ms; no heartbeats, because time goes on anyway."""
     return Simulation(
+        stream=stream,
         traffic=traffic,
         start_ms=now_ms,
         interval_ms=1000 / rate,
         events=events,
-        lateness_ms=view.lateness_ms,
+        lateness_ms=stream.lateness_ms,
         block=min(max(round(rate / 10), 1), BLOCK),
     )
 
 
-def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
-    """Records in arrival order, as non-empty frames of RECORD of about `block` rows.
+def on_the_clock(
+    frames: Iterable[pl.DataFrame], simulation: Simulation, flaws: int
+) -> Iterator[tuple[pl.DataFrame, float]]:
+    """What happens, in blocks and on time; beside each, the time (ms) before which no later event happens.
 
-    Memory: a block, the concurrent sessions, and a few integers for each record in flight.
+    Adds the columns `number` (from 0), `at_ms`, `arrival_ms` and `kind`: 0 is in time, 1 late, and what follows from
+    FIRST_FLAW on are `flaws` ways to be malformed, which take turns. `frames` is endless.
     """
-    profiles = make_profiles(simulation.traffic.users, simulation.traffic.seed)
-    encoder = EventEncoder(simulation.run, profiles["user_id"])
+    tick_ms = _tick_ms(simulation.stream)
+    times = _blocks(_times(simulation, flaws), simulation.block)
+    for block, on_time in zip(_blocks(frames, simulation.block), times, strict=False):
+        begun = int(on_time["number"][-1]) + 1
+        done = begun == simulation.events
+        next_ms = simulation.start_ms + math.floor(begun * simulation.interval_ms)
+        yield block.head(on_time.height).hstack(on_time), math.inf if done else _down(next_ms, tick_ms)
+        if done:
+            return
+
+
+def _times(simulation: Simulation, flaws: int) -> Iterator[pl.DataFrame]:
+    """When events happen and arrive, in frames of BLOCK: their size decides what is drawn."""
     traffic = simulation.traffic
-    steps = browse(profiles, steps_per_second=1000 / simulation.interval_ms, seed=traffic.seed, drift=traffic.drift)
-    under_way = pl.DataFrame()
-    for events, next_ms in _on_the_clock(_blocks(steps, simulation.block), simulation):
-        under_way = pl.concat([under_way, events])
-        has_arrived = under_way["arrival_ms"] < next_ms  # no later event can arrive earlier
-        arrived = under_way.filter(has_arrived)
-        under_way = under_way.filter(~has_arrived)
-        if not arrived.is_empty():
-            yield encoder.encode(arrived.sort("arrival_ms", maintain_order=True))
-    if simulation.heartbeat_ms is not None:
-        yield heartbeats(simulation.run, simulation.heartbeat_ms, simulation.partitions)
+    rng = np.random.default_rng([traffic.seed, 30])
+    last_arrival_ms = simulation.end_ms if simulation.heartbeat_ms is None else simulation.heartbeat_ms
+    tick_ms = _tick_ms(simulation.stream)
+    begun = flawed = 0
+    while begun != simulation.events:
+        count = BLOCK if simulation.events is None else min(BLOCK, simulation.events - begun)
+        number = np.arange(begun, begun + count)
+        at_ms = simulation.start_ms + ((number + rng.random(count)) * simulation.interval_ms).astype(np.int64)
+        at_ms = np.minimum(at_ms, simulation.end_ms - 1).astype(np.int64)
+        at_ms -= at_ms % tick_ms
+        lot = rng.random(count)
+        malformed = lot < traffic.malformed_share
+        delayed = ~malformed & (lot < traffic.malformed_share + traffic.late_share)
+        delay_ms = rng.integers(0, traffic.disorder_ms, count, endpoint=True)
+        long_delay_ms = simulation.lateness_ms + rng.integers(1, MOST_EXTRA_DELAY_MS, count)
+        arrival_ms = np.minimum(at_ms + np.where(delayed, long_delay_ms, delay_ms), last_arrival_ms).astype(np.int64)
+        flaw = FIRST_FLAW + (flawed + np.cumsum(malformed) - 1) % flaws
+        is_late = arrival_ms - at_ms > simulation.lateness_ms
+        begun, flawed = begun + count, flawed + int(malformed.sum())
+        yield pl.DataFrame(
+            {
+                "number": number,
+                "at_ms": at_ms,
+                "arrival_ms": arrival_ms,
+                "kind": pl.Series(np.where(malformed, flaw, is_late)).cast(pl.Int32),
+            }
+        )
 
 
 def _blocks(frames: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:
-    """Regroup rows into frames of one size."""
+    """Regroup rows into frames of one size; the last may be smaller."""
     rest = pl.DataFrame()
     for frame in frames:
         rows = pl.concat([rest, frame])
         whole = rows.height // size * size
         yield from (rows.slice(offset, size) for offset in range(0, whole, size))
         rest = rows.slice(whole)
+    if not rest.is_empty():
+        yield rest
 
 
-def _on_the_clock(blocks: Iterable[pl.DataFrame], simulation: Simulation) -> Iterator[tuple[pl.DataFrame, float]]:
-    """Add number, event time, arrival time and kind to each step, and the time before which no later event happens."""
-    traffic = simulation.traffic
-    rng = np.random.default_rng([traffic.seed, 30])
-    last_arrival_ms = simulation.end_ms if simulation.heartbeat_ms is None else simulation.heartbeat_ms
-    begun = flawed = 0
-    for block in blocks:
-        steps = block if simulation.events is None else block.head(simulation.events - begun)
-        number = np.arange(begun, begun + steps.height)
-        at_ms = simulation.start_ms + ((number + rng.random(steps.height)) * simulation.interval_ms).astype(np.int64)
-        at_ms = np.minimum(at_ms, simulation.end_ms - 1).astype(np.int64)
-        lot = rng.random(steps.height)
-        malformed = lot < traffic.malformed_share
-        delayed = ~malformed & (lot < traffic.malformed_share + traffic.late_share)
-        delay_ms = rng.integers(0, traffic.disorder_ms, steps.height, endpoint=True)
-        long_delay_ms = simulation.lateness_ms + rng.integers(1, MOST_EXTRA_DELAY_MS, steps.height)
-        arrival_ms = np.minimum(at_ms + np.where(delayed, long_delay_ms, delay_ms), last_arrival_ms).astype(np.int64)
-        flaw = FIRST_FLAW + (flawed + np.cumsum(malformed) - 1) % len(FLAWS)
-        is_late = arrival_ms - at_ms > simulation.lateness_ms
-        begun, flawed = begun + steps.height, flawed + int(malformed.sum())
-        done = begun == simulation.events
-        next_ms = math.inf if done else simulation.start_ms + math.floor(begun * simulation.interval_ms)
-        yield (
-            steps.with_columns(
-                number=number,
-                at_ms=at_ms,
-                arrival_ms=arrival_ms,
-                kind=pl.Series(np.where(malformed, flaw, is_late)).cast(pl.Int32),
-            ),
-            next_ms,
-        )
-        if done:
-            return
+def _tick_ms(stream: EventStream) -> int:
+    """What an event's time is a multiple of, since its format holds no more."""
+    time = stream.by_name[stream.time]
+    return 1_000 if isinstance(time, Timestamp) and time.format == "s" else 1
+
+
+def _down(time_ms: int, step_ms: int) -> int:
+    return time_ms // step_ms * step_ms
+
+
+def _up(time_ms: int, step_ms: int) -> int:
+    return -(-time_ms // step_ms) * step_ms

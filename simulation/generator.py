@@ -1,7 +1,9 @@
-"""Generates clicks into Kafka, for demos, tests and benchmarks.
+"""Generates the events of a stream into Kafka, for demos, tests and benchmarks.
 
 python -m stream.generator --rate 10                                  live, until Ctrl-C
 python -m stream.generator --events 300000 --hours 4 --late-share 0.01   the last hours, as fast as possible
+
+They are made up from the stream's declaration, those of the shop by `simulation/clicks.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from rich.text import Text
 from feast_repo.commands import Command, instant, integer, number, stop_event
 from feast_repo.errors import ExitCode, FeatureStoreError
 from feast_repo.settings import StreamSettings
-from simulation.clicks import BLOCK, Simulation, Traffic, historical, live, simulate
+from simulation.clock import BLOCK, USUAL, Simulation, Traffic, historical, live
+from simulation.events import simulate
 from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS, MOST_SEED, MOST_USERS
 from simulation.records import EVENT, HEARTBEAT, LATE
-from simulation.sessions import DRIFTS, USUAL
+from simulation.sources import DRIFTS, source_of
 from stream.kafka import topic_partitions
 from stream.producing import FileSink, Sink, TopicSink
 
@@ -140,19 +143,25 @@ class _Speed(ProgressColumn):
 @contextmanager
 def _progress(events: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr if it is a terminal; the function takes the number of events sent so far."""
-    columns = (TextColumn("clicks"), BarColumn(), MofNCompleteColumn(), _Speed())
+    columns = (TextColumn("events"), BarColumn(), MofNCompleteColumn(), _Speed())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("clicks", total=events)
+        task = bar.add_task("events", total=events)
         yield lambda sent: bar.update(task, completed=sent)
 
 
 def _command() -> Command:
     """The command line."""
-    command = Command("python -m stream.generator", "Generate clicks: live at a rate, or hours of history.")
+    command = Command("python -m stream.generator", "Generate events of a stream: live at a rate, or hours of history.")
     add = command.add_argument
+    add("--stream", metavar="NAME", help="the event stream, if several are declared")
     add("--rate", type=number(above=0.0), help="events per second; without --start and --hours: live")
     add("--events", type=integer(1, MOST_EVENTS), help="number of events; a live stream without it ends with Ctrl-C")
-    add("--users", type=integer(1, MOST_USERS), default=DEFAULT_USERS, help="number of shoppers (%(default)s)")
+    add(
+        "--users",
+        type=integer(1, MOST_USERS),
+        default=DEFAULT_USERS,
+        help="number of entities, the values of the key (%(default)s)",
+    )
     add("--start", type=instant, help="start of history, ISO 8601 UTC (default: history ends just before now)")
     add("--hours", type=number(above=0.0, maximum=MOST_HOURS), help="length of history, 4 by default")
     add("--seed", type=integer(0, MOST_SEED), default=DEFAULT_SEED, help="as in batch.profiles (%(default)s)")
@@ -164,7 +173,7 @@ def _command() -> Command:
     )
     add("--late-share", type=number(maximum=1), default=0.0, help="share delayed beyond the allowed lateness")
     add("--malformed-share", type=number(maximum=1), default=0.0, help="share that must become dead letters")
-    add("--drift", choices=list(DRIFTS), default=USUAL, help="shoppers with other habits (%(default)s)")
+    add("--drift", choices=DRIFTS, default=USUAL, help="only of the shop: shoppers with other habits (%(default)s)")
     add(
         "--to",
         type=Path,
@@ -181,6 +190,7 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
 
     Raises:
         ValueError: options contradict each other, or end in the future; the message names the remedy.
+        RefusedError: there is no such stream, or its events can't be made up.
         KafkaUnavailableError: the topic's partitions can't be queried.
     """
     traffic = Traffic(
@@ -201,20 +211,26 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
     if not is_live and options.events is None:
         message = "say how many events history has with --events N, or ask for a live stream with --rate R alone"
         raise ValueError(message)
+    catalog = settings.catalog
+    stream = catalog.stream(options.stream)
     # Queried for a live stream too, to find out now whether the topic exists. A file has one heartbeat at its end.
-    partitions = (0,) if options.to else tuple(topic_partitions(settings, settings.catalog.stream().topic))
+    partitions = (0,) if options.to else tuple(topic_partitions(settings, stream.topic))
     if is_live:
-        return live(settings.catalog.view(), traffic, rate=options.rate, events=options.events, now_ms=now_ms)
-    return historical(
-        settings.catalog.view(),
-        traffic,
-        events=options.events,
-        hours=options.hours or DEFAULT_HOURS,
-        now_ms=now_ms,
-        start_ms=None if options.start is None else round(options.start.timestamp() * 1000),
-        drain=options.drain,
-        partitions=partitions,
-    )
+        simulation = live(stream, traffic, rate=options.rate, events=options.events, now_ms=now_ms)
+    else:
+        simulation = historical(
+            stream,
+            catalog.views_of(stream),
+            traffic,
+            events=options.events,
+            hours=options.hours or DEFAULT_HOURS,
+            now_ms=now_ms,
+            start_ms=None if options.start is None else round(options.start.timestamp() * 1000),
+            drain=options.drain,
+            partitions=partitions,
+        )
+    source_of(simulation)  # refuses what can't be made up before anything is opened
+    return simulation
 
 
 def _fail(reason: str) -> int:
@@ -230,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with stop_event("stopped without knowing what the broker has taken") as stop:
         try:
             simulation = plan(options, settings, now_ms=time.time_ns() // 1_000_000)
-            sink = FileSink(options.to) if options.to else TopicSink(settings, settings.catalog.stream().topic, stop)
+            sink = FileSink(options.to) if options.to else TopicSink(settings, simulation.stream.topic, stop)
         except FeatureStoreError as error:
             command.fail(error)
         except (ValueError, OSError) as error:

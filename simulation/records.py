@@ -1,102 +1,105 @@
-"""Simulated steps as records: the message bytes and their fields."""
+"""Simulated events as messages, of which some are broken, and the heartbeats at their end."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from feast_repo.clickstream import clickstream
+from feast_repo.codec.encoding import document
 from feast_repo.codec.heartbeats import heartbeat
-from simulation.malformed import flaws
-from simulation.sessions import PRODUCTS, STEP_TYPES
+from feast_repo.declare.fields import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feast_repo.declare.events import EventStream
+    from simulation.malformed import Flaw
 
 EVENT, LATE, HEARTBEAT = "event", "late", "heartbeat"
-FLAWS = flaws(clickstream)
-MALFORMED_KINDS = tuple(dict.fromkeys(flaw.reason for flaw in FLAWS))
-KINDS = (EVENT, LATE, *(flaw.reason for flaw in FLAWS))
 FIRST_FLAW = 2
 
-RECORD: dict[str, pl.DataType] = {
+MESSAGE: dict[str, pl.DataType] = {
     "arrival_ms": pl.Int64(),
     "partition": pl.Int32(),
     "key": pl.String(),
     "value": pl.Binary(),
     "kind": pl.String(),
-    **clickstream.schema,
 }
-"""A record: its Kafka timestamp (arrival at the broker), its partition (null: by key), its kind, and its fields.
+"""A message: its Kafka timestamp (arrival at the broker), its partition (null: by key), and its kind.
 
 `kind` is `event`, `late` (delayed beyond the allowed lateness), `heartbeat`, or the dead-letter reason of a malformed
-record, which has null fields.
+record.
 """
+HEADERS: dict[str, pl.DataType] = {"headers": pl.List(pl.Struct({"name": pl.String(), "value": pl.Binary()}))}
+"""A column more, of streams whose heartbeats are told by a header; null for other messages."""
 
 
-class EventEncoder:
-    """Encodes numbers as records. Repeated strings are built once."""
+def message_schema(stream: EventStream) -> dict[str, pl.DataType]:
+    """The columns of a stream's messages."""
+    return MESSAGE | (HEADERS if stream.heartbeat is None else {})
 
-    def __init__(self, run: str, user_ids: pl.Series) -> None:
-        self._run = run
-        self._user_ids = user_ids
-        self._steps = pl.Series(STEP_TYPES)
-        self._products = pl.select("p_" + pl.int_range(1, PRODUCTS + 1).cast(pl.String).str.zfill(5)).to_series()
-        self._kinds = pl.Series(KINDS)
 
-    def encode(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Convert rows of numbers to rows of RECORD, in the same order."""
-        fields = pl.DataFrame(
-            {
-                "event_id": rows.select(pl.lit(f"{self._run}-") + pl.col("number").cast(pl.String)).to_series(),
-                "user_id": self._user_ids.gather(rows["user"]),
-                "event_type": self._steps.gather(rows["step"]),
-                "event_timestamp": rows["at_ms"],
-                "product_id": self._products.gather(rows["product"]),
-                "session_id": rows.select(pl.lit(f"{self._run}-s") + pl.col("session").cast(pl.String)).to_series(),
-                "price_cents": rows["price_cents"],
-            },
-            schema=clickstream.schema,
-        )
-        value = fields.select(pl.struct(pl.all()).struct.json_encode().cast(pl.Binary)).to_series()
-        malformed = rows["kind"] >= FIRST_FLAW
-        key = fields["user_id"]
-        if malformed.any():
-            value = _break(value, fields, rows["kind"], rows["arrival_ms"], malformed.arg_true())
-            fields = fields.select(pl.when(~malformed).then(pl.all()))
-        return fields.select(
-            rows["arrival_ms"],
-            pl.lit(None, RECORD["partition"]).alias("partition"),
-            key.alias("key"),
-            value.alias("value"),
-            self._kinds.gather(rows["kind"]).alias("kind"),
-            pl.all(),
-        )
+def messages(
+    stream: EventStream, flaws: Sequence[Flaw], rows: pl.DataFrame, fields: pl.DataFrame, values: pl.Series
+) -> pl.DataFrame:
+    """Events as messages, in the same order. `values`: the sound events as bytes.
+
+    `rows`: `arrival_ms` and `kind`, whose numbers from FIRST_FLAW on are those of `flaws`. `fields`: as declared.
+    """
+    malformed = rows["kind"] >= FIRST_FLAW
+    if malformed.any():
+        values = _break(stream, flaws, rows.filter(malformed), fields.filter(malformed), values, malformed)
+    kinds = pl.Series([EVENT, LATE, *(flaw.reason for flaw in flaws)])
+    return pl.select(
+        rows["arrival_ms"],
+        fields[stream.key].cast(pl.String).alias("key"),
+        values.alias("value"),
+        kinds.gather(rows["kind"]).alias("kind"),
+    ).select(
+        pl.col(name) if name in {"arrival_ms", "key", "value", "kind"} else pl.lit(None, dtype).alias(name)
+        for name, dtype in message_schema(stream).items()
+    )
 
 
 def _break(
-    value: pl.Series, fields: pl.DataFrame, kind: pl.Series, arrival_ms: pl.Series, malformed: pl.Series
+    stream: EventStream,
+    flaws: Sequence[Flaw],
+    rows: pl.DataFrame,
+    fields: pl.DataFrame,
+    values: pl.Series,
+    malformed: pl.Series,
 ) -> pl.Series:
-    """Replace the values of the rows listed in `malformed`."""
+    """Replace the values that are to be malformed, those of `rows` and `fields`."""
     broken = [
-        FLAWS[flaw - FIRST_FLAW].apply(event, arrival)
-        for flaw, event, arrival in zip(
-            kind.gather(malformed), fields[malformed].iter_rows(named=True), arrival_ms.gather(malformed), strict=True
-        )
+        flaws[kind - FIRST_FLAW].apply(document(stream, event), arrival_ms)
+        for kind, event, arrival_ms in zip(rows["kind"], fields.iter_rows(named=True), rows["arrival_ms"], strict=True)
     ]
-    source = np.arange(len(value))
-    source[malformed.to_numpy()] = len(value) + np.arange(len(broken))
-    return pl.concat([value, pl.Series(broken, dtype=pl.Binary)]).gather(source)
+    source = np.arange(len(values))
+    source[malformed.to_numpy()] = len(values) + np.arange(len(broken))
+    return pl.concat([values, pl.Series(broken, dtype=pl.Binary)]).gather(source)
 
 
-def heartbeats(run: str, at_ms: int, partitions: tuple[int, ...]) -> pl.DataFrame:
-    """One heartbeat per partition."""
-    ids = [f"{run}-heartbeat-{partition}" for partition in partitions]
-    columns = {
-        **dict.fromkeys(RECORD),
+def heartbeats(stream: EventStream, run: str, at_ms: int, partitions: Sequence[int]) -> pl.DataFrame:
+    """One heartbeat per partition, as messages."""
+    beats = [heartbeat(stream, heartbeat_id(stream, run, partition), at_ms) for partition in partitions]
+    columns: dict[str, Any] = {
         "arrival_ms": at_ms,
-        "partition": partitions,
-        "value": [heartbeat(clickstream, event_id, at_ms)[0] for event_id in ids],
+        "partition": list(partitions),
+        "key": None,
+        "value": [value for value, _ in beats],
         "kind": HEARTBEAT,
-        "event_id": ids,
-        "event_type": HEARTBEAT,
-        clickstream.time: at_ms,
+        "headers": [[{"name": name, "value": value} for name, value in headers] for _, headers in beats],
     }
-    return pl.DataFrame(columns, schema=RECORD)
+    schema = message_schema(stream)
+    return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
+
+
+def heartbeat_id(stream: EventStream, run: str, partition: int) -> str:
+    """The id of a heartbeat, if it must have one: of declared length, since time and id tell events apart."""
+    told = f"{run}-heartbeat-{partition}"
+    field = None if stream.event_id is None else stream.by_name[stream.event_id]
+    if not isinstance(field, Text):
+        return told
+    return told.ljust(field.min_length, "-")[-(field.max_length or len(told) + field.min_length) :]

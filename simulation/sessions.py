@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from simulation.clock import USUAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,7 +51,6 @@ class Habits:
     prices: float = 1.0
 
 
-USUAL = "none"
 DRIFTS = {USUAL: Habits(), "visits": Habits(visits=2.5), "buying": Habits(buying=0.3), "prices": Habits(prices=1.8)}
 """Changes of habit by name, which a drift report has to find."""
 

@@ -49,7 +49,10 @@ def producer_config(settings: StreamSettings) -> dict[str, Any]:
 
 
 class Sink(Protocol):
-    """Takes frames of `simulation.records.RECORD`. `failed` counts undelivered records; it is final once closed."""
+    """Takes frames with the columns of `simulation.records.message_schema`.
+
+    `failed` counts undelivered records; it is final once closed.
+    """
 
     failed: int
     last_error: str
@@ -98,6 +101,7 @@ class TopicSink:
         keys = records["key"].cast(pl.Binary).to_list()  # faster than encoding text message by message
         partitions = records["partition"].fill_null(BY_KEY).to_list()
         arrivals = records["arrival_ms"].to_list()
+        headers = _headers(records)
         sent = 0
         while sent < len(values) and time.monotonic() < self._deadline():
             left = iter(arrivals[sent:])
@@ -112,6 +116,7 @@ class TopicSink:
                 repeat(None),
                 repeat(None),
                 left,
+                *([] if headers is None else [headers[sent:]]),
             )
             try:
                 deque(calls, maxlen=0)
@@ -143,6 +148,13 @@ class TopicSink:
 
     def _on_error(self, error: KafkaError) -> None:
         self.last_error = error.str()
+
+
+def _headers(records: pl.DataFrame) -> list[list[tuple[str, bytes]] | None] | None:
+    """The headers of each record; None if none has any, since an argument more costs time for each record."""
+    if "headers" not in records.columns or records["headers"].null_count() == records.height:
+        return None
+    return [told and [(one["name"], one["value"]) for one in told] for told in records["headers"].to_list()]
 
 
 class FileSink:

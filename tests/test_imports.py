@@ -18,7 +18,7 @@ ROOMS = {
     "feast_repo.declare": {"feast_repo.declare", "feast_repo.errors"},
     "feast_repo.codec": {"feast_repo.declare", "feast_repo.codec", "feast_repo.clickstream"},
 }
-PURE = ["feast_repo.declare", "feast_repo.features", "feast_repo.codec", "stream.windows", "simulation.clicks"]
+PURE = ["feast_repo.declare", "feast_repo.features", "feast_repo.codec", "stream.windows", "simulation.events"]
 SLOW = {"bytewax", "confluent_kafka", "feast"}
 
 

@@ -27,15 +27,20 @@ def encode(stream: EventStream, event: Mapping[str, Any]) -> bytes:
 
     Decoding gives these values again. Times lose what their format doesn't hold.
     """
-    document: dict[str, Any] = {}
+    return compact(document(stream, event))
+
+
+def document(stream: EventStream, event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event as the JSON object that `encode` writes."""
+    found: dict[str, Any] = {}
     for field in stream.fields:
         if (value := event.get(field.name)) is not None:
             *around, name = field.components
-            place = document
+            place = found
             for outer in around:
                 place = place.setdefault(outer, {})
             place[name] = written(field, value)
-    return compact(document)
+    return found
 
 
 def written(field: EventField, value: Any) -> Any:

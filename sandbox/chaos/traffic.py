@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
-from simulation.clicks import Simulation, Traffic, simulate
+from simulation.clock import Simulation, Traffic
+from simulation.events import simulate
 from simulation.records import EVENT, LATE, heartbeats
 from stream.producing import TopicSink
 
@@ -45,6 +46,7 @@ class ClickTraffic:
         self._partitions = tuple(range(partitions))
         self._chance = random.Random(seed)  # noqa: S311  (a drill is repeatable)
         self._simulation = Simulation(
+            stream=self._view.source,
             traffic=Traffic(users=USERS, seed=seed, disorder_ms=60_000, late_share=0.02, malformed_share=0.01),
             start_ms=START_MS,
             interval_ms=1000 * SECONDS_PER_SECOND / RECORDS_PER_SECOND,
@@ -89,7 +91,7 @@ class ClickTraffic:
                     break
             view = self._view
             end_ms = (latest_ms // view.slide_ms + 2) * view.slide_ms + view.window_ms + view.lateness_ms
-            self._send(heartbeats(self._simulation.run, end_ms, self._partitions))
+            self._send(heartbeats(view.source, self._simulation.run, end_ms, self._partitions))
 
     def _with_copies(self, fresh: pl.DataFrame, blocks: list[pl.DataFrame]) -> pl.DataFrame:
         """Repeat some records: the latest as in a producer's retry, older ones as in a replay."""

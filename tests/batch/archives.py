@@ -21,7 +21,8 @@ from feast_repo.stores.offline.tables import (
     window_file,
 )
 from feast_repo.stores.progress import Progress, ProgressRecord
-from simulation.clicks import Traffic, historical, simulate
+from simulation.clock import Traffic, historical
+from simulation.events import simulate
 from stream.log_table import LogTable
 from stream.windows import WindowEngine
 from tests.stream.reference import records_frame
@@ -89,7 +90,8 @@ def clicks(
 ) -> dict[int, list[Record]]:
     """Logs of generated clicks with disorder and late records, spread over partitions, and heartbeats at their end."""
     simulation = historical(
-        user_click_features,
+        user_click_features.source,
+        [user_click_features],
         Traffic(users=users, seed=seed, disorder_ms=60_000, late_share=late),
         events=events,
         hours=hours,

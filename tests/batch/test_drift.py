@@ -26,7 +26,8 @@ from feast_repo.features import (
 )
 from feast_repo.settings import StreamSettings
 from serving.score_log import ScoreLog
-from simulation.clicks import Traffic, historical, simulate
+from simulation.clock import Traffic, historical
+from simulation.events import simulate
 from simulation.profiles import make_profiles, publish_profiles
 from tests.batch.archives import NOW_MS, clicks, store, stream
 from tests.browser import look_at_file, needs_chromium
@@ -390,7 +391,8 @@ def test_other_habits_of_generated_shoppers_are_found(habit: str, expected: set[
     log: list[Record] = []
     for number, drift_of_day in enumerate(("none", habit)):
         simulation = historical(
-            view,
+            view.source,
+            [view],
             Traffic(users=3_000, seed=SEED + number, drift=drift_of_day),  # other clicks of other shoppers
             events=24_000,
             hours=3,

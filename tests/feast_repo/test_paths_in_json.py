@@ -13,7 +13,6 @@ from feast_repo.declare.fields import Bool, Choice, Integer, Text
 from tests.feast_repo.payments import NOW, PAYMENTS, batch, clocks
 from tests.feast_repo.test_field_forms import GOOD, decode, reason, row
 
-
 NOON = "2026-03-01T12:00:00Z"
 
 

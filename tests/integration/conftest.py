@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 import pytest
 
 from feast_repo.settings import PROJECT_ROOT, StreamSettings
-from simulation.clicks import Traffic, historical, simulate
+from simulation.clock import Traffic, historical
+from simulation.events import simulate
 from stream.producing import TopicSink
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class Stack:
         """Disorder, late and malformed records, and the heartbeats that close the windows; returns how many."""
         settings = self.settings
         simulation = historical(
-            settings.catalog.view(),
+            settings.catalog.stream(),
+            settings.catalog.windowed,
             Traffic(users=300, seed=seed, disorder_ms=60_000, late_share=0.02, malformed_share=0.01),
             events=events,
             hours=hours,

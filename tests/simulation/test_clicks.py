@@ -15,10 +15,12 @@ from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.codec.decoding import Decoder, RawBatch
 from feast_repo.declare.fields import Integer
 from feast_repo.features import user_click_features
-from simulation.clicks import FutureError, Simulation, Traffic, historical, live, simulate
+from simulation.clicks import MALFORMED_KINDS, RECORD
+from simulation.clock import FutureError, Simulation, Traffic, historical, live
+from simulation.events import simulate
 from simulation.malformed import flaws
 from simulation.profiles import make_profiles
-from simulation.records import EVENT, HEARTBEAT, LATE, MALFORMED_KINDS, RECORD
+from simulation.records import EVENT, HEARTBEAT, LATE
 from simulation.sessions import STEP_TYPES, browse
 from tests.declared import on_stream
 
@@ -30,8 +32,10 @@ P = 10 * MINUTE
 L = 2 * MINUTE
 NOW = 1_790_000_123_456
 EVENTS = 40_000
+VIEWS = [user_click_features]
 SIMULATION = historical(
-    user_click_features,
+    clickstream,
+    VIEWS,
     Traffic(users=500, seed=5, disorder_ms=20_000, late_share=0.05, malformed_share=0.03),
     events=EVENTS,
     hours=4,
@@ -257,7 +261,9 @@ def test_the_last_records_are_one_heartbeat_for_each_partition(records: pl.DataF
 )
 def test_history_ends_just_before_now(now_ms: int, hours: float, lateness: int, *, drain: bool) -> None:
     view = on_stream(user_click_features, allowed_lateness=np.timedelta64(lateness, "s").item())
-    plan = historical(view, Traffic(), events=100, hours=hours, now_ms=now_ms, drain=drain, partitions=(0,))
+    plan = historical(
+        view.source, [view], Traffic(), events=100, hours=hours, now_ms=now_ms, drain=drain, partitions=(0,)
+    )
     assert plan.heartbeat_ms is not None
     closed_ms = plan.heartbeat_ms - lateness * 1000
     assert closed_ms % P == 0
@@ -270,8 +276,8 @@ def test_history_ends_just_before_now(now_ms: int, hours: float, lateness: int, 
 def test_a_given_start_decides_the_end() -> None:
     start_ms = NOW // P * P - 300 * MINUTE
     arguments = {"events": 60, "now_ms": NOW, "start_ms": start_ms, "partitions": (0,)}
-    closing = historical(user_click_features, Traffic(), hours=1.05, **arguments)  # type: ignore[arg-type]
-    draining = historical(user_click_features, Traffic(), hours=1.05, drain=True, **arguments)  # type: ignore[arg-type]
+    closing = historical(clickstream, VIEWS, Traffic(), hours=1.05, **arguments)  # type: ignore[arg-type]
+    draining = historical(clickstream, VIEWS, Traffic(), hours=1.05, drain=True, **arguments)  # type: ignore[arg-type]
     assert closing.end_ms == start_ms + 63 * MINUTE
     assert closing.heartbeat_ms == start_ms + 70 * MINUTE + L
     assert draining.heartbeat_ms == start_ms + 140 * MINUTE + L
@@ -280,13 +286,13 @@ def test_a_given_start_decides_the_end() -> None:
 def test_a_start_too_late_is_refused_with_the_latest_one() -> None:
     latest_ms = (NOW - L) // P * P - 60 * MINUTE
     arguments = {"events": 60, "hours": 1, "now_ms": NOW, "partitions": (0,)}
-    assert historical(user_click_features, Traffic(), start_ms=latest_ms, **arguments).start_ms == latest_ms  # type: ignore[arg-type]
+    assert historical(clickstream, VIEWS, Traffic(), start_ms=latest_ms, **arguments).start_ms == latest_ms  # type: ignore[arg-type]
     with pytest.raises(FutureError, match=str(np.datetime64(latest_ms, "ms"))[:16]):
-        historical(user_click_features, Traffic(), start_ms=latest_ms + 1, **arguments)  # type: ignore[arg-type]
+        historical(clickstream, VIEWS, Traffic(), start_ms=latest_ms + 1, **arguments)  # type: ignore[arg-type]
 
 
 def test_a_live_stream_follows_the_clock_without_end() -> None:
-    stream = live(user_click_features, Traffic(users=50, disorder_ms=0), rate=40.0, events=None, now_ms=NOW)
+    stream = live(clickstream, Traffic(users=50, disorder_ms=0), rate=40.0, events=None, now_ms=NOW)
     assert stream.end_ms == math.inf
     records = pl.concat(islice(simulate(stream), 100))
     assert set(records["kind"]) == {EVENT}
@@ -299,7 +305,7 @@ def test_a_live_stream_follows_the_clock_without_end() -> None:
 
 def test_a_finite_live_stream_ends_in_time_without_heartbeats() -> None:
     traffic = Traffic(users=50, late_share=0.5)
-    records = run(live(user_click_features, traffic, rate=100.0, events=1_000, now_ms=NOW))
+    records = run(live(clickstream, traffic, rate=100.0, events=1_000, now_ms=NOW))
     assert records.height == 1_000
     assert records["arrival_ms"].max() == NOW + 10_000
     assert HEARTBEAT not in set(records["kind"])
@@ -309,7 +315,7 @@ def test_a_finite_live_stream_ends_in_time_without_heartbeats() -> None:
 @given(events=st.integers(1, 200), block=st.integers(10, 150), malformed=st.sampled_from([0.0, 0.5, 1.0]))
 def test_any_block_size_gives_every_event_once(events: int, block: int, malformed: float) -> None:
     traffic = Traffic(users=20, late_share=(1 - malformed) / 2, malformed_share=malformed)
-    simulation = historical(user_click_features, traffic, events=events, hours=2, now_ms=NOW, partitions=(0,))
+    simulation = historical(clickstream, VIEWS, traffic, events=events, hours=2, now_ms=NOW, partitions=(0,))
     records = run(replace(simulation, block=block))
     assert records.height == events + 1
     assert records["arrival_ms"].is_sorted()

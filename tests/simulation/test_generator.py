@@ -14,12 +14,15 @@ import polars as pl
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features
 from feast_repo.settings import PROJECT_ROOT, StreamSettings
 from sandbox.broker import Broker
-from simulation.clicks import Traffic, historical, live, simulate
+from simulation.clicks import MALFORMED_KINDS, RECORD
+from simulation.clock import Traffic, historical, live
+from simulation.events import simulate
 from simulation.generator import due_s, generate, main
-from simulation.records import EVENT, HEARTBEAT, MALFORMED_KINDS, RECORD
+from simulation.records import EVENT, HEARTBEAT, heartbeats
 from stream.producing import FileSink, TopicSink
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PARTITIONS = 8
+VIEWS = [user_click_features]
 START = ["--start", "2026-01-05T00:00:00Z", "--hours", "2"]
 NOW = 1_790_000_000_000
 WAIT_S = 60.0
@@ -56,10 +60,11 @@ def properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **values: object
     return StreamSettings()
 
 
-def consume(settings: StreamSettings, number: int) -> list[Message]:
+def consume(settings: StreamSettings, number: int, stream: str | None = None) -> list[Message]:
     """The first messages of the topic, in offset order within each partition."""
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "test", "log_level": 0})
-    consumer.assign([TopicPartition(settings.catalog.stream().topic, partition, 0) for partition in range(PARTITIONS)])
+    topic = settings.catalog.stream(stream).topic
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     messages: list[Message] = []
     deadline = time.monotonic() + WAIT_S
     while len(messages) < number and time.monotonic() < deadline:
@@ -72,7 +77,7 @@ def history(events: int, **traffic: Any) -> pl.DataFrame:
     people = Traffic(users=200, late_share=0.05, malformed_share=0.05, **traffic)
     partitions = tuple(range(PARTITIONS))
     return pl.concat(
-        simulate(historical(user_click_features, people, events=events, hours=2, now_ms=NOW, partitions=partitions))
+        simulate(historical(clickstream, VIEWS, people, events=events, hours=2, now_ms=NOW, partitions=partitions))
     )
 
 
@@ -134,6 +139,92 @@ def test_the_command_fills_every_partition_up_to_its_heartbeat(
     assert before_ms - view.slide_ms < report["heartbeat_ms"] <= after_ms
 
 
+CARDS = """
+from tests.declared import card_features, payments
+from tests.simulation.test_declared import meters
+from feast_repo.declare.catalog import Catalog
+catalog = Catalog(views=(card_features,), streams=(meters,))
+"""
+
+
+@pytest.fixture
+def cards(settings: StreamSettings, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StreamSettings:
+    """Two streams without the shop's: payments by card, whose heartbeats have a header, and meters."""
+    (tmp_path / "features.py").write_text(CARDS)
+    topic = f"meters-{settings.kafka_topic}"
+    broker.create_topic(topic, PARTITIONS)
+    monkeypatch.setenv("KAFKA_TOPIC", f"payments={settings.kafka_topic},meters={topic}")
+    monkeypatch.setenv("FEATURE_REPO", str(tmp_path))
+    return StreamSettings()
+
+
+def test_any_stream_is_generated_and_ends_with_heartbeats_in_headers(
+    cards: StreamSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--stream", "payments", "--events", "500", "--users", "30", "--malformed-share", "0.1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["events"], report["heartbeats"], report["failed"]) == (500, PARTITIONS, 0)
+    assert {"empty", "negative:amount_cents", "key_mismatch"} <= report["malformed"].keys()
+    messages = consume(cards, 500 + PARTITIONS, "payments")
+    for partition in range(PARTITIONS):
+        *events, last = sorted((m for m in messages if m.partition() == partition), key=Message.offset)
+        assert (last.headers(), last.key(), last.value() or b"") == (
+            [("heartbeat", str(report["heartbeat_ms"]).encode())],
+            None,
+            b"",
+        )
+        assert not [message for message in events if message.headers()]
+    view = cards.catalog.view()
+    assert (report["heartbeat_ms"] - view.lateness_ms) % view.slide_ms == 0
+
+
+def test_a_full_queue_keeps_headers_with_their_records(
+    cards: StreamSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties(tmp_path, monkeypatch, queue_buffering_max_messages=10)
+    beats = heartbeats(cards.catalog.stream("payments"), "run", NOW, tuple(range(PARTITIONS)))
+    many = pl.concat([beats.with_columns(partition=pl.lit(0, pl.Int32))] * 20).with_row_index("at")
+    at = pl.col("at").cast(pl.String).cast(pl.Binary)
+    told = pl.concat_list(pl.struct(pl.lit("heartbeat").alias("name"), at.alias("value")))
+    sink = TopicSink(StreamSettings(), cards.catalog.stream("payments").topic, threading.Event())
+    sink.send(many.with_columns(value=at, headers=told))
+    sink.close()
+    messages = consume(cards, len(many), "payments")
+    assert [message.headers() for message in messages] == [[("heartbeat", message.value())] for message in messages]
+    assert len(messages) == len(many)
+
+
+@pytest.mark.usefixtures("cards")
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--events", "5"], "which event stream? name it with --stream; declared: payments, meters"),
+        (["--events", "5", "--stream", "clicks"], "no event stream is named 'clicks'"),
+        (["--events", "5", "--stream", "meters", "--drift", "visits"], "'meters' knows no drift; leave it out"),
+        (["--events", "5", "--stream", "meters", "--start", "1990-01-01"], "timestamp_range"),
+    ],
+)
+def test_what_a_stream_can_not_have_is_told_in_one_line(
+    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "out.jsonl"
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--to", str(file)])
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert named in shown.err
+    assert shown.err.count("\n") == 1
+    assert not file.exists()
+
+
+@pytest.mark.usefixtures("cards")
+def test_a_file_of_any_stream_holds_its_events_only(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    assert main(["--events", "50", "--stream", "payments", "--to", str(file)]) == 0
+    assert all("card_id" in json.loads(line) for line in file.read_text().splitlines())
+    assert len(file.read_text().splitlines()) == 50
+
+
 def test_a_user_lives_in_one_partition(settings: StreamSettings) -> None:
     assert main(["--events", "1500", "--users", "40", "--late-share", "0.1"]) == 0
     places = {(m.key(), m.partition()) for m in consume(settings, 1_500 + PARTITIONS) if m.key()}
@@ -175,7 +266,7 @@ def test_what_is_not_delivered_is_counted_and_reported(
 def test_a_stop_ends_history_early_with_an_error(settings: StreamSettings) -> None:
     stop = threading.Event()
     stop.set()
-    plan = historical(settings.catalog.view(), Traffic(users=5), events=1_000, hours=1, now_ms=NOW, partitions=(0,))
+    plan = historical(clickstream, VIEWS, Traffic(users=5), events=1_000, hours=1, now_ms=NOW, partitions=(0,))
     report = generate(plan, TopicSink(settings, settings.catalog.stream().topic, stop), rate=None, stop=stop)
     assert report.stopped
     assert report.events == 0
@@ -203,19 +294,19 @@ def test_a_live_stream_ends_cleanly_on_sigterm(settings: StreamSettings) -> None
 
 
 def test_a_live_stream_is_due_when_it_arrives() -> None:
-    stream = live(user_click_features, Traffic(), rate=10.0, events=None, now_ms=NOW)
+    stream = live(clickstream, Traffic(), rate=10.0, events=None, now_ms=NOW)
     assert due_s(stream, 10.0, sent=0, arrival_ms=NOW + 1500, begun_s=NOW / 1000) == NOW / 1000 + 1.5
 
 
 def test_history_is_due_at_the_given_rate_or_at_once() -> None:
-    plan = historical(user_click_features, Traffic(), events=10, hours=1, now_ms=NOW, partitions=(0,))
+    plan = historical(clickstream, VIEWS, Traffic(), events=10, hours=1, now_ms=NOW, partitions=(0,))
     assert due_s(plan, 20.0, sent=0, arrival_ms=NOW, begun_s=7.0) == 7.0
     assert due_s(plan, 20.0, sent=50, arrival_ms=NOW, begun_s=7.0) == 9.5
     assert due_s(plan, None, sent=50, arrival_ms=NOW, begun_s=7.0) == 7.0
 
 
 def test_the_rate_changes_no_byte(tmp_path: Path) -> None:
-    plan = historical(user_click_features, Traffic(users=9), events=30, hours=1, now_ms=NOW, partitions=(0,))
+    plan = historical(clickstream, VIEWS, Traffic(users=9), events=30, hours=1, now_ms=NOW, partitions=(0,))
     files = [tmp_path / "fast", tmp_path / "slow"]
     for file, rate in zip(files, [None, 1e6], strict=True):
         generate(plan, FileSink(file), rate=rate, stop=threading.Event())
