@@ -196,8 +196,24 @@ def test_the_whole_path(stack: Stack, catalog: Catalog, tmp_path: Path) -> None:
 
     command(stack, "batch.compaction", "--json")
     command(stack, "batch.restore_online", "--json")
-    trained = command(stack, "batch.training_set", "--json")
+
+    accounts = tmp_path / "accounts.csv"
+    lines = [f"card-{card},{1000 * card},{'private' if card else 'secret'}" for card in range(10)]
+    accounts.write_text("\n".join(["card_id,limit_cents,segment", *lines]) + "\n")
+    gated = command(stack, "batch.quality", "profiles", "--input", str(accounts), "--least-rows", "5", "--json")
+    assert (gated["good"], gated["quarantined"]) == (9, 1)
+    command(stack, "batch.materialize", "--json")
+
+    trained = command(stack, "batch.training_set", "--as-created", "--json")
     assert trained["rows"] > 0
+    command(stack, "serving.train", "--force", "--json")
+    predicted = command(stack, "serving.predict", "--users", "card-1", "card-2", "--json")
+    assert len(predicted["predictions"]) == 2
+    last = f"{datetime.fromtimestamp((START_MS + HOURS * HOUR) / 1000, UTC):%Y-%m-%dT%H:%M}"
+    middle = f"{datetime.fromtimestamp((START_MS + HOURS * HOUR // 2) / 1000, UTC):%Y-%m-%dT%H:%M}"
+    first = f"{datetime.fromtimestamp(START_MS / 1000, UTC):%Y-%m-%dT%H:%M}"
+    periods = ("--reference", first, middle, "--current", middle, last)
+    command(stack, "batch.drift", *periods, "--fail-on", "never", "--json")
 
 
 def test_both_repositories_in_one_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

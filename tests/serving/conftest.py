@@ -9,8 +9,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -82,12 +82,13 @@ def write_profiles(store: FeatureStore, users: list[str], at: datetime, **values
 
 
 def tell_progress(store: FeatureStore, redis: Redis, *ends: datetime | None) -> None:  # noqa: F811
-    """What the stream tells of its partitions."""
+    """What the stream tells of its partitions, as if windows could end at any time."""
     positions = [
         Progress("topic", number, 1, None if end is None else round(end.timestamp() * 1000))
         for number, end in enumerate(ends)
     ]
-    announce(redis, progress_key(store.project, clicks.name), positions, clicks)
+    at_any_time = replace(clicks, slide=timedelta(milliseconds=1))
+    announce(redis, progress_key(store.project, clicks.name), positions, at_any_time)
 
 
 @dataclass
