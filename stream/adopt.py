@@ -21,6 +21,7 @@ from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import (
     DEAD_LETTER_COLUMNS,
+    FORGOTTEN,
     dead_letters_folder,
     event_columns,
     events_folder,
@@ -179,8 +180,11 @@ def _stored(data_root: Path, stream: EventStream, progress: Progress, first: int
 
     accepted = despite_compaction(lambda: read(events_folder(data_root, stream), event_columns(stream)))
     letters = despite_compaction(lambda: read(dead_letters_folder(data_root, stream), DEAD_LETTER_COLUMNS))
+    # Of a forgotten entity (`batch/maintenance/forget.py`) the topic may still have what is removed here.
+    fields = [name for name in stream.schema if name != stream.time]
+    accepted = accepted.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in fields))
     accepted = accepted.with_columns(pl.col(stream.time).dt.epoch("ms"))
-    return _told_apart(stream, accepted, letters).sort("offset")
+    return _told_apart(stream, accepted, letters.filter(pl.col("reason") != FORGOTTEN)).sort("offset")
 
 
 def _told_apart(stream: EventStream, accepted: pl.DataFrame, letters: pl.DataFrame) -> pl.DataFrame:

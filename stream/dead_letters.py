@@ -36,7 +36,7 @@ from feast_repo.errors import ExitCode, RefusedError
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import scan
-from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, FORGOTTEN, dead_letters_folder
 from stream.producing import producer_config
 from stream.replays import marked, record
 
@@ -238,7 +238,8 @@ def list_letters(settings: StreamSettings, stream: EventStream, options: Namespa
 def export(settings: StreamSettings, stream: EventStream, options: Namespace) -> int:
     """Write the selected dead letters as lines of JSON."""
     count = 0
-    rows = letters(settings.data_root, stream, options).sort("partition", "offset").collect()
+    mendable = letters(settings.data_root, stream, options).filter(pl.col("reason") != FORGOTTEN)
+    rows = mendable.sort("partition", "offset").collect()
     with options.file.open("x", encoding="utf-8") as file:
         for row in rows.iter_rows(named=True):
             file.write(as_line(stream.topic, row) + "\n")

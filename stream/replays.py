@@ -1,4 +1,4 @@
-"""Which dead letters were replayed, recorded beside their table because a log is never changed."""
+"""Which dead letters were replayed, recorded beside their table because a log is only appended to."""
 
 from __future__ import annotations
 

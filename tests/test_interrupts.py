@@ -22,6 +22,7 @@ COMMANDS = {
     "batch.backfill": ["--start", "2026-01-01", "--end", "2026-01-02"],
     "batch.compaction": [],
     "batch.drift": ["--current", "2026-01-02", "2026-01-03", "--reference", "2026-01-01", "2026-01-02"],
+    "batch.maintenance.forget": ["--entity", "user_000001", "--yes"],
     "batch.materialize": [],
     "batch.parity": ["--start", "2026-01-01", "--end", "2026-01-02"],
     "batch.profiles": ["--users", "1000000"],

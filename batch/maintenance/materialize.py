@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from batch.lock import carrying_rows
 from batch.maintenance.restore_online import newest_by_day
 from feast_repo.commands import Command, as_it_is, integer, number
 from feast_repo.settings import StoreSettings
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     views: dict[str, Any] = {}
     wrong = 0
-    with command.telling(settings.data_root):
+    with command.telling(settings.data_root), carrying_rows(settings.data_root):
         try:
             for view in declared:
                 online = OnlineView(store, store.get_feature_view(view.name))

@@ -19,7 +19,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
-from batch.lock import only_batch_writer
+from batch.lock import carrying_rows, only_batch_writer
 from feast_repo.commands import Command
 from feast_repo.declare.views import WindowedView, offline_columns
 from feast_repo.errors import UnavailableError
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written: dict[str, int] = {}
     store = command.feature_store()
     overwrites: bool = options.overwrite
-    with command.telling(settings.data_root):
+    with command.telling(settings.data_root), carrying_rows(settings.data_root):
         try:
             # A concurrent heal's correction would be undone.
             with only_batch_writer(settings.data_root) if overwrites else nullcontext():

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from batch.lock import carrying_rows
 from batch.parity.comparison import DEFAULT_EXAMPLES, ParityComparison
 from batch.parity.explanation import Truth
 from batch.parity.report import page
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sample is not None and not options.online:
         command.error("--sample says how many users --online compares: add --online")
     settings = command.settings(StreamSettings)
-    with command.telling(settings.data_root):
+    with command.telling(settings.data_root), carrying_rows(settings.data_root):
         view = settings.catalog.view(options.view)
         comparison = ParityComparison(view, options.mode or "as-seen", options.examples)
         scope = scope_of(settings.data_root, view, options.start, options.end)

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
+from batch.lock import carrying_rows
 from batch.training.labels import label_of, labelled_pairs
 from feast_repo.commands import Command, as_it_is, instant
 from feast_repo.declare.values import POLARS_TYPES
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service = command.chosen(settings.catalog.service, options.service)
     path: Path = options.to or settings.data_root / "training" / f"{service.name}.parquet"
     start, console = time.monotonic(), Console(stderr=True)
-    with command.telling(settings.data_root):
+    with command.telling(settings.data_root), carrying_rows(settings.data_root):
         progress = ProgressRecord(progress_folder(settings.data_root, label_of(service)[1])).load()
         with console.status("reading events, labelling pairs"):
             pairs = labelled_pairs(settings.data_root, service, progress, options.start, options.end)

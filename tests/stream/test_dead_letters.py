@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from feast_repo.clickstream import clickstream
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
-from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, dead_letters_folder, replays_folder
+from feast_repo.stores.offline.tables import DEAD_LETTER_COLUMNS, FORGOTTEN, dead_letters_folder, replays_folder
 from stream import dead_letters
 from stream.replays import record
 
@@ -80,6 +80,18 @@ def test_export_keeps_every_byte(stored: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert "exists already" in refused(capsys, "export", str(path))
     assert lines_of(path) == found
+
+
+def test_letters_of_a_forgotten_entity_are_counted_and_not_exported(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pl.DataFrame([(0, 6, AT, None, b"", FORGOTTEN)], schema=DEAD_LETTER_COLUMNS, orient="row")
+    publish(dead_letters_folder(stored / "data", clickstream) / "dt=2026-03-01" / "p1.parquet", rows)
+    assert dead_letters.main(["export", str(stored / "letters.jsonl")]) == 0
+    assert len(lines_of(stored / "letters.jsonl")) == len(LETTERS)
+    capsys.readouterr()
+    assert dead_letters.main(["list", "--json"]) == 0
+    assert {row["reason"]: row["count"] for row in json.loads(capsys.readouterr().out)}[FORGOTTEN] == 1
 
 
 def test_replay_sends_nothing_unless_all_is_mended(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:

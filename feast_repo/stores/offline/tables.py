@@ -100,6 +100,9 @@ DEAD_LETTER_COLUMNS: dict[str, pl.DataType] = {
     "reason": pl.String(),
 }
 
+FORGOTTEN = "forgotten"
+"""The reason of a dead letter whose key and value were removed with an entity (`batch/maintenance/forget.py`)."""
+
 
 def day(milliseconds: int) -> str:
     """The UTC day of a time, as in `dt=YYYY-MM-DD`."""

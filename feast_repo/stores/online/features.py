@@ -68,7 +68,7 @@ def settle(redis: Redis, project: str, view: str, features: Iterable[str], *, be
 def _remove(redis: Redis, key: str, held: bytes, project: str, view: str, features: list[str]) -> int:
     fields = [_mmh3(f"{view}:{name}") for name in features]
     script, removed = redis.register_script(REMOVE), 0
-    hashes = redis.scan_iter(match=b"*" + _literally(project), count=KEYS_AT_ONCE, _type="hash")
+    hashes = redis.scan_iter(match=b"*" + literally(project.encode()), count=KEYS_AT_ONCE, _type="hash")
     while some := list(islice(hashes, KEYS_AT_ONCE)):
         done = int(script([key, *some], [held, *fields]))
         if done < 0:
@@ -80,6 +80,6 @@ def _remove(redis: Redis, key: str, held: bytes, project: str, view: str, featur
     return removed
 
 
-def _literally(project: str) -> bytes:
-    """The end of Feast's keys as a pattern that matches it literally."""
-    return re.sub(rb"([*?\[\]\\])", rb"\\\1", project.encode())
+def literally(part: bytes) -> bytes:
+    """A part of a key as a pattern that matches nothing else."""
+    return re.sub(rb"([*?\[\]\\])", rb"\\\1", part)
