@@ -543,6 +543,9 @@ def test_keys_are_found_by_what_they_say(root: Path, redis: Redis, user: str) ->
     assert keys_with(redis, project, {"user_id": user[:-1]}) == []
     assert keys_with(redis, project, {"user_id": "*"}) == []
     assert len(keys_with(redis, project, {"user_id": SENTINEL})) == 1
+    odd = "[a]?" + user[4:]
+    redis.execute_command("HSET", key.replace(user.encode(), odd.encode()), "a", "b")
+    assert len(keys_with(redis, project, {"user_id": odd})) == 1, "its characters are no pattern"
 
 
 @pytest.fixture
