@@ -22,8 +22,6 @@ DECLARATIONS = {"feast_repo.features", "feast_repo.clickstream", "feast_repo.pro
 MEANT_OTHERWISE = {
     # The function's name and its default are what notebooks call it by.
     ("batch.drift.two_frames", "click_count"),
-    # Predictions are stored by this name.
-    ("batch.drift.samples", "user_id"),
     # The name of an entity in requests and answers, whatever its join key is called.
     ("serving.messages", "user_id"),
     ("serving.openapi", "user_id"),
