@@ -128,7 +128,6 @@ def by_hand(catalog: Catalog, name: str) -> dict[tuple[Any, ...], tuple[int, int
     return found
 
 
-@pytest.mark.timeout(900)  # some twenty commands
 @pytest.mark.timeout(900)  # some twenty commands, one after the other, on a machine that may be busy
 def test_the_whole_path(stack: Stack, catalog: Catalog, tmp_path: Path) -> None:
     root = stack.settings.data_root
