@@ -1,20 +1,19 @@
-"""Aggregates by pane and user: the state that windows are merged from.
+"""Aggregates by pane and entity: the state that windows are merged from.
 
-A pane is stored as runs with one row per user each. As in a log-structured merge tree, a run is merged into the one
-before it once that is at most twice as large, so a row is merged O(log n) times, and only with rows of its own pane.
-Each column uses the smallest integer type that holds all of its values: most ten-minute counts fit one byte.
+A pane is stored as runs with one row per entity each (`states.py`). A window is merged from panes and from spans of
+several panes that have been merged before (`spans.py`).
 """
 
 from __future__ import annotations
 
 import io
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
 from feast_repo.declare.panes import AFTER, PANE, WINDOW
-from feast_repo.declare.vocabulary import POLARS
+from stream.spans import Spans
+from stream.states import States, collected, nbytes, together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,36 +21,38 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 Index = TypeVar("Index", int, pl.Expr)
+FIRST, LAST = pl.col("#first"), pl.col("#last")
+"""The windows in which a row appears."""
 
 FLUSH_ROWS = 65_536
 """Rows to buffer before aggregating: one large group-by costs far less than many small ones."""
 
-STRING_BYTES, SHORT_STRING = 16, 12
-"""Polars stores a string in 16 bytes, which hold the text itself if it is short and point to it otherwise."""
-
 MERGED_ROWS = 1_000_000
-"""How many rows may be merged at once when windows close, each row counted once per window. A gap in event time closes
-all windows at once, and a pane is in most of them."""
+"""Windows that close together are merged at once if they have about so many rows at most: a merge has a fixed cost."""
 
 
 class Panes:
-    """The panes of one partition."""
+    """The panes of one partition.
+
+    A record counts in the windows that close after it was added, from the one that ends with its pane to
+    `panes_per_window` later. In the next window its entity appears with empty state: an expiry row, unless the entity
+    has records there.
+    """
 
     def __init__(self, view: WindowedView) -> None:
-        self._view = view
-        self._keys = view.join_keys
-        self._runs: dict[int, list[pl.DataFrame]] = {}
+        self._panes_per_window = view.panes_per_window
+        self._states = States(view)
+        self._spans = Spans(self._states, view.panes_per_window)
         self._waiting: list[pl.DataFrame] = []
         self._waiting_rows = 0
 
     @property
     def nbytes(self) -> int:
         """Memory in bytes that the rows take, buffered ones included."""
-        frames = [*(run for runs in self._runs.values() for run in runs), *self._waiting]
-        return sum(_nbytes(column) for frame in frames for column in frame.iter_columns())
+        return sum(map(nbytes, (*self._spans.frames(), *self._waiting)))
 
     def add(self, inputs: pl.DataFrame) -> None:
-        """Add counted records while no window closes: join key, PANE, AFTER and the fields that aggregates read."""
+        """Add counted records while no window closes: join keys, PANE, AFTER and the fields that aggregates read."""
         if inputs.is_empty():
             return
         self._waiting.append(inputs)
@@ -61,114 +62,92 @@ class Panes:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._keep(pl.concat(self._waiting).group_by(PANE, *self._keys).agg(self._view.lift(POLARS)))
+            self._keep(self._states.lifted(pl.concat(self._waiting), PANE))
             self._waiting, self._waiting_rows = [], 0
 
     def _keep(self, added: pl.DataFrame) -> None:
-        """Add rows of PANE, join key and aggregates, one per pane and user, to their panes."""
-        for (pane,), run in added.partition_by(PANE, as_dict=True, include_key=False).items():
-            runs = self._runs.setdefault(pane, [])
-            runs.append(self._shrunk(run))
-            while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
-                runs[-2:] = [self._merged(runs[-2:])]
-
-    def _shrunk(self, run: pl.DataFrame) -> pl.DataFrame:
-        columns = (run[name] for name in self._view.state_types)
-        return run.select(*self._keys, *(one.shrink_dtype() if one.dtype.is_integer() else one for one in columns))
-
-    def _merged(self, runs: list[pl.DataFrame]) -> pl.DataFrame:
-        if len(runs) == 1:
-            return runs[0]
-        return self._shrunk(_collected(self._merge(_together(run.lazy() for run in runs))))
-
-    def _merge(self, rows: pl.LazyFrame, *by: str) -> pl.LazyFrame:
-        """Merge rows with the same user and the same `by` into one."""
-        exact = rows.cast(self._view.state_types)  # type: ignore[arg-type]  # invariant keys, where names are str
-        return exact.group_by(*by, *self._keys).agg(self._view.merge(POLARS))
+        """Add rows of PANE, join keys and state to their panes."""
+        for (pane,), rows in added.partition_by(PANE, as_dict=True, include_key=False).items():
+            self._spans.add(pane, rows)
 
     def close(self, inputs: pl.DataFrame, closed: int, upto: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Add counted records while the windows with index in (closed, upto] close; yields those that have rows.
 
-        A row of pane p counts in the windows from the first that was open for it up to p + panes_per_window. In the
-        next window it appears with empty aggregates. Merging those changes nothing for a user with records there, and
-        becomes the expiry row of a user without. Gaps without panes cost nothing.
+        Rows are one per entity, sorted: join keys and state. Gaps without panes cost nothing.
         """
         self._flush()
-        added = inputs.group_by(PANE, AFTER, *self._keys).agg(self._view.lift(POLARS))
-        bounds = self._bounds(closed, upto)
-        for low, high in pairwise(bounds):
-            merged = _collected(self._merge(self._spread(added, low, high), WINDOW).sort(WINDOW, *self._keys))
-            by_window = merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True)
-            yield from ((int(index), rows) for (index,), rows in by_window.items())
+        added = self._states.lifted(inputs, AFTER, PANE)
+        due = list(self._due({*self._spans.panes, *added[PANE].unique()}, closed, upto))
+        held = sum(len(run) for runs in self._spans.panes.values() for run in runs) + len(added)
+        at_once = max(1, MERGED_ROWS // max(1, held))
+        for start in range(0, len(due), at_once):
+            windows = due[start : start + at_once]
+            if start:
+                is_before = pl.col(AFTER) < windows[0]
+                self._settle(added.filter(is_before), windows[0])
+                added = added.filter(~is_before)
+            yield from self._closed(windows, added)
+        self._settle(added, upto + 1)
+        self._spans.forget(upto - self._panes_per_window)
 
-        self._runs = {pane: runs for pane, runs in self._runs.items() if self._expiry(pane) > upto}
-        live = added.lazy().drop(AFTER).filter(self._expiry(pl.col(PANE)) > upto)
-        self._keep(_collected(self._merge(live, PANE)))
+    def _settle(self, added: pl.DataFrame, index: int) -> None:
+        """Add rows of PANE, AFTER, join keys and state to their panes, unless no window from this one on has them."""
+        live = added.lazy().filter(self._expiry(pl.col(PANE)) >= index)
+        self._keep(collected(self._states.merged(live, PANE)))
+
+    def _due(self, panes: Iterable[int], closed: int, upto: int) -> Iterator[int]:
+        """The windows in (closed, upto] in which one of the panes appears."""
+        for pane in sorted(panes):
+            last = min(self._expiry(pane), upto)
+            yield from range(max(pane, closed) + 1, last + 1)
+            closed = max(closed, last)
 
     def _expiry(self, pane: Index) -> Index:
-        """The window in which a pane's rows appear with empty aggregates."""
-        return pane + self._view.panes_per_window + 1
+        """The window in which a pane's rows appear with the state of no events."""
+        return pane + self._panes_per_window + 1
 
-    def _bounds(self, closed: int, upto: int) -> list[int]:
-        """Where to split the windows in (closed, upto] to limit the rows that are merged at once."""
-        last = min(max(map(self._expiry, self._runs), default=closed), upto)
-        rows = sum(len(run) for runs in self._runs.values() for run in runs)
-        if rows * (last - closed) <= MERGED_ROWS:
-            return [closed, upto]
-        return sorted({*range(closed, last + 1), upto})
+    def _closed(self, windows: list[int], added: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Merge windows that close one after another while records are added."""
+        low, high = windows[0], windows[-1]
+        counted: dict[int, tuple[pl.DataFrame, int, int]] = {}
+        for index in windows:
+            for run in self._spans.cover(index - self._panes_per_window, index, settled=low):
+                _, first, _ = counted.get(id(run), (run, index, index))
+                counted[id(run)] = run, first, index
+        rows = [self._in_windows(run.lazy(), first, last) for run, first, last in counted.values()]
+        arrived, expiry = added.lazy(), self._expiry(pl.col(PANE))
+        rows.append(self._in_windows(arrived, pl.col(AFTER) + 1, pl.min_horizontal(expiry - 1, high)))
+        expiring = [self._in_windows(arrived, expiry, pl.min_horizontal(expiry, high))]
+        for index in windows:
+            runs = self._spans.panes.get(index - self._panes_per_window - 1, [])
+            expiring += [self._in_windows(run.lazy(), index, index) for run in runs]
+        every = together([*rows, *map(self._states.emptied, expiring)]).filter(FIRST <= LAST)
+        spread = every.with_columns(pl.int_ranges(FIRST, LAST + 1).alias(WINDOW)).explode(WINDOW)
+        merged = collected(self._states.merged(spread, WINDOW).sort(WINDOW, *self._states.keys))
+        by_window = merged.partition_by(WINDOW, as_dict=True, include_key=False, maintain_order=True)
+        yield from ((int(index), found) for (index,), found in by_window.items())
 
-    def _spread(self, added: pl.DataFrame, closed: int, upto: int) -> pl.LazyFrame:
-        """Each row once per window in (closed, upto] that it appears in: WINDOW, join key, aggregates."""
-        # Existing rows were added while no window after their pane's end had closed.
-        before = [
-            run.lazy().select(pl.lit(pane, pl.Int64).alias(PANE), pl.lit(pane, pl.Int64).alias(AFTER), pl.all())
-            for pane, runs in self._runs.items()
-            if pane < upto and self._expiry(pane) > closed
-            for run in runs
-        ]
-        expiry = self._expiry(pl.col(PANE))
-        first = pl.max_horizontal(AFTER, pl.lit(closed, pl.Int64)) + 1
-        last = pl.min_horizontal(expiry, pl.lit(upto, pl.Int64))
-        rows = _together([*before, added.lazy()]).filter(first <= last)
-        rows = rows.with_columns(pl.int_ranges(first, last + 1).alias(WINDOW)).explode(WINDOW)
-        is_expiry = pl.when(pl.col(WINDOW) == expiry)
-        return rows.with_columns(
-            is_expiry.then(pl.lit(self._view.empty_state[name], dtype)).otherwise(pl.col(name)).alias(name)
-            for name, dtype in self._view.state_types.items()
-        )
+    def _in_windows(self, rows: pl.LazyFrame, first: int | pl.Expr, last: int | pl.Expr) -> pl.LazyFrame:
+        """Rows with the windows in which they appear; in none if the last is before the first."""
+        bounds = (pl.lit(bound, pl.Int64) if isinstance(bound, int) else bound for bound in (first, last))
+        named = (bound.alias(name) for bound, name in zip(bounds, ("#first", "#last"), strict=True))
+        return rows.select(*named, *self._states.keys, *self._states.types)
 
     def to_bytes(self) -> bytes:
-        """All panes as one compressed Arrow IPC file, each with one row per user."""
+        """All panes as one compressed Arrow IPC file, each with one row per entity."""
         self._flush()
-        self._runs = {pane: [self._merged(runs)] for pane, runs in self._runs.items()}
-        panes = [run.select(pl.lit(pane, pl.Int64).alias(PANE), pl.all()) for pane, (run,) in self._runs.items()]
+        self._spans.compact()
+        panes = [
+            run.select(pl.lit(pane, pl.Int64).alias(PANE), pl.all())
+            for pane, runs in self._spans.panes.items()
+            for run in runs
+        ]
+        none = self._states.none.select(pl.lit(None, pl.Int64).alias(PANE), pl.all())
         buffer = io.BytesIO()
-        pl.concat([self._empty(), *panes], how="vertical_relaxed").write_ipc(buffer, compression="lz4")
+        pl.concat([none, *panes], how="vertical_relaxed").write_ipc(buffer, compression="lz4")
         return buffer.getvalue()
-
-    def _empty(self) -> pl.DataFrame:
-        states = {name: pl.Int8() if dtype.is_integer() else dtype for name, dtype in self._view.state_types.items()}
-        return pl.DataFrame(schema={PANE: pl.Int64, **self._view.entity.schema, **states})
 
     def load(self, data: bytes) -> None:
         """Load the state that `to_bytes` returned."""
         # By name: a new order of the features doesn't change their meaning.
-        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, *self._keys, *self._view.state_types))
-
-
-def _together(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:
-    """Concatenate frames with integers of different sizes."""
-    return pl.concat(list(frames), how="vertical_relaxed")
-
-
-def _nbytes(column: pl.Series) -> int:
-    """Memory in bytes that a column takes. For strings, Polars' own figure omits the 16 bytes beside the text."""
-    if column.dtype != pl.String:
-        return int(column.estimated_size())
-    lengths = column.str.len_bytes()
-    return STRING_BYTES * len(column) + int(lengths.filter(lengths > SHORT_STRING).sum())
-
-
-def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Collect with the streaming engine, which doesn't copy its whole input and sorts twice as fast."""
-    return rows.collect(engine="streaming")
+        self._keep(pl.read_ipc(io.BytesIO(data)).select(PANE, *self._states.keys, *self._states.types))

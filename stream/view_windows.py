@@ -92,9 +92,8 @@ class ViewWindows:
         """A closed window with rows from its merged aggregates."""
         view = self.view
         end_ms = index * view.slide_ms
-        rows = view.finished(rows).with_columns(event_timestamp=_utc(end_ms), created_timestamp=_utc(created_ms))
-        columns = (*view.join_keys, "event_timestamp", "created_timestamp", *view.features)
-        return ClosedWindow(view.name, end_ms, rows.select(columns))
+        times = (_utc(end_ms).alias("event_timestamp"), _utc(created_ms).alias("created_timestamp"))
+        return ClosedWindow(view.name, end_ms, view.finished(rows).select(*view.join_keys, *times, *view.features))
 
 
 def tail_start_ms(view: WindowedView, watermark_ms: int) -> int:

@@ -212,19 +212,32 @@ class WindowedView:
         ]
 
     def finished(self, states: pl.DataFrame) -> pl.DataFrame:
-        """States of windows to features: the columns that are no state as they are, then the features in order."""
-        others = [name for name in states.columns if name not in self.state_types]
-        aggregates = [
-            aggregate.finish(_state_columns(name, aggregate)).alias(name) for name, aggregate in self.aggregates.items()
-        ]
-        derived = [feature.finish({}).alias(name) for name, feature in self.derived.items()]
-        return states.with_columns(aggregates).with_columns(derived).select(*others, *self.features)
+        """States of windows to features, in any order; the columns that are no state stay as they are."""
+        for expressions in self._finishing:
+            states = states.with_columns(expressions) if expressions else states
+        parts = self.state_types.keys() - self.features.keys()
+        return states.drop(parts) if parts else states
+
+    @cached_property
+    def _finishing(self) -> tuple[list[pl.Expr], list[pl.Expr]]:
+        """States to features, and those to derived features; a state that is the feature itself needs no expression."""
+        of_states = {
+            name: aggregate.finish(_state_columns(name, aggregate)) for name, aggregate in self.aggregates.items()
+        }
+        return (
+            [
+                one.alias(name)
+                for name, one in of_states.items()
+                if name not in self.state_types or not one.meta.is_column()
+            ],
+            [feature.finish({}).alias(name) for name, feature in self.derived.items()],
+        )
 
     @cached_property
     def defaults(self) -> dict[str, Value]:
         """Each feature's value for an entity without events; serving and training use it for missing values, too."""
         nothing = {name: [value] for name, value in self.empty_state.items()}
-        return self.finished(pl.DataFrame(nothing, schema=self.state_types)).row(0, named=True)
+        return self.finished(pl.DataFrame(nothing, schema=self.state_types)).select(*self.features).row(0, named=True)
 
     @cached_property
     def meaning(self) -> dict[str, Any]:

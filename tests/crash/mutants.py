@@ -164,27 +164,27 @@ MISTAKES = (
     ),
     (
         "late by one window",
-        "stream.view_windows",
+        "stream.windows",
         "np.clip(closed_before - pane, 0",
         "np.clip(closed_before - pane - 1, 0",
     ),
     (
         "a record counts in a closed window",
-        "stream.view_windows",
+        "stream.windows",
         "np.maximum(closed_before, pane))",
         "np.maximum(closed_before - 1, pane))",
     ),
     (
         "a copy counts",
         "stream.windows",
-        "ignored[at] |= self._seen.add(",
-        "ignored[at] &= self._seen.add(",
+        "no_click[at] |= self._seen.add(",
+        "no_click[at] &= self._seen.add(",
     ),
     (
         "no expiry rows",
         "stream.panes",
-        "return pane + self._view.panes_per_window + 1",
-        "return pane + self._view.panes_per_window",
+        "last = min(pane + self._panes_per_window + 1, upto)",
+        "last = min(pane + self._panes_per_window, upto)",
     ),
     (
         "an older row replaces a newer one",

@@ -18,7 +18,7 @@ from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
 from feast_repo.declare.views import Entity, WindowedView
 from feast_repo.features import user, user_click_features
-from stream import panes
+from stream import panes, spans
 from stream.windows import SnapshotError, WindowEngine
 from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
 from tests.stream.reference import Record, ReferenceWindow, ReferenceWindows, records_frame
@@ -248,14 +248,15 @@ def test_batches_and_restarts_never_change_results(data: st.DataObject) -> None:
 
 
 @settings(max_examples=EXAMPLES // 2, deadline=None)
-@given(cases(), st.sampled_from([1, 3]), st.sampled_from([0, 10]))
-def test_how_many_rows_wait_and_are_merged_at_once_never_changes_results(
-    case: tuple[WindowedView, list[Record], dict[int, bool]], waiting: int, merged: int
+@given(cases(), st.sampled_from([1, 3]), st.sampled_from([0, 40]), st.sampled_from([2, 3]))
+def test_how_rows_wait_and_are_merged_never_changes_results(
+    case: tuple[WindowedView, list[Record], dict[int, bool]], waiting: int, merged: int, fan: int
 ) -> None:
     view, log, cuts = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(panes, "FLUSH_ROWS", waiting)
         patch.setattr(panes, "MERGED_ROWS", merged)
+        patch.setattr(spans, "FAN", fan)
         assert found(view, log, cuts) == expected(view, log)
 
 
@@ -314,3 +315,31 @@ def test_a_large_log_equals_the_reference() -> None:
     assert len(outcome.windows) == 9
     assert found(view, records) == outcome
     assert found(view, records, {20_000: False, 50_000: False, 80_000: False, 90_000: True}) == outcome
+
+
+def test_a_long_window_equals_the_reference() -> None:
+    """Windows of 144 panes over four days: spans of two levels, late records for all of them, a gap, and restarts."""
+    count, noon, hour = 4_000, 1_772_366_400_000, 3_600_000
+    view = replace(
+        user_click_features,
+        window=timedelta(hours=24),
+        features={**user_click_features.features, "least": Min("price_cents"), "kinds": Strings("event_type")},
+    )
+    number = pl.col("n")
+    gap = pl.when(number > count * 3 // 4).then(20 * hour).otherwise(0)
+    late = pl.when(number % 4 == 0).then(number * 104_729 % (30 * hour)).otherwise(number * 7919 % 400_000)
+    frame = pl.DataFrame({"n": range(count)}).select(
+        kafka_timestamp=noon + number,
+        event_id=pl.format("e{}", number),
+        user_id=pl.format("u{}", number * 31 % 7),
+        event_type=pl.when(number % 3 == 0).then(pl.lit("purchase")).otherwise(pl.lit("view")),
+        event_timestamp=noon + number * 72_000 + gap - late,
+        product_id=pl.lit(None, pl.String),
+        session_id=pl.lit(None, pl.String),
+        price_cents=number % 1000,
+    )
+    outcome = expected(view, records := frame.to_dicts())
+    assert sum(map(bool, outcome.missed)) > count // 5
+    assert len(outcome.windows) > 400
+    assert found(view, records, dict.fromkeys(range(0, count, 40), False)) == outcome
+    assert found(view, records, {number: number % 3 == 0 for number in range(0, count, 170)}) == outcome
