@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,24 +30,38 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 BATCH = 10_000
+MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the engine is to do. `panes`: slides per window. The view is the shipped one but for what is said here."""
+    """What the engine is to do. The view is the shipped one but for what is said here.
+
+    `panes`: slides per window. `beside`: further views of the stream, by panes and minutes of the slide.
+    """
 
     events: int
     users: int
     minutes: float
     features: int = len(shipped.features)
     panes: int = shipped.panes_per_window
+    slide_minutes: int = shipped.slide // MINUTE
+    beside: tuple[tuple[int, int], ...] = ()
 
     @property
-    def view(self) -> WindowedView:
-        """The declaration: for more features, a mix of all kinds is added to the shipped ones."""
-        return replace(
-            shipped, window=self.panes * shipped.slide, features={**shipped.features, **_more(self.features)}
-        )
+    def views(self) -> list[WindowedView]:
+        """The declarations: for more features, a mix of all kinds is added to the shipped ones."""
+        features = {**shipped.features, **_more(self.features)}
+        return [
+            replace(
+                shipped,
+                name=f"{panes}_panes_of_{minutes}_minutes",
+                window=panes * minutes * MINUTE,
+                slide=minutes * MINUTE,
+                features=features,
+            )
+            for panes, minutes in ((self.panes, self.slide_minutes), *self.beside)
+        ]
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """The log, as `WindowEngine.process` takes it."""
@@ -89,7 +104,8 @@ def run(case: Case) -> Run:
 def measure(case: Case) -> Run:
     """Run the engine in this process."""
     _warm_up(case)
-    engine = WindowEngine(case.view.source, [case.view])
+    views = case.views
+    engine = WindowEngine(shipped.source, views)
     peak, seconds, rows, active = 0, 0.0, 0, 0
     for batch in case.batches():
         Path("/proc/self/clear_refs").write_text("5")  # let VmHWM begin anew
@@ -105,17 +121,17 @@ def measure(case: Case) -> Run:
     state = engine.snapshot()
     taken = time.perf_counter() - start
     start = time.perf_counter()
-    WindowEngine.restore(case.view.source, [case.view], state)
+    WindowEngine.restore(shipped.source, views, state)
     restored = time.perf_counter() - start
     return Run(seconds, peak, aggregates + ids, ids, len(state), taken, restored, active, rows)
 
 
 def _warm_up(case: Case) -> None:
     """Let everything be loaded and compiled."""
-    engine = WindowEngine(case.view.source, [case.view])
+    engine = WindowEngine(shipped.source, case.views)
     for batch in replace(case, events=10 * BATCH, users=1000).batches():
         engine.process(batch)
-    WindowEngine.restore(case.view.source, [case.view], engine.snapshot())
+    WindowEngine.restore(shipped.source, case.views, engine.snapshot())
 
 
 def _most_resident() -> int:

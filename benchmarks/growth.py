@@ -11,8 +11,9 @@ should not happen is that anything grows faster than linearly.
 - Users: the events grow with them, so all work is linear if an event costs the same. A closing window puts its rows
   into a hash table and sorts its users, and known ids are searched: these outgrow the caches, and cost n log n.
 - Features: each is one more column to aggregate, to merge and to store; the user ids cost the same for any number.
-- Windows per slide: a window is merged from its panes when it closes, so a row is read once a slide while it lives.
-  Events per slide are the same, so this part of an event's cost is linear in the panes.
+- Windows per slide: a window is merged from runs of panes that have been merged before, of which it needs few. Events
+  per slide are the same, so what grows is mostly the rows that close: more users are active in a longer window.
+- Long windows: the same log with views of other windows, each alone, and beside the shipped one in one engine.
 - Partitions: the log is the same, cut into more parts; each has its own engine, files and smaller batches.
 - Density: users are the same, and their events grow. The rows that close don't, and they cost more than events do.
 """
@@ -32,7 +33,7 @@ from benchmarks.clicks import Clicks
 from benchmarks.engine import Case, Run, run
 from benchmarks.options import options
 from benchmarks.results import keep
-from benchmarks.rounds import in_turn
+from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.scaling import Dimension, Point
 from benchmarks.topic import aside, compete, produce
 from feast_repo.features import user_click_features as view
@@ -47,7 +48,7 @@ HOUR = 65.0
 PEAK = "peak of the process"
 EVENTS_PER_USER = 4
 SLIDE_MINUTES = view.slide_ms / 60_000
-FEATURES, PANES = (7, 20, 50), (6, 24, 144)
+FEATURES, PANES, MOST_TIMES = (7, 20, 50), (6, 24, 144), 2
 USERS = {"quick": (5_000, 50_000), "usual": (20_000, 200_000, 2_000_000), "full": (20_000, 200_000, 2_000_000)}
 """Among which clicks are drawn, 4 for each; by Zipf's law, about half of them are active in the last hour."""
 
@@ -57,6 +58,19 @@ LOG = {"quick": (100_000, 20_000), "usual": (500_000, 100_000), "full": (1_000_0
 
 SLIDE = {"quick": (1_000, 500), "usual": (5_000, 1_000), "full": (10_000, 2_000)}
 """Events of a slide, and users, where windows have several lengths."""
+
+HOUR_BY_10, DAY_BY_10, DAY_BY_HOUR, WEEK_BY_DAY = (6, 10), (144, 10), (24, 60), (7, 24 * 60)
+"""Panes of a window, and minutes of its slide."""
+
+LONG: dict[str, tuple[tuple[int, int], ...]] = {
+    "1 h / 10 min": (HOUR_BY_10,),
+    "24 h / 10 min": (DAY_BY_10,),
+    "24 h / 1 h": (DAY_BY_HOUR,),
+    "7 d / 1 d": (WEEK_BY_DAY,),
+    "1 h / 10 min, 24 h / 1 h and 7 d / 1 d": (HOUR_BY_10, DAY_BY_HOUR, WEEK_BY_DAY),
+}
+LONG_DAYS, LONG_SLIDE = 8, {"quick": (100, 50), "usual": (1_000, 200), "full": (2_000, 1_000)}
+"""The log of all of them: events of ten minutes, and users."""
 
 PARTITIONS, KAFKA_LOG = (4, 12, 64), (2_000_000, 100_000)
 DENSITIES, DENSE_USERS = (1, 5, 25), 100_000
@@ -76,13 +90,11 @@ def engine_cases(size: Size) -> dict[str, dict[int, Case]]:
     events, users = LOG[size]
     a_slide, few = SLIDE[size]
     many = (*USERS[size], MOST_USERS) if size == "full" else USERS[size]
-    quick = size == "quick"
     return {
         "users": {count: Case(count * EVENTS_PER_USER, count, HOUR) for count in many},
         "features": {count: Case(events, users, HOUR, features=count) for count in FEATURES},
         "windows per slide": {
-            count: Case(a_slide * (count + 2), few, SLIDE_MINUTES * (count + 2), panes=count)
-            for count in (PANES[:-1] if quick else PANES)
+            count: Case(a_slide * (count + 2), few, SLIDE_MINUTES * (count + 2), panes=count) for count in PANES
         },
     }
 
@@ -114,9 +126,15 @@ def engine_dimensions(size: Size, rounds: int) -> list[Dimension]:
             "panes per window",
             points("windows per slide"),
             1,
-            "Bound: a closing window reads the rows of all its panes.",
+            f"An event with {PANES[-1]} panes takes {_times(points('windows per slide'))} times as long as one with "
+            f"{PANES[0]}; the budget is {MOST_TIMES}. Bound: rows that close, and the spans that they are merged from.",
         ),
     ]
+
+
+def _times(points: list[Point]) -> str:
+    """How many times as long an event takes at the last point as at the first."""
+    return ratio(points[-1].microseconds, points[0].microseconds).text(".2f")
 
 
 def _engine_point(at: float, case: Case, runs: list[Run]) -> Point:
@@ -131,6 +149,35 @@ def _engine_point(at: float, case: Case, runs: list[Run]) -> Point:
         "restored": [1e3 * one.restore_seconds for one in runs],
     }
     return Point(at, [1e6 * one.cpu_seconds / case.events for one in runs], memory, milliseconds)
+
+
+def long_windows(size: Size, rounds: int) -> tuple[str, dict[str, Any]]:
+    """Run views with long windows over one log, alone and beside the shipped one: text and figures."""
+    a_slide, users = LONG_SLIDE[size]
+    minutes = LONG_DAYS * 24 * 60
+    events = a_slide * minutes // 10
+    ways = {}
+    for name, ((panes, slide), *beside) in LONG.items():
+        case = Case(events, users, minutes, panes=panes, slide_minutes=slide, beside=tuple(beside))
+        ways[name] = partial(run, case)
+    found = in_turn(ways, rounds, "long windows")
+    times = {name: [1e6 * one.cpu_seconds / events for one in runs] for name, runs in found.items()}
+    lines = [
+        f"## Long windows: {LONG_DAYS} days of {users:,} users\n",
+        "| windows | CPU time an event, us | times the first | rows an event | aggregates held, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for name, runs in found.items():
+        over = ratio(times[name], times[next(iter(LONG))])
+        held = Spread.of((one.state_bytes - one.ids_bytes) / 1e6 for one in runs)
+        figures = (
+            Spread.of(times[name]).text(".2f"),
+            over.text(".2f"),
+            f"{runs[0].rows / events:.2f}",
+            held.text(".2f"),
+        )
+        lines.append(f"| {name} | {' | '.join(figures)} |")
+    return "\n".join([*lines, ""]), {"microseconds": times, "events": events, "users": users}
 
 
 def flow_dimensions(rounds: int) -> list[Dimension]:
@@ -193,14 +240,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dimensions = engine_dimensions(chosen.size, chosen.rounds)
     if chosen.size == "full":
         dimensions += flow_dimensions(chosen.rounds)
+    of_long_windows, long_figures = long_windows(chosen.size, chosen.rounds)
     worse = [f"{one.name} ({', '.join(one.worse_than_linear)})" for one in dimensions if one.worse_than_linear]
     verdict = f"Worse than linear: {'; '.join(worse)}." if worse else "Nothing grows worse than linearly."
-    text = "\n".join([f"**{verdict}** Medians of {chosen.rounds}, on one core.\n", *(one.text() for one in dimensions)])
+    text = "\n".join(
+        [
+            f"**{verdict}** Medians of {chosen.rounds}, on one core.\n",
+            *(one.text() for one in dimensions),
+            of_long_windows,
+        ]
+    )
     keep(
         "growth",
         chosen,
         "How cost grows",
-        {"verdict": verdict, "dimensions": {one.name: _as_json(one) for one in dimensions}},
+        {
+            "verdict": verdict,
+            "dimensions": {one.name: _as_json(one) for one in dimensions},
+            "long_windows": long_figures,
+        },
         text,
         plots={f"{one.name}: time of an event and memory": one.plot() for one in dimensions},
     )
