@@ -11,9 +11,11 @@ import duckdb
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from polars.testing import assert_frame_equal
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Aggregate, Count, Max, Min, Ratio, Sum
+from feast_repo.declare.vocabulary import POLARS
 from sandbox.oracle import recomputation
 from tests.batch.archives import stream
 from tests.batch.test_recompute import recomputed, rows_of
@@ -23,6 +25,7 @@ from tests.stream.test_windows_properties import kinds_of_aggregates, logs, view
 if TYPE_CHECKING:
     from feast_repo.declare.algebra import Feature
     from feast_repo.declare.views import WindowedView
+    from feast_repo.declare.vocabulary import Term, Vocabulary
     from tests.stream.reference import Record
 
 Row: TypeAlias = tuple[Any, ...]
@@ -105,6 +108,56 @@ def test_every_aggregate_equals_plain_python(engine: str) -> None:
         assert found(engine, view, partitions) == expected(view, partitions)
 
     check()
+
+
+ROWS = pl.DataFrame(
+    [
+        ("a", 2**63 - 1, "ü", [2, 3], ["b"]),
+        ("a", 1, "z", [], ["\uffff", "😀"]),
+        ("a", 1, "z", [3, -1], ["b", ""]),
+        ("b", None, None, [], []),
+        ("c", -5, "", [7], ["a longer string than 12 bytes"]),
+        ("c", None, "😀", [7], []),
+        ("c", 5, "\uffff", [], ["Z", "a"]),
+    ],
+    schema={"g": pl.String, "n": pl.Int64, "s": pl.String, "ns": pl.List(pl.Int64), "ss": pl.List(pl.String)},
+    orient="row",
+)
+
+
+def every_word(on: Vocabulary) -> list[Term]:
+    number, text, none = on.column("n"), on.column("s"), on.literal(None, pl.Int64())
+    positive = on.or_else(number > on.literal(0, pl.Int64()), on.literal(value=False, dtype=pl.Boolean()))
+    terms = {
+        "count": on.count(),
+        "positive": on.count(positive),
+        "sum": on.sum(number),
+        "sum_where": on.sum(on.when(positive, number)),
+        "sum_of_none": on.sum(on.or_else(none, none)),
+        "least": on.least(number),
+        "least_text": on.least(text),
+        "greatest": on.greatest(on.or_else(number, on.literal(-9, pl.Int64()))),
+        "greatest_text": on.greatest(text),
+        "distinct": on.distinct(number),
+        "distinct_text": on.distinct(text),
+        "union": on.union(on.column("ns")),
+        "union_text": on.union(on.column("ss")),
+        "constant": on.union(on.literal([1], pl.List(pl.Int64()))),
+        "empty": on.union(on.literal([], pl.List(pl.String()))),
+    }
+    return [term.alias(name) for name, term in terms.items()]
+
+
+@pytest.mark.usefixtures("spark_session")
+def test_every_word_means_the_same_in_every_engine() -> None:
+    from pyspark.sql import SparkSession  # noqa: PLC0415  (an extra)
+
+    from batch.recompute.spark_vocabulary import SPARK  # noqa: PLC0415
+
+    session = SparkSession.getActiveSession()
+    by_spark = session.createDataFrame(ROWS.to_arrow()).groupBy("g").agg(*every_word(SPARK)).toArrow()
+    by_polars = ROWS.group_by("g").agg(every_word(POLARS)).sort("g")
+    assert_frame_equal(pl.DataFrame(by_spark).sort("g"), by_polars)
 
 
 def test_no_aggregate_is_left_out() -> None:
