@@ -183,8 +183,8 @@ MISTAKES = (
     (
         "no expiry rows",
         "stream.panes",
-        "last = min(pane + self._panes_per_window + 1, upto)",
-        "last = min(pane + self._panes_per_window, upto)",
+        "return pane + self._panes_per_window + 1",
+        "return pane + self._panes_per_window",
     ),
     (
         "an older row replaces a newer one",

@@ -133,7 +133,7 @@ def test_a_redefined_aggregate_is_refused_without_its_recovery_directory(stack: 
     assert known is not None
     file = stack.settings.data_root / identity.FILE
     told = json.loads(file.read_text())
-    told["declaration"]["aggregates"]["click_count"] = ["Count", {"where": None}]
+    told["declarations"]["user_click_features"]["aggregates"]["click_count"] = ["Count", {"where": None}]
     file.write_text(json.dumps(told))
     shutil.rmtree(folder)
     assert f"`python -m stream.recovery rebuild {folder}`" in said(stack, *arguments(folder))
