@@ -12,7 +12,7 @@ from redis import Redis
 from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import scan
-from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.offline.tables import DEAD_LETTERS, EVENTS, FEATURES, LATE, features_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,14 +76,14 @@ def online_equals_offline(store: FeatureStore, data_root: Path, view: WindowedVi
 def contents(data_root: Path, redis_url: str) -> dict[str, str]:
     """A digest of every row in Parquet (without its served time) and of every feature in Redis, by table."""
     digests = {}
-    for folder in ("features/user_click_features", "events", "late/user_click_features", "dead_letters"):
-        rows = rows_of(data_root / folder)
+    tables = (folder for kind in (FEATURES, EVENTS, LATE, DEAD_LETTERS) for folder in (data_root / kind).glob("*"))
+    for folder in sorted(tables):
+        rows = rows_of(folder).drop(SERVED, strict=False)
         if rows.is_empty():
-            digests[folder] = "no rows"
             continue
-        first = [name for name in ("partition", "offset", "user_id", "event_timestamp") if name in rows.columns]
-        data = rows.drop(SERVED, strict=False).sort(first).write_ipc(None).getvalue()
-        digests[folder] = f"{len(rows)} rows {hashlib.sha256(data).hexdigest()}"
+        place = [name for name in ("partition", "offset") if name in rows.columns]
+        data = rows.sort(place or rows.columns).write_ipc(None).getvalue()
+        digests[str(folder.relative_to(data_root))] = f"{len(rows)} rows {hashlib.sha256(data).hexdigest()}"
     hashes = hashlib.sha256()
     with Redis.from_url(redis_url) as redis:
         for key, fields in sorted(_feature_hashes(redis)):

@@ -89,7 +89,7 @@ def judge(settings: StreamSettings, log: pl.DataFrame, malformed: set[bytes], sc
     same_events = expected.join(archive.select(expected.columns), on=expected.columns, how="semi", nulls_equal=True)
 
     # The same rule over the produced records instead of the archived ones.
-    day = scratch / "events" / "dt=2026-03-01"
+    day = events_folder(scratch, view.source) / "dt=2026-03-01"
     day.mkdir(parents=True)
     columns = [name for name in event_columns(view.source) if name in expected.columns]
     expected.select(columns).write_parquet(day / "produced.parquet")

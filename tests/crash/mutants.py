@@ -164,21 +164,21 @@ MISTAKES = (
     ),
     (
         "late by one window",
-        "stream.windows",
+        "stream.view_windows",
         "np.clip(closed_before - pane, 0",
         "np.clip(closed_before - pane - 1, 0",
     ),
     (
         "a record counts in a closed window",
-        "stream.windows",
+        "stream.view_windows",
         "np.maximum(closed_before, pane))",
         "np.maximum(closed_before - 1, pane))",
     ),
     (
         "a copy counts",
         "stream.windows",
-        "no_click[at] |= self._seen.add(",
-        "no_click[at] &= self._seen.add(",
+        "ignored[at] |= self._seen.add(",
+        "ignored[at] &= self._seen.add(",
     ),
     (
         "no expiry rows",

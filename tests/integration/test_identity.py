@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
 from feast_repo.stores import identity
-from feast_repo.stores.offline.tables import events_folder
+from feast_repo.stores.offline.tables import events_folder, progress_folder
 from sandbox.checks import contents
 from sandbox.oracle import compare
 from sandbox.processes import wait_until
@@ -312,7 +312,9 @@ class TestInARun:
         count = stack.produce(events=2_000)
         run = stack.start(*arguments(tmp_path / "recovery"), stop_at_end=False)
         assert wait_until(lambda: _archived(stack) > count * 0.9, 60)
-        assert wait_until(lambda: len(list((stack.settings.data_root / "progress").glob("*"))) == PARTITIONS, 60)
+        assert wait_until(
+            lambda: len(list(progress_folder(stack.settings.data_root, clickstream).glob("*"))) == PARTITIONS, 60
+        )
         archived = _archived(stack)
         run.send_signal(signal.SIGSTOP)
         recreate(stack, admin, PARTITIONS)

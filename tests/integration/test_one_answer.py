@@ -15,7 +15,7 @@ from batch.recompute.archive import reach_of
 from batch.recompute.recomputation import opened, recompute, scope_of
 from feast_repo.clickstream import clickstream
 from feast_repo.features import user_click_features as view
-from feast_repo.stores.offline.tables import events_folder, features_folder, progress_folder
+from feast_repo.stores.offline.tables import dead_letters_folder, events_folder, features_folder, progress_folder
 from feast_repo.stores.progress import ProgressRecord
 from sandbox.checks import rows_of
 from stream.windows import WindowEngine
@@ -103,7 +103,7 @@ def test_engine_dataflow_and_batch_give_the_same_rows(stack: Stack, engine_name:
     settings: Any = stack.settings
     root = settings.data_root
     archived = rows_of(events_folder(root, clickstream))
-    assert len(archived) == PARTITIONS * RECORDS, rows_of(root / "dead_letters")
+    assert len(archived) == PARTITIONS * RECORDS, rows_of(dead_letters_folder(root, view.source))
     assert archived["create_time"].all()
 
     expected = engines_rows(logs)

@@ -85,7 +85,7 @@ def test_emptied_and_refilled_while_the_stream_runs(stack: Stack, tmp_path: Path
         status, errors = stack.run(DATA_ROOT=str(quiet), FEAST_REGISTRY_URL=f"sqlite:///{quiet / 'registry.db'}")
         assert status == 0, errors
         assert contents(quiet, settings.redis_url)["redis"] == live
-    for table in (f"features/{view.name}", "events", f"late/{view.name}", "dead_letters"):
+    for table in (f"features/{view.name}", "events/clickstream", f"late/{view.name}", "dead_letters/clickstream"):
         rows, expected = (rows_of(root / table).drop(SERVED, strict=False) for root in (settings.data_root, quiet))
         key = ["partition", "offset"] if "offset" in rows.columns else ["user_id", "event_timestamp"]
         assert_frame_equal(rows.sort(key), expected.sort(key))

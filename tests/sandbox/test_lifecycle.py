@@ -40,7 +40,7 @@ def test_data_of_another_log_is_noticed(sandbox: Sandbox) -> None:
     assert notes(sandbox.root, settings, state) == []
     record.save(Progress(topic="clickstream", partition=0, next_offset=7, watermark_ms=None))
     (note,) = notes(sandbox.root, settings, state)
-    assert "holds data up to offset 7 of partition 0, but this log ends at 0" in note
+    assert "holds data up to offset 7 of partition 0 of clickstream, but this log ends at 0" in note
 
 
 def test_each_silent_or_lost_part_is_a_problem(sandbox: Sandbox) -> None:

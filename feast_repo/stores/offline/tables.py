@@ -28,6 +28,8 @@ LOG_KEY: dict[str, pl.DataType] = {
 
 EVENTS, LATE, DEAD_LETTERS, REPLAYS, PROGRESS = "events", "late", "dead_letters", "replays", "progress"
 """The tables of event streams below DATA_ROOT, each with a folder per stream (late records: per view)."""
+FEATURES = "features"
+"""The rows of views, with a folder per view."""
 
 
 def events_folder(data_root: Path, stream: EventStream) -> Path:
@@ -62,7 +64,7 @@ def progress_folder(data_root: Path, stream: EventStream) -> Path:
 
 def features_folder(data_root: Path, view_name: str) -> Path:
     """The view's rows in the offline store."""
-    return data_root / "features" / view_name
+    return data_root / FEATURES / view_name
 
 
 def reaches_folder(data_root: Path, view_name: str) -> Path:
