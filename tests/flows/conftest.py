@@ -1,4 +1,4 @@
-"""A real Prefect server for the whole session, and stores with a little of everything in them."""
+"""A real Prefect server for all tests of this folder, and stores with a little of everything in them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from batch.maintenance.restore_online import main as restore_online
@@ -38,9 +40,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings that lead to a Prefect server of the session's own."""
+    """The settings that lead to a Prefect server of these tests' own."""
     home, port = tmp_path_factory.mktemp("prefect"), free_port()
     environment = {
         "PREFECT_HOME": str(home),
@@ -68,6 +70,10 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         wait_for(healthy)
         with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"], PREFECT_HOME: home}):
             yield environment
+            # Their connections' pings draw from Python's one random generator, and any property that draws an example
+            # at that moment fails: Hypothesis takes it for the strategy's own doing.
+            for worker in (EventsWorker, APILogWorker):
+                worker.drain_all(timeout=30)
     finally:
         server.terminate()
         server.wait(30)
