@@ -35,8 +35,9 @@ from benchmarks.results import keep
 from benchmarks.rounds import Spread, in_turn, ratio
 from benchmarks.watch import ContestantError
 from feast_repo.declare.events import UTC_MICROSECONDS
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.declare.values import POLARS_TYPES
-from feast_repo.declare.views import SERVED, offline_columns
 from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.tables import day, features_folder, from_milliseconds

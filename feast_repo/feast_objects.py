@@ -11,13 +11,16 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Bool, Float64, Int64, String
 
 from feast_repo.catalog import load
-from feast_repo.declare.views import SERVED, View, WindowedView, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
+from feast_repo.declare.views import WindowedView
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.source_columns import COLUMNS_TAG
 from feast_repo.stores.offline.tables import features_folder
 
 if TYPE_CHECKING:
     from feast_repo.declare.catalog import Catalog
+    from feast_repo.declare.stored import View
 
 FeastObject: TypeAlias = Entity | FeatureView | FeatureService
 FEAST_TYPES = {

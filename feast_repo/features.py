@@ -6,9 +6,12 @@ from datetime import timedelta
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Ratio, Sum, field
+from feast_repo.declare.batch_views import BatchFeature, BatchView
 from feast_repo.declare.catalog import Catalog
+from feast_repo.declare.entities import Entity
 from feast_repo.declare.labels import Label
-from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureService, WindowedView
+from feast_repo.declare.services import FeatureService
+from feast_repo.declare.views import WindowedView
 from feast_repo.profiles import COUNTRIES, TIERS
 
 user = Entity(name="user", join_keys={"user_id": "String"}, description="A shopper, such as user_000001.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis import Redis
 
-from feast_repo.declare.views import SERVED, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import scan
 from feast_repo.stores.offline.tables import DEAD_LETTERS, EVENTS, FEATURES, LATE, features_folder
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.views import WindowedView
 
 ENTITIES_PER_READ = 2_000
 

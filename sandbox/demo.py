@@ -44,7 +44,8 @@ from stream.kafka import KafkaUnavailableError, client_config, topic_partitions
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.views import WindowedView
 
 DEMO_ROOT = PROJECT_ROOT / "data" / "demo"
 USERS = 10_000

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ClientConfig: TypeAlias = "Mapping[str, str | int | bool]"
 ANSWER_TIMEOUT_S = 10.0
+CREATION_TIMEOUT_S = 60.0  # the Apache broker writes to disk for every partition, on a machine that may be busy
 
 
 class RetentionError(SandboxError):
@@ -49,20 +50,20 @@ def create_topic(config: ClientConfig, topic: str, partitions: int) -> None:
     """Create the topic with one replica, and wait until every partition has a leader; an existing one is unchanged.
 
     Raises:
-        SandboxError: the broker refuses, or the partitions get no leader within 10 s.
+        SandboxError: the broker refuses, or that takes more than 60 s, or the partitions get no leader for 60 s.
     """
     admin = _admin(config)  # kept until the answer arrives: an abandoned client cancels its requests
     try:
-        admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(ANSWER_TIMEOUT_S)
+        admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(CREATION_TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             message = f"can't create topic {topic!r}: {error.args[0].str()}; create it by hand, or name another"
             raise SandboxError(message) from error
         return
     except TimeoutError as error:
-        message = f"the broker did not create topic {topic!r} within {ANSWER_TIMEOUT_S:.0f} s; create it by hand"
+        message = f"the broker did not create topic {topic!r} within {CREATION_TIMEOUT_S:.0f} s; create it by hand"
         raise SandboxError(message) from error
-    if not wait_until(lambda: partition_count(config, topic) == partitions, ANSWER_TIMEOUT_S):
+    if not wait_until(lambda: partition_count(config, topic) == partitions, CREATION_TIMEOUT_S):
         message = (
             f"topic {topic!r} has fewer than {partitions} live partitions after its creation; see the broker's log"
         )

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.views import WindowedView
     from serving.messages import EntityFeatures
     from serving.schema import ServedSchema
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from feast_repo.declare.entities import KEY_TYPES
 from feast_repo.declare.events import milliseconds
-from feast_repo.declare.views import KEY_TYPES, WindowedView
+from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore, FeatureView
 
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.batch_views import BatchView
     from serving.messages import Asked
 
 MARGIN_MS = 60_000

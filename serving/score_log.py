@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from feast_repo.declare.views import FeatureService
+    from feast_repo.declare.services import FeatureService
     from serving.messages import Asked
 
     Entry: TypeAlias = tuple[float, Sequence[Asked], Sequence[float], str]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from feast_repo.commands import Command  # noqa: TC001  (as below)
-from feast_repo.declare.views import FeatureService, View  # noqa: TC001  (read by pydantic as types of properties)
+from feast_repo.declare.services import FeatureService  # noqa: TC001  (read by pydantic as types of properties)
+from feast_repo.declare.stored import View  # noqa: TC001  (read by pydantic as types of properties)
 from feast_repo.settings import StreamSettings
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from batch.report_files import write_report
 from batch.training.labels import label_of
 from feast_repo.commands import Command, integer
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import EVENT_TIME, offline_columns
+from feast_repo.declare.rows import EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.foreign import read_foreign
 from serving.model import ModelError, ModelFolder
 from serving.settings import ServingSettings, add_service, settings_of

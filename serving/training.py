@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from batch.training.labels import label_of
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.errors import RefusedError
 from serving.features import FeatureEncoder, input_features
 from serving.model import INPUT, Model, ModelCard
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from feast_repo.declare.labels import Label
-    from feast_repo.declare.views import FeatureService
+    from feast_repo.declare.services import FeatureService
 
 CHECKED_ON = {"scikit-learn": "1.9.1"}
 """The version whose private tree structures are used here."""

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 
 UNTOLD_BELOW = 25
 """The age of users with an unknown age."""

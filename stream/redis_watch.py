@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from redis.exceptions import NoPermissionError, ResponseError
 
-from feast_repo.declare.views import EVENT_TIME, offline_columns
+from feast_repo.declare.rows import EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import features_folder

@@ -7,9 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from feast_repo.declare.algebra import Count, Ratio, Sum
+from feast_repo.declare.batch_views import BatchFeature, BatchView
+from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import Integer, Text, Timestamp
-from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureService, WindowedView
+from feast_repo.declare.services import FeatureService
+from feast_repo.declare.views import WindowedView
 
 
 def on_stream(view: WindowedView, **changes: Any) -> WindowedView:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feast_repo.declare.views import ROW_COLUMNS
+from feast_repo.declare.rows import ROW_COLUMNS
 from feast_repo.features import catalog
 from tests.test_imports import imports, modules
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from feast_repo.declare.views import FeatureService, WindowedView
+    from feast_repo.declare.services import FeatureService
+    from feast_repo.declare.views import WindowedView
 
     Samples = dict[str, tuple[pl.Series, pl.Series]]
 

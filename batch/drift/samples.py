@@ -9,8 +9,10 @@ import polars as pl
 
 from batch.recompute.archive import days_of, files_of
 from batch.recompute.stored import effective, stored_rows
+from feast_repo.declare.rows import CREATED, EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 from feast_repo.declare.values import POLARS_TYPES
-from feast_repo.declare.views import CREATED, EVENT_TIME, WindowedView, offline_columns
+from feast_repo.declare.views import WindowedView
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import (
     LOG_KEY,
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from feast_repo.declare.views import BatchView, FeatureService
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.services import FeatureService
 
 PREDICTION = "predicted_probability"
 """The name of the predictions among the features."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch.parity.online import OnlineComparison
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.batch_views import BatchView
     from feast_repo.stores.online.view import OnlineView
 
 LOOK_BACK_DAYS = 7

@@ -21,7 +21,8 @@ from rich.progress import Progress as ProgressBar
 
 from batch.lock import carrying_rows, only_batch_writer
 from feast_repo.commands import Command
-from feast_repo.declare.views import WindowedView, offline_columns
+from feast_repo.declare.stored import offline_columns
+from feast_repo.declare.views import WindowedView
 from feast_repo.errors import UnavailableError
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.files import data_files, day_folders
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.batch_views import BatchView
     from feast_repo.stores.online.view import OnlineView
 
 ROWS_AT_ONCE = 100_000

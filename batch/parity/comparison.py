@@ -11,7 +11,8 @@ from batch.parity.explanation import BOTH, ROW, UNDECLARED, Truth, explained
 from batch.recompute.archive import LATE, PARTITION
 from batch.recompute.rows import STORED, in_two_partitions, named
 from batch.recompute.stored import bits, effective
-from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 
 if TYPE_CHECKING:
     from batch.recompute.archive import Mode

@@ -13,7 +13,8 @@ import polars as pl
 
 from batch.recompute.rows import STORED
 from batch.recompute.stored import bits
-from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,14 +18,16 @@ from batch.maintenance.restore_online import newest_by_day
 from batch.recompute.rows import STORED
 from batch.recompute.stored import bits, effective, stored_rows
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import EVENT_TIME, WindowedView, offline_columns
+from feast_repo.declare.rows import EVENT_TIME
+from feast_repo.declare.stored import offline_columns
+from feast_repo.declare.views import WindowedView
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.batch_views import BatchView
 
 ENTITIES_PER_READ = 2_000
 PATIENCE_S, LOOK_AGAIN_S = 30.0, 0.25

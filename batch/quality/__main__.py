@@ -38,7 +38,8 @@ from batch.recompute.recomputation import scope_of
 from batch.recompute.stored import stored_rows
 from batch.report_files import stem, write_report
 from feast_repo.commands import Command, instant, integer, number
-from feast_repo.declare.views import EVENT_TIME, WindowedView
+from feast_repo.declare.rows import EVENT_TIME
+from feast_repo.declare.views import WindowedView
 from feast_repo.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 
     from batch.quality.candidate import Candidate
     from batch.quality.validation import Finding
+    from feast_repo.declare.batch_views import BatchView
     from feast_repo.declare.catalog import Catalog
-    from feast_repo.declare.views import BatchView
 
 MOST_ROWS = 10**12
 

@@ -13,16 +13,16 @@ import polars as pl
 
 from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality.validation import ROW, QualityError
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.declare.values import POLARS_TYPES
-from feast_repo.declare.views import EVENT_TIME
 from feast_repo.stores.offline.foreign import ForeignFileError, read_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from feast_repo.declare.batch_views import BatchView
     from feast_repo.declare.values import ValueType
-    from feast_repo.declare.views import BatchView
 
 
 class Candidate(Protocol):

@@ -12,7 +12,8 @@ import polars as pl
 
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO, VERSION
 from batch.quality.validation import ROW
-from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 
 if TYPE_CHECKING:
     from datetime import datetime

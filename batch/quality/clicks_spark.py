@@ -12,7 +12,8 @@ from batch.quality.validation import ROW
 from batch.recompute.spark_engine import FILE_IS_GONE, local_url, sql_schema
 from batch.recompute.spark_vocabulary import SPARK
 from batch.recompute.stored import stored_files
-from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.parquet import despite_compaction
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import polars as pl
 
 from batch.report_files import stem
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import CREATED, EVENT_TIME, SERVED, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME, SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.parquet import day_folder, publish, scan
 from feast_repo.stores.offline.tables import features_folder
@@ -18,8 +19,8 @@ from feast_repo.stores.offline.tables import features_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from feast_repo.declare.batch_views import BatchView
     from feast_repo.declare.catalog import Catalog
-    from feast_repo.declare.views import BatchView
 
 
 @dataclass(frozen=True)

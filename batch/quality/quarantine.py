@@ -15,7 +15,7 @@ from batch.quality.candidate import types_of, value_of
 from batch.quality.validation import QualityError
 from batch.recompute.archive import days_of, files_of
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.stores.offline.parquet import day_folder, publish, scan
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batch.quality.publication import BatchTable
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.batch_views import BatchView
 
 RULES = "rules"
 """The column with the names of the rules that a row breaks, joined by commas."""

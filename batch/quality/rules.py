@@ -15,8 +15,9 @@ from feast_repo.declare.fields import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from feast_repo.declare.batch_views import BatchFeature, BatchView
     from feast_repo.declare.events import EventStream
-    from feast_repo.declare.views import BatchFeature, BatchView, WindowedView
+    from feast_repo.declare.views import WindowedView
 
 GIVEN = "_as_given"
 """Suffix of the column with a value's original text, beside the column of the declared type."""

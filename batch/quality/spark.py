@@ -23,7 +23,7 @@ from batch.quality.candidate import check_columns, kind_of, one_time, types_of
 from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
 from batch.quality.validation import ROW, QualityError
 from batch.recompute.spark_engine import local_url
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.stores.offline.files import data_files
 from feast_repo.stores.offline.parquet import scan
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame
 
-    from feast_repo.declare.views import BatchView
+    from feast_repo.declare.batch_views import BatchView
 
 
 PATTERN = re.compile(r"[\[\]{}*?\\,]")

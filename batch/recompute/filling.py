@@ -10,7 +10,7 @@ import polars as pl
 from batch.recompute.reaches import Reaches
 from batch.recompute.rows import STORED, add_rows, beside_stored, lacking, overruling
 from batch.recompute.stored import stored_rows
-from feast_repo.declare.views import CREATED, EVENT_TIME
+from feast_repo.declare.rows import CREATED, EVENT_TIME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import polars as pl
 from batch.recompute.reaches import Reaches
 from batch.recompute.rows import LATER, STORED, add_rows, beside_stored, differing, in_two_partitions
 from batch.recompute.stored import effective, stored_rows
-from feast_repo.declare.views import CREATED, EVENT_TIME, SERVED
+from feast_repo.declare.rows import CREATED, EVENT_TIME, SERVED
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -8,7 +8,8 @@ import polars as pl
 
 from batch.recompute.archive import LATE, PARTITION
 from batch.recompute.stored import bits, effective
-from feast_repo.declare.views import CREATED, EVENT_TIME, SERVED, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME, SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.parquet import day_folder, publish, scan
 from feast_repo.stores.offline.tables import features_folder, windows_file
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.recompute.archive import PARTITION, days_of, files_of
-from feast_repo.declare.views import CREATED, EVENT_TIME, offline_columns
+from feast_repo.declare.rows import CREATED, EVENT_TIME
+from feast_repo.declare.stored import offline_columns
 from feast_repo.stores.offline.parquet import despite_compaction, scan
 from feast_repo.stores.offline.tables import day, features_folder
 

@@ -20,7 +20,7 @@ import polars as pl
 
 from batch.recompute.archive import PARTITION, days_of, files_of
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.declare.vocabulary import POLARS
 from feast_repo.errors import RefusedError
 from feast_repo.stores.offline.parquet import despite_compaction, scan
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.labels import Label
-    from feast_repo.declare.views import FeatureService
+    from feast_repo.declare.services import FeatureService
     from feast_repo.stores.progress import Progress
 
 

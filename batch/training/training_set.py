@@ -28,8 +28,8 @@ from rich.table import Table
 from batch.lock import carrying_rows
 from batch.training.labels import label_of, labelled_pairs
 from feast_repo.commands import Command, as_it_is, instant
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.declare.values import POLARS_TYPES
-from feast_repo.declare.views import EVENT_TIME
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.parquet import publish
 from feast_repo.stores.offline.tables import progress_folder
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView, FeatureService, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.services import FeatureService
+    from feast_repo.declare.views import WindowedView
 
 FeatureTime: TypeAlias = Literal["as served", "as created", "with all corrections"]
 MANY = 0.01

@@ -9,11 +9,14 @@ Guarantee: importing it imports no Feast, no Kafka and no Bytewax, and no declar
 from __future__ import annotations
 
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.batch_views import BatchFeature, BatchView
 from feast_repo.declare.catalog import Catalog
+from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import Bool, Choice, Decimal, Integer, Text, Timestamp
 from feast_repo.declare.labels import Label
-from feast_repo.declare.views import BatchFeature, BatchView, Entity, FeatureService, WindowedView
+from feast_repo.declare.services import FeatureService
+from feast_repo.declare.views import WindowedView
 
 __all__ = [
     "BatchFeature",

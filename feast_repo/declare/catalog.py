@@ -10,16 +10,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from feast_repo.declare.views import BatchView, WindowedView
+from feast_repo.declare.batch_views import BatchView
+from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import timedelta
 
+    from feast_repo.declare.entities import Entity
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.labels import Label
-    from feast_repo.declare.views import Entity, FeatureService, View
+    from feast_repo.declare.services import FeatureService
+    from feast_repo.declare.stored import View
 
 T = TypeVar("T")
 

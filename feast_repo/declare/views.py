@@ -1,74 +1,28 @@
-"""Entities and feature views. The stream's and batch's computations, the Feast schema, the quality rules and the
-columns monitored for drift all derive from one declaration; nothing here imports Feast.
-"""
+"""Windowed views: stream, batch, Feast's schema and the columns monitored for drift derive from one declaration."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from feast_repo.declare.algebra import STATE_MARK, Aggregate, state_column
-from feast_repo.declare.events import NAME, UTC_MICROSECONDS, milliseconds
-from feast_repo.declare.plausible import Plausible, problem_of_pattern
-from feast_repo.declare.values import POLARS_TYPES, Value, ValueType
+from feast_repo.declare.events import NAME, milliseconds
+from feast_repo.declare.rows import ROW_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from feast_repo.declare.algebra import Feature
+    from feast_repo.declare.entities import Entity
     from feast_repo.declare.events import EventStream
-    from feast_repo.declare.labels import Label
+    from feast_repo.declare.values import Value, ValueType
     from feast_repo.declare.vocabulary import Term, Vocabulary
-
-
-EVENT_TIME, CREATED = "event_timestamp", "created_timestamp"
-"""When a row becomes valid (for a window: its end), and when it could first have been known."""
-
-SERVED = "served_timestamp"
-"""The wall-clock time by which Redis had acknowledged the row: a fact of the run, null for rows that no stream pushed.
-After a replay it may be too late, never too early."""
-
-ROW_COLUMNS = (EVENT_TIME, CREATED, SERVED, "writer")
-"""The columns of a stored row besides join keys and features."""
-
-KEY_TYPES: tuple[ValueType, ...] = ("String", "Int64")
-
-
-@dataclass(frozen=True)
-class Entity:
-    """What features describe, and the columns that identify it, by name, with their types (String or Int64).
-
-    user = Entity(name="user", join_keys={"user_id": "String"})
-    """
-
-    name: str
-    join_keys: Mapping[str, ValueType]
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse an entity that nothing could be looked up by.
-
-        Raises:
-            ValueError: it has no join key, or one of another type.
-        """
-        if not self.join_keys:
-            message = f"entity {self.name!r}: it needs a join key"
-            raise ValueError(message)
-        for name, value_type in self.join_keys.items():
-            if value_type not in KEY_TYPES or name in ROW_COLUMNS:
-                message = f"entity {self.name!r}: {name!r} of type {value_type} can't be a join key"
-                raise ValueError(message)
-
-    @property
-    def schema(self) -> dict[str, pl.DataType]:
-        """The columns of the join keys, in declared order."""
-        return {name: POLARS_TYPES[value_type] for name, value_type in self.join_keys.items()}
 
 
 @dataclass(frozen=True)
@@ -275,149 +229,5 @@ def deduplication_horizon_ms(stream: EventStream, views: Sequence[WindowedView])
     return max(view.window_ms + view.slide_ms for view in views)
 
 
-@dataclass(frozen=True)
-class BatchFeature(Plausible):
-    """A feature from a batch job: its type, and the default that serving and training use when it is missing."""
-
-    value_type: ValueType
-    default: Value = None
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class BatchView:
-    """Features from a batch job, valid from the row's time for `ttl`.
-
-    `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`.
-    """
-
-    name: str
-    entity: Entity
-    ttl: timedelta
-    features: Mapping[str, BatchFeature]
-    key_patterns: Mapping[str, str] = field(default_factory=dict)
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse a declaration that could not be stored or checked.
-
-        Raises:
-            ValueError: a name is taken or can't name a folder, or plausible values contradict a type or each other.
-        """
-        if not NAME.fullmatch(self.name):
-            message = f"view {self.name!r}: a name has letters, digits, '_' and '-' only, since it names folders"
-            raise ValueError(message)
-        for name, feature in self.features.items():
-            problem = (
-                "the name is reserved"
-                if name in {*self.join_keys, *ROW_COLUMNS}
-                else feature.problem(feature.value_type)
-            )
-            if problem:
-                message = f"view {self.name!r}, feature {name!r}: {problem}"
-                raise ValueError(message)
-        for name, pattern in self.key_patterns.items():
-            is_text = self.entity.join_keys.get(name) == "String"
-            if problem := problem_of_pattern(pattern) if is_text else "a pattern is for a join key of type String":
-                message = f"view {self.name!r}, join key {name!r}: {problem}"
-                raise ValueError(message)
-
-    @property
-    def join_keys(self) -> tuple[str, ...]:
-        """The columns that identify an entity, in declared order."""
-        return tuple(self.entity.join_keys)
-
-    @property
-    def value_types(self) -> dict[str, ValueType]:
-        """Each feature's type, in declared order."""
-        return {name: feature.value_type for name, feature in self.features.items()}
-
-    @property
-    def defaults(self) -> dict[str, Value]:
-        """The values that serving and training use for missing ones."""
-        return {name: feature.default for name, feature in self.features.items()}
-
-
-View: TypeAlias = WindowedView | BatchView
-
-
 def _state_columns(name: str, aggregate: Aggregate) -> dict[str, str]:
     return {part: state_column(name, part) for part in aggregate.state}
-
-
-@dataclass(frozen=True)
-class FeatureService:
-    """The views that one model reads, and what it predicts.
-
-    Training rows have one column per feature, so names are unique in a service. Without a label nothing can be learned:
-    the service only serves features.
-    """
-
-    name: str
-    views: tuple[View, ...]
-    label: Label | None = None
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse views whose columns would collide in a training row, and a label that has no events.
-
-        Raises:
-            ValueError: two views have a feature of the same name, a feature is named like a join key, or the label
-                does not fit the views.
-        """
-        if self.label is not None and (problem := self._problem_of_label(self.label)):
-            message = f"service {self.name!r}, label {self.label.name!r}: {problem}"
-            raise ValueError(message)
-        owner = {key: f"the join key of entity {view.entity.name!r}" for view in self.views for key in view.join_keys}
-        for view in self.views:
-            for name in view.value_types:
-                if name in owner:
-                    message = (
-                        f"service {self.name!r}: feature {name!r} of view {view.name!r} has the name of {owner[name]}: "
-                        "rename one of them"
-                    )
-                    raise ValueError(message)
-            owner |= dict.fromkeys(view.value_types, f"a feature of view {view.name!r}")
-
-    @property
-    def schema(self) -> dict[str, pl.DataType]:
-        """The columns of the views' join keys."""
-        return {name: dtype for view in self.views for name, dtype in view.entity.schema.items()}
-
-    @property
-    def windowed(self) -> tuple[WindowedView, ...]:
-        """The views over windows of events."""
-        return tuple(view for view in self.views if isinstance(view, WindowedView))
-
-    @property
-    def streams(self) -> tuple[EventStream, ...]:
-        """The event streams that the views read."""
-        return tuple({view.source.name: view.source for view in self.windowed}.values())
-
-    @property
-    def label_stream(self) -> EventStream | None:
-        """The stream with the events that the label is about; None if it can't be told which."""
-        if self.label is not None and self.label.stream is not None:
-            return self.label.stream
-        return self.streams[0] if len(self.streams) == 1 else None
-
-    def _problem_of_label(self, label: Label) -> str | None:
-        if (stream := self.label_stream) is None:
-            return "name the event stream that it is about, with stream=..."
-        if label.name in {*self.schema, *ROW_COLUMNS, *(name for view in self.views for name in view.value_types)}:
-            return "a column has this name"
-        if lacking := {name: dtype for name, dtype in self.schema.items() if stream.schema.get(name) != dtype}:
-            return f"event stream {stream.name!r} has no fields for the join keys {list(lacking)}"
-        return label.problem(stream)
-
-
-def offline_columns(view: View) -> dict[str, pl.DataType]:
-    """Columns of the view's rows in the offline store, in stored order."""
-    return {
-        **view.entity.schema,
-        EVENT_TIME: UTC_MICROSECONDS,
-        CREATED: UTC_MICROSECONDS,
-        SERVED: UTC_MICROSECONDS,
-        "writer": POLARS_TYPES["String"],
-        **{name: POLARS_TYPES[value_type] for name, value_type in view.value_types.items()},
-    }

@@ -13,7 +13,7 @@ import polars as pl
 from feast.data_source import PushMode
 from feast.errors import PushSourceNotFoundException
 
-from feast_repo.declare.views import EVENT_TIME, SERVED
+from feast_repo.declare.rows import EVENT_TIME, SERVED
 from feast_repo.stores.internals import views_of
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.source_columns import is_ours, stored_columns

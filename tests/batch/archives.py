@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.views import SERVED, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.features import user_click_features
 from feast_repo.stores.offline.parquet import day_folder, publish
 from feast_repo.stores.offline.tables import (

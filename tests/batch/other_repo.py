@@ -23,7 +23,7 @@ from datetime import timedelta
 from feast_repo.declare.algebra import field
 from feast_repo.declare.catalog import Catalog
 from feast_repo.declare.labels import Label
-from feast_repo.declare.views import FeatureService
+from feast_repo.declare.services import FeatureService
 from tests.declared import fraud, shop_features, shop_windows
 
 large = Label("large", where=field("amount_cents") >= 9_000, within=timedelta(minutes=30))

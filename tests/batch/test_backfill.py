@@ -15,7 +15,7 @@ from batch.parity.__main__ import main as parity
 from batch.recompute.backfill import main as backfill
 from batch.recompute.stored import effective, stored_rows
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.views import offline_columns
+from feast_repo.declare.stored import offline_columns
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import event_columns, events_folder, features_folder, progress_folder

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from simulation.profiles import make_profiles
 from simulation.training_rows import training_rows
 from tests.commands import main_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import features_folder
 from sandbox.checks import rows_of

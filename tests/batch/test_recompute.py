@@ -15,7 +15,8 @@ from batch.recompute.archive import LATE, Scope, reach_of
 from batch.recompute.polars_engine import PolarsEngine
 from batch.recompute.recomputation import Recomputation, recompute
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.views import SERVED, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.features import user_click_features
 from feast_repo.stores.offline.tables import events_folder, progress_folder
 from feast_repo.stores.progress import ProgressRecord

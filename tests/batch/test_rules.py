@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batch.quality.rules import batch_suite, windowed_suite
-from feast_repo.declare.views import BatchFeature
+from feast_repo.declare.batch_views import BatchFeature
 from tests.declared import payments, shop_features, shop_of_card, shop_of_card_features
 
 

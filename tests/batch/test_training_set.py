@@ -19,7 +19,7 @@ from batch.training.labels import label_of, labelled_pairs
 from batch.training.training_set import main as training_set
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.features import purchase_prediction, user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import from_milliseconds, progress_folder

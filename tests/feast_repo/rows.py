@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import SERVED, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.features import user_click_features
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.views import WindowedView
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 PUSH_SOURCE = user_click_features.push_source

@@ -11,7 +11,8 @@ from feast_repo.catalog import OURS, CatalogError, load
 from feast_repo.clickstream import clickstream
 from feast_repo.declare import Catalog, Count, EventStream, FeatureService, Integer, Text, Timestamp, WindowedView
 from feast_repo.declare.catalog import ChoiceError
-from feast_repo.declare.views import Entity, deduplication_horizon_ms
+from feast_repo.declare.entities import Entity
+from feast_repo.declare.views import deduplication_horizon_ms
 from feast_repo.features import catalog, purchase_prediction, user_click_features, user_profile_features
 from feast_repo.settings import StreamSettings
 

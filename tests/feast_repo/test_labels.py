@@ -10,7 +10,7 @@ import pytest
 from feast_repo.declare.algebra import field
 from feast_repo.declare.catalog import Catalog
 from feast_repo.declare.labels import Label
-from feast_repo.declare.views import FeatureService
+from feast_repo.declare.services import FeatureService
 from feast_repo.features import catalog
 from tests.declared import card_features, fraud, payments, shop_features, shop_windows
 

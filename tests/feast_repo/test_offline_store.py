@@ -15,7 +15,8 @@ from feast.data_source import PushMode
 from feast.types import Int64, String
 
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import SERVED, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.features import user_click_features, user_profile_features
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
 from feast_repo.stores.offline.parquet import day_folder, publish

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from feast_repo.declare.views import BatchFeature
+from feast_repo.declare.batch_views import BatchFeature
 from tests.declared import shop, shop_features, shop_of_card
 
 

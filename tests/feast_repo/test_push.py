@@ -14,7 +14,8 @@ from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, Uni
 from redis import ConnectionError as RedisConnectionError, Redis, ResponseError, TimeoutError as RedisTimeoutError
 
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import SERVED, offline_columns
+from feast_repo.declare.rows import SERVED
+from feast_repo.declare.stored import offline_columns
 from feast_repo.feast_objects import all_objects
 from feast_repo.features import catalog, user_click_features, user_profile_features
 from feast_repo.settings import StoreSettings

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, strategies as st
 from redis.connection import Connection
 
-from feast_repo.declare import views
+from feast_repo.declare.entities import KEY_TYPES
 from feast_repo.declare.events import UTC_MICROSECONDS
 from feast_repo.stores.online.format import VALUE_FORMATS, RowFormat, argument, decode_time, encode_times, encode_values
 from feast_repo.stores.online.keys import TYPE_CODES, KeyFormat
@@ -82,7 +82,7 @@ def feasts_key(values: dict[str, Any], types: dict[str, str]) -> bytes:
 
 
 def test_every_known_type_of_key_is_compared() -> None:
-    assert KEY_VALUES.keys() == TYPE_CODES.keys() == set(views.KEY_TYPES)
+    assert KEY_VALUES.keys() == TYPE_CODES.keys() == set(KEY_TYPES)
 
 
 @given(data=st.data(), types=JOIN_KEYS)

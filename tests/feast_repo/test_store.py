@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, inspect
 
+from feast_repo.declare.batch_views import BatchFeature
 from feast_repo.declare.catalog import Catalog
-from feast_repo.declare.views import BatchFeature
 from feast_repo.features import user_click_features, user_profile_features
 from feast_repo.settings import PROJECT_ROOT, StoreSettings
 from feast_repo.stores import opening as store_module, registry
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.views import WindowedView
 
 PROCESSES = 4
 

@@ -11,16 +11,13 @@ import pytest
 
 from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.batch_views import BatchFeature, BatchView
+from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import UTC_MICROSECONDS, EventStream
 from feast_repo.declare.fields import Text
-from feast_repo.declare.views import (
-    BatchFeature,
-    BatchView,
-    Entity,
-    FeatureService,
-    WindowedView,
-    offline_columns,
-)
+from feast_repo.declare.services import FeatureService
+from feast_repo.declare.stored import offline_columns
+from feast_repo.declare.views import WindowedView
 from feast_repo.declare.vocabulary import POLARS
 from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
 from tests.aggregates import Greatest, Mean, Strings

@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Producer
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.views import SERVED
+from feast_repo.declare.rows import SERVED
 from feast_repo.errors import ExitCode
 from feast_repo.features import user_click_features as view
 from feast_repo.stores.offline.tables import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from feast_repo.declare.views import SERVED
+from feast_repo.declare.rows import SERVED
 from feast_repo.features import user_click_features as view
 from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import features_folder

@@ -27,7 +27,8 @@ from tests.declared import card_features, fraud, shop_features, shop_of_card_fea
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from feast_repo.declare.views import BatchView, WindowedView
+    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.views import WindowedView
     from serving.messages import EntityFeatures
     from serving.reader import Reader
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from batch.training.labels import label_of
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.features import purchase_prediction
 from serving.features import FeatureEncoder, input_features, misfit
 from serving.messages import EntityFeatures, ViewRead

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from feast_repo.declare.views import offline_columns
+from feast_repo.declare.stored import offline_columns
 from feast_repo.features import user_profile_features
 from feast_repo.profiles import COUNTRIES, TIERS
 from simulation.profiles import DEFAULT_SEED, main, make_profiles, publish_profiles

@@ -202,9 +202,10 @@ def _faults(
     """Yield the reasons that hold, the first one first; a kind of reason can rely on those before it."""
     heartbeat = events.kind is not None and record[events.kind] == events.heartbeat is not None
     user = record[events.key]
+    needed = {events.time, events.event_id, events.kind} if heartbeat else {field.name for field in events.fields}
     for field in events.fields:
         absent = record[field.name] is None and field.name not in wrong
-        if field.required and absent and not (heartbeat and field.name == events.key):
+        if field.required and absent and field.name in needed:
             yield f"missing:{field.name}"
     yield from (f"{kind}:{name}" for kind in KINDS for name, held_kind in wrong.items() if held_kind == kind)
     for is_faulty, reason in FAULTS:

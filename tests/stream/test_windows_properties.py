@@ -14,9 +14,10 @@ from hypothesis import example, given, settings, strategies as st
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
 from feast_repo.declare.conditions import Both, field
+from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
-from feast_repo.declare.views import Entity, WindowedView
+from feast_repo.declare.views import WindowedView
 from feast_repo.features import user, user_click_features
 from stream import panes, spans
 from stream.windows import SnapshotError, WindowEngine

@@ -18,7 +18,7 @@ import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
-from feast_repo.declare.views import SERVED
+from feast_repo.declare.rows import SERVED
 from feast_repo.stores.offline.point_in_time import NONE, Rows, answers
 from feast_repo.stores.offline.source_columns import is_ours, stored_columns
 from feast_repo.stores.offline.source_reader import read_rows

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from feast_repo.declare.events import UTC_MICROSECONDS
-from feast_repo.declare.views import SERVED
+from feast_repo.declare.rows import SERVED
 
 if TYPE_CHECKING:
     from feast.data_source import DataSource

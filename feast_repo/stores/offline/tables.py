@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from feast_repo.declare.views import FeatureService, WindowedView
+    from feast_repo.declare.services import FeatureService
+    from feast_repo.declare.views import WindowedView
 
 LOG_KEY: dict[str, pl.DataType] = {
     "partition": pl.Int32(),

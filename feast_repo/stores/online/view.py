@@ -11,7 +11,7 @@ import polars as pl
 from feast import FeatureView
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from feast_repo.declare.views import EVENT_TIME
+from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.stores.internals import redis_client
 from feast_repo.stores.online.feast_bytes import compare_with_feast
 from feast_repo.stores.online.features import settle
