@@ -108,7 +108,8 @@ def _deployed(declared: Catalog, told: str, seconds: int | None) -> Catalog:
         topics = {stream or declared.stream().name: topic for stream, topic in addresses.topics(told)}
         return declared.deployed(topics, None if seconds is None else timedelta(seconds=seconds))
     except (ChoiceError, ValueError) as error:
-        message = f"KAFKA_TOPIC={told}: {error}"
+        told_by = {"KAFKA_TOPIC": told or None, "ALLOWED_LATENESS_SECONDS": seconds}
+        message = f"{', '.join(f'{name}={value}' for name, value in told_by.items() if value is not None)}: {error}"
         raise CatalogError(message) from error
 
 

@@ -15,6 +15,7 @@ class Freshness:
 
     def __init__(self, view: ServedView) -> None:
         self._ttl_ms, self._stale_after_ms = view.ttl_ms, view.stale_after_ms
+        self._streamed = view.streamed
         self._names, self._defaults = tuple(view.types), dict(view.defaults)
 
     def read(self, values: list[Any], time_ms: float | None, now_ms: float, closed_end_ms: int | None) -> ViewRead:
@@ -22,7 +23,7 @@ class Freshness:
 
         `closed_end_ms`: the end of the last window that the stream has closed in all partitions; None if unknown.
         """
-        behind_ms = None if closed_end_ms is None or self._stale_after_ms is None else now_ms - closed_end_ms
+        behind_ms = None if closed_end_ms is None or not self._streamed else now_ms - closed_end_ms
         lag = None if behind_ms is None else round(behind_ms) / 1000
         if time_ms is None:
             return ViewRead("missing", None, lag, dict(self._defaults))
@@ -36,6 +37,8 @@ class Freshness:
                 name: self._defaults[name] if value is None else value  # as in training sets
                 for name, value in features.items()
             }
-        # Without information about the stream, the row is not trusted.
-        stale = self._stale_after_ms is not None and (behind_ms is None or behind_ms > self._stale_after_ms)
+        # A user's row may be old because nothing has happened since, so of a stream's view its lag counts. Without
+        # information about the stream, the row is not trusted.
+        old_ms = behind_ms if self._streamed else age_ms
+        stale = self._stale_after_ms is not None and (old_ms is None or old_ms > self._stale_after_ms)
         return ViewRead("stale" if stale else "fresh", age, lag, features)

@@ -27,10 +27,10 @@ Asked: TypeAlias = str | Entity
 class ViewRead(Struct, gc=False):
     """One view's features of one user, and how far they can be trusted.
 
-    `fresh`: the stored values. `stale`: also the stored values, but the stream that writes them is behind, or its
-    progress is unknown. `expired`: the stored row is older than the view's time to live, so these are the declared
-    defaults. `missing`: there is no row, so these are the defaults. A stored null also counts as missing, feature by
-    feature.
+    `fresh`: the stored values. `stale`: also the stored values, but they are older than the freshness objective of view
+    or service allows, or the progress of the stream that writes them is unknown. `expired`: the stored row is older
+    than the view's time to live, so these are the declared defaults. `missing`: there is no row, so these are the
+    defaults. A stored null also counts as missing, feature by feature.
     `age_seconds` is the age of the stored row: null if there is none, negative if the row's time is in the future.
     `stream_lag_seconds` is the time since the end of the last window that the stream has closed in all partitions; null
     if no stream writes the view, or its progress is unknown.

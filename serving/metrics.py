@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
+from math import inf
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, Counter, Gauge, generate_latest
@@ -12,7 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry, Metric
 
@@ -95,6 +96,11 @@ age = Histograms(
     (60, 300, 600, 900, 1800, 3600, 7200, 21600, 86400, 7 * 86400, 30 * 86400, 365 * 86400),
     ["view"],
 )
+freshness = Gauge(
+    "serving_freshness_seconds",
+    "Age from which on values are stale: of the last closed window if a stream writes the view, else of the row",
+    ["service", "view"],
+)
 probabilities = Histograms(
     "serving_probability", "Predicted probabilities", tuple(number / 20 for number in range(1, 21))
 )
@@ -112,6 +118,12 @@ def serve_model(version: str) -> None:
         _model.labels(other).set(0)
     _versions.add(version)
     _model.labels(version).set(1)
+
+
+def serve_freshness(service: str, limits_ms: Mapping[str, int | None]) -> None:
+    """Record from which age on the values of each view are stale; None for never."""
+    for view, limit_ms in limits_ms.items():
+        freshness.labels(service, view).set(inf if limit_ms is None else limit_ms / 1000)
 
 
 def count_rows(entities: Iterable[EntityFeatures]) -> None:

@@ -195,7 +195,7 @@ def open_reader(store: FeatureStore, settings: ServingSettings) -> Reader:
         ForeignRedisError: Redis holds another DATA_ROOT's data.
         sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
     """
-    schema = read_schema(store, settings.service, settings.views)
+    schema = read_schema(store, settings.service, settings.views, settings.served.freshness)
     online = store.config.online_store
     if isinstance(online, RedisUrlOnlineStoreConfig):
         with suppress(RedisError), connect(settings.redis_url) as redis:  # Redis may come up later

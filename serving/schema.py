@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from feast_repo.declare.entities import KEY_TYPES
 from feast_repo.declare.events import milliseconds
+from feast_repo.declare.freshness import stale_after_ms
 from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
+from serving import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import timedelta
 
     from feast import FeatureStore, FeatureView
 
-    from feast_repo.declare.batch_views import BatchView
+    from feast_repo.declare.stored import View
     from serving.messages import Asked
-
-MARGIN_MS = 60_000
-"""Allowance beyond the lateness for closing, writing and announcing a window: epochs, retries, a restart."""
 
 
 @dataclass(frozen=True)
 class ServedView:
     """One view; `join_keys` and `types` are Feast types by name.
 
-    Times in ms; `ttl_ms` is None if rows never expire, `stale_after_ms` if no stream writes the view.
+    Times in ms; `ttl_ms` is None if rows never expire, `stale_after_ms` if they are never stale. Of a `streamed` view
+    the stream's lag is limited, of others the row's age.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ServedView:
     ttl_ms: int | None
     stale_after_ms: int | None
     defaults: dict[str, Any]
+    streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ class SchemaError(RefusedError):
     """The registry does not describe the feature service; the message names the remedy."""
 
 
-def read_schema(store: FeatureStore, service_name: str, declared: Iterable[WindowedView | BatchView]) -> ServedSchema:
+def read_schema(
+    store: FeatureStore, service_name: str, declared: Iterable[View], freshness: timedelta | None = None
+) -> ServedSchema:
     """The service as currently stored in the registry's database, bypassing Feast's cache.
 
-    A view or feature that is not declared here is also served, with null as its default.
+    A view or feature that is not declared here is also served, with null as its default. `freshness`: the service's
+    objective.
 
     Raises:
         SchemaError: the registry has no such service, or one of its views has join keys that are not served.
@@ -100,12 +105,13 @@ def read_schema(store: FeatureStore, service_name: str, declared: Iterable[Windo
         message = f"{' '.join(str(error).split())}: run `feast apply` in feast_repo/"
         raise SchemaError(message) from error
     meanings = {view.name: view for view in declared}
-    served = [_served(one, views[one.name], meanings.get(one.name)) for one in projections]
+    served = [_served(one, views[one.name], meanings.get(one.name), freshness) for one in projections]
     schema = ServedSchema(store.project, service_name, tuple(served))
     for projection, view in zip(projections, served, strict=True):
         if problem := _problem(projection, view, schema):
             message = f"feature service {service_name!r}, view {view.name!r}: {problem}"
             raise SchemaError(message)
+    metrics.serve_freshness(service_name, {view.name: view.stale_after_ms for view in served})
     return schema
 
 
@@ -123,18 +129,15 @@ def _problem(projection: Any, view: ServedView, schema: ServedSchema) -> str | N
     return None
 
 
-def _served(projection: Any, view: FeatureView, meaning: WindowedView | BatchView | None) -> ServedView:
+def _served(projection: Any, view: FeatureView, meaning: View | None, freshness: timedelta | None) -> ServedView:
     types = {field.name: str(field.dtype) for field in projection.features}
     defaults = {} if meaning is None else meaning.defaults
-    stale_after_ms = None
-    if isinstance(meaning, WindowedView):
-        # Just before the next window closes, the last one ended one slide plus the lateness ago.
-        stale_after_ms = meaning.slide_ms + meaning.lateness_ms + MARGIN_MS
     return ServedView(
         name=projection.name,
         join_keys={field.name: str(field.dtype) for field in view.entity_columns},
         types=types,
         ttl_ms=milliseconds(view.ttl) if view.ttl else None,
-        stale_after_ms=stale_after_ms,
+        stale_after_ms=None if meaning is None else stale_after_ms(meaning, freshness),
         defaults={name: defaults.get(name) for name in types},
+        streamed=isinstance(meaning, WindowedView),
     )

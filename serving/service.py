@@ -109,7 +109,9 @@ class Service:
 
     def _read_registry(self) -> tuple[ServedSchema, Part]:
         try:
-            schema = read_schema(self._store, self._settings.service, self._settings.views)
+            schema = read_schema(
+                self._store, self._settings.service, self._settings.views, self._settings.served.freshness
+            )
         except (SchemaError, SQLAlchemyError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             logger.warning("the registry can't be read: %s", reason)

@@ -22,7 +22,7 @@ class StreamReach:
     """The end of the last window that is closed in all partitions, by view, in ms. Threads may share it."""
 
     def __init__(self, schema: ServedSchema) -> None:
-        self._views = [view.name for view in schema.views if view.stale_after_ms is not None]
+        self._views = [view.name for view in schema.views if view.streamed]
         self._command = b"".join(
             b"*2\r\n$5\r\nHVALS\r\n" + argument(progress_key(schema.project, name).encode()) for name in self._views
         )

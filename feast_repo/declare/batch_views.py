@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from feast_repo.declare.events import NAME
+from feast_repo.declare.freshness import problem_of_freshness
 from feast_repo.declare.plausible import Plausible, problem_of_pattern
 from feast_repo.declare.rows import ROW_COLUMNS
 
@@ -30,7 +31,8 @@ class BatchFeature(Plausible):
 class BatchView:
     """Features from a batch job, valid from the row's time for `ttl`.
 
-    `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`.
+    `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`. `freshness`: how long ago a
+    row may have become valid when it is read.
     """
 
     name: str
@@ -39,13 +41,18 @@ class BatchView:
     features: Mapping[str, BatchFeature]
     key_patterns: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    freshness: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be stored or checked.
 
         Raises:
-            ValueError: a name is taken or can't name a folder, or plausible values contradict a type or each other.
+            ValueError: a name is taken or can't name a folder, plausible values contradict a type or each other, or
+                `freshness` is not positive.
         """
+        if problem := problem_of_freshness(self.freshness, self.least_freshness):
+            message = f"view {self.name!r}: {problem}"
+            raise ValueError(message)
         if not NAME.fullmatch(self.name):
             message = f"view {self.name!r}: a name has letters, digits, '_' and '-' only, since it names folders"
             raise ValueError(message)
@@ -63,6 +70,11 @@ class BatchView:
             if problem := problem_of_pattern(pattern) if is_text else "a pattern is for a join key of type String":
                 message = f"view {self.name!r}, join key {name!r}: {problem}"
                 raise ValueError(message)
+
+    @property
+    def least_freshness(self) -> None:
+        """No age of values follows from the declaration: a batch job runs whenever it does."""
+        return
 
     @property
     def join_keys(self) -> tuple[str, ...]:

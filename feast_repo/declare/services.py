@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feast_repo.declare.freshness import problem_of_freshness
 from feast_repo.declare.rows import ROW_COLUMNS
 from feast_repo.declare.views import WindowedView
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import polars as pl
 
     from feast_repo.declare.events import EventStream
@@ -21,21 +24,26 @@ class FeatureService:
     """The views that one model reads, and what it predicts.
 
     Training rows have one column per feature, so names are unique in a service. Without a label nothing can be learned:
-    the service only serves features.
+    the service only serves features. `freshness`: how old a value of any of the views may be when it is read.
     """
 
     name: str
     views: tuple[View, ...]
     label: Label | None = None
     description: str = ""
+    freshness: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse views whose columns would collide in a training row, and a label that has no events.
 
         Raises:
-            ValueError: two views have a feature of the same name, a feature is named like a join key, or the label
-                does not fit the views.
+            ValueError: two views have a feature of the same name, a feature is named like a join key, the label does
+                not fit the views, or `freshness` could never be met by one of them.
         """
+        for view in self.views:
+            if problem := problem_of_freshness(self.freshness, view.least_freshness):
+                message = f"service {self.name!r}, view {view.name!r}: {problem}"
+                raise ValueError(message)
         if self.label is not None and (problem := self._problem_of_label(self.label)):
             message = f"service {self.name!r}, label {self.label.name!r}: {problem}"
             raise ValueError(message)

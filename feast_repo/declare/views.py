@@ -12,6 +12,7 @@ import polars as pl
 
 from feast_repo.declare.algebra import STATE_MARK, Aggregate, state_column
 from feast_repo.declare.events import NAME, milliseconds
+from feast_repo.declare.freshness import problem_of_freshness
 from feast_repo.declare.rows import ROW_COLUMNS
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class WindowedView:
     A window of length `window` ends at each multiple of `slide`; the stream closes it as late as `source` allows. Rows
     carry the window's end as `event_timestamp` and are served for `ttl`. The entity's join keys are required fields of
     the source, and the message key is one of them, so all events of an entity are in one partition.
+
+    `freshness`: how long ago the last closed window may have ended when a value is read. It means nothing for state.
     """
 
     name: str
@@ -43,14 +46,15 @@ class WindowedView:
     ttl: timedelta
     features: Mapping[str, Feature]
     description: str = ""
+    freshness: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be computed.
 
         Raises:
             ValueError: the window is not a multiple of the slide, a feature reads an unknown event field or compares
-                one with a value that it never has, a ratio names a feature that isn't an aggregate of this view, or a
-                name is taken.
+                one with a value that it never has, a ratio names a feature that isn't an aggregate of this view, a
+                name is taken, or `freshness` could never be met.
         """
         if problem := self._problem_of_itself():
             message = f"view {self.name!r}: {problem}"
@@ -79,7 +83,7 @@ class WindowedView:
                 return (
                     f"join key {name!r} must be a required field of type {dtype} of event stream {self.source.name!r}"
                 )
-        return None
+        return problem_of_freshness(self.freshness, self.least_freshness)
 
     @property
     def window_ms(self) -> int:
@@ -95,6 +99,11 @@ class WindowedView:
     def lateness_ms(self) -> int:
         """How far the watermark lags behind the greatest event time."""
         return self.source.lateness_ms
+
+    @property
+    def least_freshness(self) -> timedelta:
+        """The least age that values have just before the next window closes."""
+        return self.slide + self.source.allowed_lateness
 
     @property
     def join_keys(self) -> tuple[str, ...]:

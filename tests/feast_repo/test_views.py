@@ -263,6 +263,7 @@ def test_fingerprint_changes_with_what_state_means(changes: dict[str, Any]) -> N
         {"name": "renamed"},
         {"push_source": "renamed"},
         {"ttl": timedelta(days=1)},
+        {"freshness": timedelta(hours=3)},
         {"entity": replace(user, name="shopper", description="other words")},
         _with(rate=Ratio("views", "carts")),
         _with(other_rate=Ratio("least", "spent")),

@@ -14,13 +14,14 @@ from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from feast_repo.clickstream import clickstream
+from feast_repo.declare.freshness import MARGIN_MS
 from feast_repo.feast_objects import all_objects
 from feast_repo.features import catalog, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import Progress, ProgressRecord
 from serving.errors import OnlineStoreError
 from serving.reader import FeastReader, RedisReader, open_reader
-from serving.schema import MARGIN_MS, SchemaError, read_schema
+from serving.schema import SchemaError, read_schema
 from serving.settings import ServingSettings
 from tests.serving.conftest import USERS, now_slide, push, tell_progress, write_profiles
 
