@@ -1,6 +1,7 @@
 """Serve features and predictions over HTTP.
 
     python -m serving                       # http://127.0.0.1:8000/openapi.json
+    python -m serving --service fraud       # one of several; without it, requests name theirs
 
 One process uses one core; for more cores, run more processes on other ports behind a load balancer. On SIGTERM it
 finishes the requests in progress and ends.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-    from serving.service import Service
+    from serving.services import Services
     from serving.settings import ServingSettings
 
 BACKLOG = 4_096
@@ -38,14 +39,13 @@ SWITCH_S = 0.0005
 """How long the threads that check the registry may delay a request; Python's default is ten times as long."""
 
 
-def open_service(command: Command, settings: ServingSettings) -> Service:
-    """The service on the settings' stores."""
-    from serving.reader import open_reader  # noqa: PLC0415  (needs Feast, which takes seconds to import)
-    from serving.service import Service  # noqa: PLC0415
+def opened(command: Command, settings: ServingSettings) -> Services:
+    """The services on the settings' stores."""
+    from serving.services import open_services  # noqa: PLC0415  (needs Feast, which takes seconds to import)
 
     store = command.feature_store()
     try:
-        return Service(store, open_reader(store, settings), settings)
+        return open_services(store, settings)
     except FeatureStoreError as error:
         command.fail(error)
     except SQLAlchemyError as error:
@@ -93,9 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("python -m serving", "Serve features and predictions over HTTP.")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=integer(0, 65_535), default=8000, help="0: any free one (%(default)s)")
-    add_service(command)
+    add_service(command, several=True)
     options = command.parse_args(arguments)
-    settings = settings_of(command, options)
+    settings = settings_of(command, options, several=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         listener = socket.create_server((options.host, options.port), backlog=BACKLOG)
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(f"can't listen on {options.host}:{options.port}: {error}; name another with --host and --port")
     _allow_connections()
     with listener:
-        app = App(open_service(command, settings), concurrency=settings.serving_concurrency)
+        app = App(opened(command, settings), concurrency=settings.serving_concurrency)
         sys.setswitchinterval(SWITCH_S)
         gc.collect()
         gc.freeze()  # a full collection would scan all of Feast again, for a tenth of a second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -14,14 +15,17 @@ from serving.access import HEADER
 from serving.access_log import AccessLog
 from serving.errors import NotReadyError, OnlineStoreError
 from serving.http import Answer, ClientGoneError, Refusal, answer, read_body, send_answer
-from serving.messages import MAX_ID_LENGTH, Alive
+from serving.messages import MAX_ID_LENGTH, Alive, FeatureRows
 from serving.openapi import document
+from serving.services import UnknownServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from serving.http import Receive, Scope, Send
+    from serving.messages import Asked
     from serving.service import Service
+    from serving.services import Services
 
     Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 
@@ -31,6 +35,7 @@ MOST_BYTES = 1 << 19
 """A thousand ids of 64 escaped characters fit into less."""
 BODY_TIMEOUT_S = 10.0
 FEATURES = "/v1/features/"
+INT64 = re.compile(r"-?[0-9]{1,19}")
 RETRY = (b"retry-after", b"1")
 ENTITIES_A_REQUEST = 32
 
@@ -42,13 +47,14 @@ class App:
     counts as one per started `ENTITIES_A_REQUEST`, which keeps the waiting time about the same.
     """
 
-    def __init__(self, service: Service, *, concurrency: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
-        self._service, self._concurrency, self._body_timeout_s = service, concurrency, body_timeout_s
+    def __init__(self, services: Services, *, concurrency: int, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+        self._services, self._concurrency, self._body_timeout_s = services, concurrency, body_timeout_s
         self._in_flight = 0
         self._access_log = AccessLog()
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v1/predictions": ("POST", self._predict),
-            FEATURES: ("GET", self._features),
+            "/v1/features": ("POST", self._features),
+            FEATURES: ("GET", self._features_of_one),
             "/healthz": ("GET", self._alive),
             "/readyz": ("GET", self._ready),
             "/metrics": ("GET", self._metrics),
@@ -89,31 +95,61 @@ class App:
         return await handler(scope, receive)
 
     async def _predict(self, scope: Scope, receive: Receive) -> Answer:
+        service, entities = await self._asked(scope, receive)
+        if not service.predicts:
+            raise Refusal(422, "invalid", f"{service.model_part.detail}: POST /v1/features gives them")
+        return await self._bounded(service.predict(entities), len(entities))
+
+    async def _features(self, scope: Scope, receive: Receive) -> Answer:
+        service, entities = await self._asked(scope, receive)
+
+        async def rows() -> FeatureRows:
+            return FeatureRows(await service.features(entities))
+
+        return await self._bounded(rows(), len(entities))
+
+    async def _asked(self, scope: Scope, receive: Receive) -> tuple[Service, list[Asked]]:
         self._authorize(scope)
         body = await read_body(receive, MOST_BYTES, self._body_timeout_s)
         try:
-            entities = self._service.requests.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return self._services.asked(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, UnknownServiceError) as error:
             raise Refusal(422, "invalid", _told(error)) from None
-        return await self._bounded(self._service.predict(entities), len(entities))
 
-    async def _features(self, scope: Scope, receive: Receive) -> Answer:
+    async def _features_of_one(self, scope: Scope, receive: Receive) -> Answer:
         del receive
         self._authorize(scope)
-        schema = self._service.reader.schema
-        if schema.user_key is None:
+        try:  # in `path` the server has replaced invalid UTF-8, which would name another entity
+            given = unquote_to_bytes(scope["raw_path"]).decode()[len(FEATURES) :]
+        except UnicodeDecodeError:
+            given = ""
+        service, given = self._service_in_path(given)
+        schema = service.reader.schema
+        if (key := schema.only_key) is None:
             message = f"an id alone is no entity here, whose join keys are {', '.join(schema.join_keys)}"
             raise Refusal(422, "invalid", message)
-        try:  # in `path` the server has replaced invalid UTF-8, which would name another user
-            user = unquote_to_bytes(scope["raw_path"]).decode()[len(FEATURES) :]
-        except UnicodeDecodeError:
-            user = ""
-        if not 0 < len(user) <= MAX_ID_LENGTH:
-            raise Refusal(422, "invalid", f"a user id has 1 to {MAX_ID_LENGTH} characters of UTF-8")
-        return await self._bounded(self._one_user(user), 1)
+        entity: Asked = given
+        if schema.user_key is None:
+            if not INT64.fullmatch(given) or not -(1 << 63) <= int(given) < 1 << 63:
+                raise Refusal(422, "invalid", f"{key} is an integer of 64 bits")
+            entity = {key: int(given)}
+        elif not 0 < len(given) <= MAX_ID_LENGTH:
+            raise Refusal(422, "invalid", f"{key} has 1 to {MAX_ID_LENGTH} characters of UTF-8")
 
-    async def _one_user(self, user: str) -> Any:
-        return (await self._service.features([user]))[0]
+        async def row() -> Any:
+            return (await service.features([entity]))[0]
+
+        return await self._bounded(row(), 1)
+
+    def _service_in_path(self, given: str) -> tuple[Service, str]:
+        """The service and what follows its name, which the path has if there are several."""
+        if len(self._services.by_name) == 1:
+            return self._services.named(None), given
+        name, _, entity = given.partition("/")
+        try:
+            return self._services.named(name), entity
+        except UnknownServiceError as error:
+            raise Refusal(422, "invalid", str(error)) from None
 
     async def _bounded(self, work: Awaitable[Any], entities: int) -> Answer:
         """Await a read from the online store, unless too many are running."""
@@ -139,7 +175,7 @@ class App:
 
     async def _ready(self, scope: Scope, receive: Receive) -> Answer:
         del scope, receive
-        readiness = await self._service.readiness()
+        readiness = await self._services.readiness()
         return answer(200 if readiness.ready else 503, readiness)
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
@@ -148,11 +184,10 @@ class App:
 
     async def _openapi(self, scope: Scope, receive: Receive) -> Answer:
         del scope, receive
-        schema, requests = self._service.reader.schema, self._service.requests
-        return answer(200, document(schema, requests, keys_required=self._service.keys.required))
+        return answer(200, document(list(self._services.by_name.values()), keys_required=self._services.keys.required))
 
     def _authorize(self, scope: Scope) -> None:
-        keys = self._service.keys
+        keys = self._services.keys
         if keys.required and not keys.allow(next((value for name, value in scope["headers"] if name == HEADER), None)):
             message = "a valid key is needed in the header X-API-Key"
             raise Refusal(401, "unauthorized", message, (b"www-authenticate", b"ApiKey"))
@@ -161,11 +196,11 @@ class App:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._service.start()
+                await self._services.start()
                 self._access_log.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self._service.stop()
+                await self._services.stop()
                 self._access_log.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -173,6 +208,6 @@ class App:
 
 def _told(error: Exception) -> str:
     """What is wrong with a body, without quoting any of it."""
-    if isinstance(error, msgspec.ValidationError):
+    if isinstance(error, msgspec.ValidationError | UnknownServiceError):
         return str(error)
     return f"the body is no JSON: {error}"

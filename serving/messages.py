@@ -50,6 +50,12 @@ class EntityFeatures(Struct, gc=False, kw_only=True):
     views: dict[str, ViewRead]
 
 
+class FeatureRows(Struct, gc=False):
+    """Features in the order of the request."""
+
+    entities: list[EntityFeatures]
+
+
 def features_of(asked: Asked, views: dict[str, ViewRead]) -> EntityFeatures:
     """An entity's features, named as it was asked for."""
     if isinstance(asked, str):
@@ -107,7 +113,8 @@ class Part(Struct, gc=False):
 class Readiness(Struct, gc=False):
     """Whether predictions can be made, and what is missing if not.
 
-    An unavailable registry does not make the service unready: it continues with the schema that it read before.
+    An unavailable registry does not make the service unready: it continues with the schema that it read before. Where
+    several feature services are served, one of them with its model is enough, and the parts tell of each.
     """
 
     ready: bool

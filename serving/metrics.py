@@ -102,22 +102,23 @@ freshness = Gauge(
     ["service", "view"],
 )
 probabilities = Histograms(
-    "serving_probability", "Predicted probabilities", tuple(number / 20 for number in range(1, 21))
+    "serving_probability", "Predicted probabilities", tuple(number / 20 for number in range(1, 21)), ["service"]
 )
 in_flight = Gauge("serving_in_flight", "Requests in progress; a request with many entities counts as several")
 refused = Counter("serving_refused", "Requests rejected with 503 because too many were in progress")
 ready = Gauge("serving_ready", "1 if this part, which predictions need, is available", ["part"])
-_model = Gauge("serving_model", "1 for the model version that is served", ["version"])
-_versions: set[str] = set()
+_model = Gauge("serving_model", "1 for the model version that is served", ["service", "version"])
+_served: dict[str, str] = {}
 scores_lost = Counter("serving_scores_lost", "Predictions that could not be stored for drift reports")
 
 
-def serve_model(version: str) -> None:
-    """Record the model that is served."""
-    for other in _versions - {version}:
-        _model.labels(other).set(0)
-    _versions.add(version)
-    _model.labels(version).set(1)
+def serve_model(service: str, version: str) -> None:
+    """Record the model that a service predicts with."""
+    before = _served.get(service, version)
+    if before != version:
+        _model.labels(service, before).set(0)
+    _served[service] = version
+    _model.labels(service, version).set(1)
 
 
 def serve_freshness(service: str, limits_ms: Mapping[str, int | None]) -> None:
@@ -135,10 +136,10 @@ def count_rows(entities: Iterable[EntityFeatures]) -> None:
                 age.observe(read.age_seconds, view)
 
 
-def count_probabilities(predicted: Sequence[float]) -> None:
-    """Count the predicted probabilities."""
+def count_probabilities(service: str, predicted: Sequence[float]) -> None:
+    """Count the predicted probabilities of a service."""
     for probability in predicted:
-        probabilities.observe(probability)
+        probabilities.observe(probability, service)
 
 
 def exposition() -> bytes:

@@ -1,4 +1,4 @@
-"""The service's OpenAPI document, generated from the messages."""
+"""The service's OpenAPI document, generated from the messages and the declared feature services."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from serving.messages import (
     Alive,
     EntityFeatures,
     ErrorBody,
+    FeatureRows,
     Predictions,
     Readiness,
 )
 
 if TYPE_CHECKING:
-    from serving.requests import RequestFormat
-    from serving.schema import ServedSchema
+    from collections.abc import Sequence
+
+    from serving.service import Service
 
 REFERENCE = "#/components/schemas/{name}"
 ERRORS = {
@@ -28,43 +30,34 @@ ERRORS = {
     "422": "The request is not valid; the message says where.",
     "503": "Too much to do, no model, or the online store is away; try again later.",
 }
+IDS: dict[str, dict[str, Any]] = {
+    "String": {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH},
+    "Int64": {"type": "integer", "format": "int64", "minimum": -(1 << 63), "maximum": (1 << 63) - 1},
+}
 
 
-def document(schema: ServedSchema, requests: RequestFormat, *, keys_required: bool) -> dict[str, Any]:
+def document(services: Sequence[Service], *, keys_required: bool) -> dict[str, Any]:
     """The document, for JSON; `keys_required`: whether /v1 requires a key."""
-    messages = [*requests.forms, Predictions, EntityFeatures, ErrorBody, Alive, Readiness]
+    forms = [form for service in services for form in service.requests.forms]
+    predicting = [form for service in services if service.predicts for form in service.requests.forms]
+    messages = [*forms, Predictions, FeatureRows, EntityFeatures, ErrorBody, Alive, Readiness]
     _, schemas = msgspec.json.schema_components(messages, ref_template=REFERENCE)
     security: list[dict[str, list[str]]] = [{"key": []}] if keys_required else []
-    user_id = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}
-    features = {
-        "/v1/features/{user_id}": {
-            "get": {
-                "operationId": "features",
-                "summary": "The features of one user",
-                "security": security,
-                "parameters": [{"name": "user_id", "in": "path", "required": True, "schema": user_id}],
-                "responses": {"200": _answers("Features.", EntityFeatures), **_errors("401", "405", "422", "503")},
-            }
-        }
-    }
+
+    def post(operation: str, summary: str, asked: Sequence[type], answers: dict[str, Any]) -> dict[str, Any]:
+        body = {"required": True, "content": _content(*asked)}
+        about = {"operationId": operation, "summary": summary, "security": security, "requestBody": body}
+        return {"post": {**about, "responses": {"200": answers, **_errors(*ERRORS)}}}
+
+    predictions = post("predict", "Predict for 1 to 1000 entities", predicting, _answers("Predictions.", Predictions))
+    features = post("features", "The features of 1 to 1000 entities", forms, _answers("Features.", FeatureRows))
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "ML Feature Store: purchase predictions",
-            "version": "1",
-            "description": "How likely users buy within the next hour, from their features in the online store.",
-        },
+        "info": {"title": _title(services), "version": "1", "description": "\n".join(map(_about, services))},
         "paths": {
-            "/v1/predictions": {
-                "post": {
-                    "operationId": "predict",
-                    "summary": "Predict for 1 to 1000 entities",
-                    "security": security,
-                    "requestBody": {"required": True, "content": _content(*requests.forms)},
-                    "responses": {"200": _answers("Predictions.", Predictions), **_errors(*ERRORS)},
-                }
-            },
-            **({} if schema.user_key is None else features),
+            **({"/v1/predictions": predictions} if predicting else {}),
+            "/v1/features": features,
+            **_features_of_one(services, security),
             "/healthz": {
                 "get": {
                     "operationId": "alive",
@@ -99,6 +92,38 @@ def document(schema: ServedSchema, requests: RequestFormat, *, keys_required: bo
             "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
         },
     }
+
+
+def _title(services: Sequence[Service]) -> str:
+    return f"ML Feature Store: {', '.join(service.name for service in services)}"
+
+
+def _about(service: Service) -> str:
+    declared = service.declared
+    predicts = "no predictions" if declared.label is None else f"predicts {declared.label}"
+    return (
+        f"{service.name}: {predicts}, by {', '.join(service.reader.schema.join_keys)}. {declared.description}".strip()
+    )
+
+
+def _features_of_one(services: Sequence[Service], security: list[dict[str, list[str]]]) -> dict[str, Any]:
+    """A path for one entity of each service with one join key; the service's name is in it if there are several."""
+    paths: dict[str, Any] = {}
+    for service in services:
+        schema = service.reader.schema
+        if (key := schema.only_key) is None:
+            continue
+        several = len(services) > 1
+        paths[f"/v1/features/{service.name}/{{{key}}}" if several else f"/v1/features/{{{key}}}"] = {
+            "get": {
+                "operationId": f"features_{service.name}" if several else "featuresOfOne",
+                "summary": "The features of one entity",
+                "security": security,
+                "parameters": [{"name": key, "in": "path", "required": True, "schema": IDS[schema.join_keys[key]]}],
+                "responses": {"200": _answers("Features.", EntityFeatures), **_errors("401", "405", "422", "503")},
+            }
+        }
+    return paths
 
 
 def _content(*messages: type) -> dict[str, Any]:

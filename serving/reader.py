@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore
 
+    from feast_repo.declare.services import FeatureService
     from serving.messages import Asked, EntityFeatures
     from serving.settings import ServingSettings
 
@@ -187,15 +188,17 @@ class FeastReader:
         """Nothing to do: Feast keeps its connections for the life of the process."""
 
 
-def open_reader(store: FeatureStore, settings: ServingSettings) -> Reader:
-    """The fastest reader for the store's online store.
+def open_reader(store: FeatureStore, settings: ServingSettings, service: FeatureService | None = None) -> Reader:
+    """The fastest reader for the store's online store; `service`: whose views it reads (default: the settings').
 
     Raises:
+        ChoiceError: the settings don't tell which service.
         SchemaError: the registry does not describe the feature service.
         ForeignRedisError: Redis holds another DATA_ROOT's data.
         sqlalchemy.exc.SQLAlchemyError: the registry's database is away.
     """
-    schema = read_schema(store, settings.service, settings.views, settings.served.freshness)
+    service = settings.served if service is None else service
+    schema = read_schema(store, service.name, service.views, service.freshness)
     online = store.config.online_store
     if isinstance(online, RedisUrlOnlineStoreConfig):
         with suppress(RedisError), connect(settings.redis_url) as redis:  # Redis may come up later

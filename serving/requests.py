@@ -1,8 +1,8 @@
-"""Requests for predictions, checked against the join keys of the service."""
+"""Requests for features and predictions, checked against the join keys of the service."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -12,7 +12,7 @@ from serving.messages import MAX_ENTITIES, MAX_KEY_LENGTH, UserId
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from serving.messages import Entity
+    from serving.messages import Asked
     from serving.schema import ServedSchema
 
 VALUES: Mapping[str, Any] = {
@@ -23,32 +23,38 @@ SEVERAL = Meta(min_length=1, max_length=MAX_ENTITIES)
 
 
 class RequestFormat:
-    """Decodes bodies: `{"entities": [{join key: value, ...}, ...]}`, or `{"user_ids": [...]}` for one String key."""
+    """Decodes bodies: `{"entities": [{join key: value, ...}, ...]}`, or `{"user_ids": [...]}` for one String key.
 
-    def __init__(self, schema: ServedSchema) -> None:
+    Each may name its `service`; `beside_others`: it has to.
+    """
+
+    def __init__(self, schema: ServedSchema, *, beside_others: bool = False) -> None:
         self._names, self._by_user = tuple(schema.join_keys), schema.user_key is not None
+        end = f"_{schema.service}" if beside_others else ""  # the messages of all services are in one document
         # A join key's name may be anything, so the fields of the message have others.
         fields = {f"key_{number}": VALUES[kind] for number, kind in enumerate(schema.join_keys.values())}
         entity = msgspec.defstruct(
-            "Entity",
+            f"Entity{end}",
             list(fields.items()),
             rename=dict(zip(fields, self._names, strict=True)),
             forbid_unknown_fields=True,
             gc=False,
         )
+        name = Literal[schema.service]  # type: ignore[name-defined]
+        service: tuple[Any, ...] = ("service", name) if beside_others else ("service", name | UnsetType, UNSET)
         entities: Any = Annotated[list[entity], SEVERAL]  # type: ignore[valid-type]
         users: Any = Annotated[list[UserId], SEVERAL]
-        by_user = _message("UserRequest", ("user_ids", users))
-        by_entity = _message("EntityRequest", ("entities", entities))
+        by_user = _message(f"UserRequest{end}", ("user_ids", users), service)
+        by_entity = _message(f"EntityRequest{end}", ("entities", entities), service)
         self.forms: tuple[type, ...] = (by_user, by_entity) if self._by_user else (by_entity,)
         """The messages that a body may be."""
         # To decode one or the other, both are fields of one.
         either = _message(
-            "PredictionRequest", ("user_ids", users | UnsetType, UNSET), ("entities", entities | UnsetType, UNSET)
+            "Request", ("user_ids", users | UnsetType, UNSET), ("entities", entities | UnsetType, UNSET), service
         )
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(either if self._by_user else by_entity).decode
 
-    def decode(self, body: bytes) -> list[str] | list[Entity]:
+    def decode(self, body: bytes) -> list[Asked]:
         """The entities of a body, as the reader takes them.
 
         Raises:
@@ -58,20 +64,22 @@ class RequestFormat:
         try:
             request = self._decode(body)
         except msgspec.ValidationError as error:
-            if self._by_user or "`user_ids`" not in str(error):
+            if "`$.service`" in str(error):
+                message = "there is no such service here - at `$.service`"
+            elif not self._by_user and "`user_ids`" in str(error):
+                names = ", ".join(self._names)
+                message = f"`user_ids` is for one String join key, and here they are {names}: use `entities`"
+            else:
                 raise
-            message = (
-                f"`user_ids` is for one String join key, and here they are {', '.join(self._names)}: use `entities`"
-            )
             raise msgspec.ValidationError(message) from None
         if self._by_user and (request.user_ids is UNSET) == (request.entities is UNSET):
             message = "Object needs one of the fields `user_ids` and `entities`"
             raise msgspec.ValidationError(message)
         if self._by_user and request.user_ids is not UNSET:
-            users: list[str] = request.user_ids
+            users: list[Asked] = request.user_ids
             return users
         return [dict(zip(self._names, msgspec.structs.astuple(one), strict=True)) for one in request.entities]
 
 
 def _message(name: str, *fields: Any) -> type:
-    return msgspec.defstruct(name, fields, forbid_unknown_fields=True)
+    return msgspec.defstruct(name, sorted(fields, key=len), forbid_unknown_fields=True)  # optional ones last

@@ -54,9 +54,14 @@ class ServedSchema:
         return {name: kind for view in self.views for name, kind in view.join_keys.items()}
 
     @cached_property
+    def only_key(self) -> str | None:
+        """The join key, if there is one only."""
+        return next(iter(self.join_keys)) if len(self.join_keys) == 1 else None
+
+    @cached_property
     def user_key(self) -> str | None:
         """The only join key, if it is a String: entities may then be given as plain ids."""
-        return next(iter(self.join_keys)) if list(self.join_keys.values()) == ["String"] else None
+        return self.only_key if list(self.join_keys.values()) == ["String"] else None
 
     def entity(self, asked: Asked) -> Mapping[str, Any]:
         """The values of all join keys, by name.

@@ -1,8 +1,7 @@
-"""The service behind any interface: features and predictions, and the parts they need."""
+"""One feature service behind any interface: its features and predictions."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -10,21 +9,21 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving import metrics
-from serving.access import ApiKeys
-from serving.errors import NotReadyError, OnlineStoreError
+from serving.errors import NotReadyError
 from serving.features import misfit
-from serving.messages import EntityFeatures, Part, Predictions, Readiness, prediction_of
+from serving.messages import Part, Predictions, prediction_of
 from serving.model import Model, ModelError, ModelFolder
 from serving.requests import RequestFormat
 from serving.schema import SchemaError, ServedSchema, read_schema
-from serving.score_log import EVERY_S, ScoreLog
+from serving.score_log import ScoreLog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from feast import FeatureStore
 
-    from serving.messages import Asked, Entity
+    from feast_repo.declare.services import FeatureService
+    from serving.messages import Asked, Entity, EntityFeatures
     from serving.reader import Reader
     from serving.settings import ServingSettings
 
@@ -35,22 +34,34 @@ PROBE: dict[str, str | int] = {"String": "readiness-probe", "Int64": -(1 << 63)}
 
 
 class Service:
-    """Features and predictions. Registry, model and keys are reloaded periodically without stalling requests."""
+    """Features and predictions of one feature service, with the schema and the model that were looked at last.
 
-    def __init__(self, store: FeatureStore, reader: Reader, settings: ServingSettings) -> None:
-        self._store, self._settings = store, settings
-        self.reader = reader
-        self.requests = RequestFormat(reader.schema)
-        self.keys = ApiKeys(settings)
-        self._models = ModelFolder(settings.data_root, settings.service)
-        self._model, self._model_part = self._fitting(reader.schema, None)
-        self._registry_part = Part(ok=True, detail=f"feature service {settings.service}")
+    `beside_others`: requests have to name the service.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        reader: Reader,
+        settings: ServingSettings,
+        declared: FeatureService,
+        *,
+        beside_others: bool = False,
+    ) -> None:
+        self.name, self.declared, self.reader = declared.name, declared, reader
+        self._store, self._beside_others = store, beside_others
+        self.requests = RequestFormat(reader.schema, beside_others=beside_others)
+        self._models = ModelFolder(settings.data_root, declared.name)
+        self._model, self.model_part = self._fitting(reader.schema, None)
+        self.registry_part = Part(ok=True, detail=f"feature service {declared.name}")
         self._scores = (
-            ScoreLog(settings.data_root, settings.served, settings.catalog.services)
-            if settings.serving_log_scores
-            else None
+            ScoreLog(settings.data_root, declared, settings.catalog.services) if settings.serving_log_scores else None
         )
-        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a model belongs to it: without a label it only has features."""
+        return self.declared.label is not None
 
     async def features(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
         """Features in the order of the entities.
@@ -71,10 +82,10 @@ class Service:
         """
         # Taken before the await, as the reader takes its schema: a refresh in between changes neither.
         if (model := self._model) is None:
-            raise NotReadyError(self._model_part.detail)
+            raise NotReadyError(self.model_part.detail)
         rows = await self.features(entities)
         probabilities = model.predict(rows)
-        metrics.count_probabilities(probabilities)
+        metrics.count_probabilities(self.name, probabilities)
         if self._scores is not None:
             self._scores.add(time.time(), entities, probabilities, model.card.version)
         return Predictions(
@@ -82,102 +93,71 @@ class Service:
             [prediction_of(row, probability) for row, probability in zip(rows, probabilities, strict=True)],
         )
 
-    async def readiness(self) -> Readiness:
-        """Whether predictions can be made; probes the online store."""
-        try:
-            await self.reader.read_async([self._probe()])
-            redis = Part(ok=True, detail="answers")
-        except OnlineStoreError as error:
-            redis = Part(ok=False, detail=f"the online store does not answer: {error}")
-        metrics.ready.labels("redis").set(redis.ok)
-        return Readiness(redis.ok and self._model_part.ok, redis, self._registry_part, self._model_part)
+    async def probe(self) -> None:
+        """Read an entity that hardly exists, as a request would.
 
-    async def refresh(self) -> None:
-        """Reload keys, registry and model once."""
-        try:  # first, because a revoked key must not stay valid while the registry hangs
-            self.keys = await asyncio.to_thread(ApiKeys, self._settings)
-        except (OSError, ValueError) as error:
-            logger.warning("the API keys stay as they were: %s", error)
-        schema, self._registry_part = await asyncio.to_thread(self._read_registry)
-        model, part = await asyncio.to_thread(self._fitting, schema, self._model)
-        # No await in between: a request sees both old or both new.
+        Raises:
+            OnlineStoreError: the online store is away, too slow, or refuses.
+        """
+        await self.reader.read_async([self._probe()])
+
+    async def warm_up(self) -> None:
+        """Connect and run the model once; otherwise the first request would take several times as long as others.
+
+        Raises:
+            OnlineStoreError: the online store is away, too slow, or refuses.
+        """
+        rows = await self.reader.read_async([self._probe()])
+        if self._model is not None:
+            self._model.predict(rows)
+
+    def _probe(self) -> Entity:
+        return {name: PROBE[kind] for name, kind in self.reader.schema.join_keys.items()}
+
+    def look(self) -> tuple[ServedSchema, Part, Model | None, Part]:
+        """The registry and the model as they are now, for `use`; takes a while and changes nothing."""
+        schema, registry_part = self._read_registry()
+        return schema, registry_part, *self._fitting(schema, self._model)
+
+    def use(self, schema: ServedSchema, registry_part: Part, model: Model | None, model_part: Part) -> None:
+        """Answer by these from now on. There is no await in it: a request sees both old or both new."""
         if schema != self.reader.schema:
-            logger.info("the registry has changed: reading its new schema")
+            logger.info("the registry has changed: reading the new schema of %s", self.name)
             self.reader.use(schema)
-            self.requests = RequestFormat(schema)
-        self._model, self._model_part = model, part
+            self.requests = RequestFormat(schema, beside_others=self._beside_others)
+        self.registry_part, self._model, self.model_part = registry_part, model, model_part
 
     def _read_registry(self) -> tuple[ServedSchema, Part]:
         try:
-            schema = read_schema(
-                self._store, self._settings.service, self._settings.views, self._settings.served.freshness
-            )
+            schema = read_schema(self._store, self.name, self.declared.views, self.declared.freshness)
         except (SchemaError, SQLAlchemyError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             logger.warning("the registry can't be read: %s", reason)
-            metrics.ready.labels("registry").set(0)
             return self.reader.schema, Part(ok=False, detail=f"going on with what was read before: {reason}")
-        metrics.ready.labels("registry").set(1)
-        return schema, Part(ok=True, detail=f"feature service {self._settings.service}")
+        return schema, Part(ok=True, detail=f"feature service {self.name}")
 
     def _fitting(self, schema: ServedSchema, before: Model | None) -> tuple[Model | None, Part]:
         """The model to serve, if it fits the schema."""
+        if not self.predicts:
+            return None, Part(ok=True, detail=f"{self.name} declares no label: it has features only")
         model, problem = before, None
         try:
             version = self._models.current
             if model is None or model.card.version != version:
                 model = self._models.load(version)
-                logger.info("serving model %s", model.card.version)
+                logger.info("serving model %s of %s", model.card.version, self.name)
             problem = misfit(model.card.features, schema)
         except ModelError as error:
             problem = str(error)
         if problem is not None and before is not None and misfit(before.card.features, schema) is None:
-            logger.warning("model %s stays: %s", before.card.version, problem)
+            logger.warning("%s: model %s stays: %s", self.name, before.card.version, problem)
             model, problem = before, None
-        metrics.ready.labels("model").set(problem is None)
         if problem is not None or model is None:
             return None, Part(ok=False, detail=problem or "there is no model")
-        metrics.serve_model(model.card.version)
+        metrics.serve_model(self.name, model.card.version)
         return model, Part(ok=True, detail=model.card.version)
 
-    def _probe(self) -> Entity:
-        return {name: PROBE[kind] for name, kind in self.reader.schema.join_keys.items()}
-
-    async def start(self) -> None:
-        """Start reloading periodically and storing scores."""
-        await self._warm_up()
-        self._tasks = [
-            asyncio.create_task(self._every(self._settings.serving_refresh_seconds, self.refresh)),
-            asyncio.create_task(self._every(EVERY_S, self._keep_scores)),
-        ]
-
-    async def _warm_up(self) -> None:
-        """Connect and run the model once; otherwise the first request would take several times as long as others."""
-        try:
-            rows = await self.reader.read_async([self._probe()])
-        except OnlineStoreError as error:
-            logger.warning("the online store does not answer yet: %s", error)
-            return
-        if self._model is not None:
-            self._model.predict(rows)
-
-    async def stop(self) -> None:
-        """Stop both, store the remaining scores, and close the online store."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._keep_scores()
-        await self.reader.close()
-
-    async def _keep_scores(self) -> None:
+    def keep_scores(self) -> None:
+        """Store the predictions made since the last time."""
         if self._scores is not None:
-            await asyncio.to_thread(self._scores.flush)
-
-    @staticmethod
-    async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except Exception:  # whatever it is, the service must continue and log it
-                logger.exception("trying again in %g s", seconds)
+            self._scores.flush()

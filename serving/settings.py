@@ -20,7 +20,8 @@ class ServingSettings(StreamSettings):
     """The stream's settings (the lateness decides when features are stale), and the settings of serving."""
 
     serving_service: str = Field(
-        default="", description="Feature service that is served; empty: the only one in the catalog."
+        default="",
+        description="Feature service to serve, train or predict with; empty: all are served, the only one trained.",
     )
     serving_api_keys: str = Field(
         default="",
@@ -46,6 +47,17 @@ class ServingSettings(StreamSettings):
     )
 
     @property
+    def services(self) -> tuple[FeatureService, ...]:
+        """The feature services of a process that serves: the named one, or all.
+
+        Raises:
+            ChoiceError: the catalog has none, or none of this name.
+        """
+        if self.serving_service or not self.catalog.services:
+            return (self.served,)
+        return self.catalog.services
+
+    @property
     def served(self) -> FeatureService:
         """The feature service that the model reads, with this deployment's allowed lateness.
 
@@ -65,15 +77,18 @@ class ServingSettings(StreamSettings):
         return self.served.views
 
 
-def add_service(command: Command) -> None:
-    """Add `--service`, as it is for all commands of serving."""
-    command.add_choice("service", "SERVING_SERVICE, or the only one")
+def add_service(command: Command, *, several: bool = False) -> None:
+    """Add `--service`, as it is for all commands of serving; `several`: without it, the command takes all."""
+    command.add_choice("service", "SERVING_SERVICE, or all" if several else "SERVING_SERVICE, or the only one")
 
 
-def settings_of(command: Command, options: argparse.Namespace) -> ServingSettings:
-    """The settings, with the service that `--service` names; exits if the catalog doesn't have it."""
+def settings_of(command: Command, options: argparse.Namespace, *, several: bool = False) -> ServingSettings:
+    """The settings, with the service that `--service` names; exits if the catalog doesn't have it.
+
+    `several`: as for `add_service`; else it exits too if the catalog has several and none is named.
+    """
     settings = command.settings(ServingSettings)
     if options.service is not None:
         settings = settings.model_copy(update={"serving_service": options.service})
-    command.chosen(settings.catalog.service, settings.serving_service or None)
+    command.chosen(lambda _: settings.services if several else settings.served, None)
     return settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feast_repo.declare.events import NAME
 from feast_repo.declare.freshness import problem_of_freshness
 from feast_repo.declare.rows import ROW_COLUMNS
 from feast_repo.declare.views import WindowedView
@@ -37,13 +38,16 @@ class FeatureService:
         """Refuse views whose columns would collide in a training row, and a label that has no events.
 
         Raises:
-            ValueError: two views have a feature of the same name, a feature is named like a join key, the label does
-                not fit the views, or `freshness` could never be met by one of them.
+            ValueError: the name can't name a folder, two views have a feature of the same name, a feature is named
+                like a join key, the label does not fit the views, or `freshness` could never be met by one of them.
         """
         for view in self.views:
             if problem := problem_of_freshness(self.freshness, view.least_freshness):
                 message = f"service {self.name!r}, view {view.name!r}: {problem}"
                 raise ValueError(message)
+        if not NAME.fullmatch(self.name):
+            message = f"service {self.name!r}: a name has letters, digits, '_' and '-' only, since it names folders"
+            raise ValueError(message)
         if self.label is not None and (problem := self._problem_of_label(self.label)):
             message = f"service {self.name!r}, label {self.label.name!r}: {problem}"
             raise ValueError(message)

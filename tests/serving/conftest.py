@@ -24,8 +24,7 @@ from feast_repo.stores.progress import Progress, announce, progress_key
 from serving.__main__ import server_of
 from serving.app import App
 from serving.model import ModelFolder
-from serving.reader import open_reader
-from serving.service import Service
+from serving.services import Services, open_services
 from serving.settings import ServingSettings
 from serving.training import Trained, split_by_time, train
 from simulation.training_rows import training_rows
@@ -127,7 +126,7 @@ def _parsed(reply: Any) -> Any:
 
 
 @contextlib.contextmanager
-def serving(service: Service, *, concurrency: int = 64, body_timeout_s: float = 10.0) -> Iterator[Client]:
+def serving(service: Services, *, concurrency: int = 64, body_timeout_s: float = 10.0) -> Iterator[Client]:
     """The service over HTTP, in a thread."""
     server = server_of(App(service, concurrency=concurrency, body_timeout_s=body_timeout_s))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -151,16 +150,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 @pytest.fixture
-def service(store: FeatureStore, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Service:  # noqa: F811
-    """The service on an empty Redis, looking for changes several times a second."""
+def service(store: FeatureStore, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Services:  # noqa: F811
+    """The services on an empty Redis, looking for changes several times a second."""
     del data_root
     monkeypatch.setenv("SERVING_REFRESH_SECONDS", "0.1")
     settings = ServingSettings()
-    return Service(store, open_reader(store, settings), settings)
+    return open_services(store, settings)
 
 
 @pytest.fixture
-def client(service: Service) -> Iterator[Client]:
+def client(service: Services) -> Iterator[Client]:
     """Asks that service."""
     with serving(service) as asking:
         yield asking

@@ -39,9 +39,8 @@ from serving.access import ApiKeys
 from serving.app import ENTITIES_A_REQUEST, MOST_BYTES
 from serving.model import ModelFolder
 from serving.predict import main as predict
-from serving.reader import open_reader
 from serving.score_log import ScoreLog
-from serving.service import Service
+from serving.services import open_services
 from serving.settings import ServingSettings
 from serving.train import main as train
 from simulation.training_rows import training_rows
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from sandbox.redis_server import RedisServer
+    from serving.services import Services
     from serving.training import Trained
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -81,7 +81,7 @@ def clicks_status(client: Client) -> str:
 
 class TestAnswers:
     def test_predictions(
-        self, store: FeatureStore, redis: Redis, service: Service, client: Client, trained: Trained
+        self, store: FeatureStore, redis: Redis, service: Services, client: Client, trained: Trained
     ) -> None:
         push(store, USERS[:2], now_slide(), view_count=25)
         write_profiles(store, USERS[:1], now_slide())
@@ -95,7 +95,7 @@ class TestAnswers:
         assert found[0]["views"][clicks.name]["features"]["view_count"] == 25
         assert [one["views"][clicks.name]["status"] for one in found[:3]] == ["fresh", "fresh", "missing"]
         assert [one["views"][profiles.name]["status"] for one in found[:3]] == ["fresh", "missing", "missing"]
-        rows = service.reader.read(USERS[:3])
+        rows = service.named(None).reader.read(USERS[:3])
         assert [one["probability"] for one in found[:3]] == pytest.approx(trained.model.predict(rows))
 
     def test_features(self, store: FeatureStore, client: Client) -> None:
@@ -127,10 +127,10 @@ class TestAnswers:
         assert 'serving_request_seconds_count{route="/v1/features/",status="200"}' in text
         assert "serving_probability_bucket" in text
         assert f'serving_feature_age_seconds_count{{view="{clicks.name}"}}' in text
-        assert 'serving_model{version="v1"} 1.0' in text
+        assert 'serving_model{service="purchase_prediction",version="v1"} 1.0' in text
         assert "somebody" not in text
 
-    def test_access_log_holds_no_values(self, service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_access_log_holds_no_values(self, service: Services, capsys: pytest.CaptureFixture[str]) -> None:
         with serving(service) as client:
             client.ask("/v1/features/secret-user")
             client.ask("/secret-place")
@@ -170,7 +170,7 @@ class TestEntities:
         assert all("entity" not in one for one in plain)
         assert [one["probability"] for one in named] == [one["probability"] for one in plain]
 
-    def test_of_several_keys_are_read_without_a_model(
+    def test_of_several_keys_are_read_without_a_label(
         self, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shop = Catalog(services=(fraud,))
@@ -178,16 +178,17 @@ class TestEntities:
         store.apply(all_objects(shop))
         store.refresh_registry()
         settings = ServingSettings()
-        with serving(Service(store, open_reader(store, settings), settings)) as client:
-            asked = client.ask("/v1/predictions", {"entities": [{"shop": 7, "card_id": "c1"}]})
-            assert (asked.status, asked.body["error"]["code"]) == (503, "no_model")
-            for path, body in (("/v1/predictions", {"user_ids": ["c1"]}), ("/v1/features/c1", None)):
+        with serving(open_services(store, settings)) as client:
+            asked = client.ask("/v1/features", {"entities": [{"shop": 7, "card_id": "c1"}]})
+            assert (asked.status, asked.body["entities"][0]["entity"]) == (200, {"shop": 7, "card_id": "c1"})
+            for path, body in (("/v1/features", {"user_ids": ["c1"]}), ("/v1/features/c1", None)):
                 refused = client.ask(path, body)
                 assert (refused.status, refused.body["error"]["code"]) == (422, "invalid")
                 assert "card_id, shop" in refused.body["error"]["message"]
             assert client.ask("/readyz").body["redis"]["ok"]
             document = client.ask("/openapi.json").body
-        assert "/v1/features/{user_id}" not in document["paths"]
+        assert not [path for path in document["paths"] if path.startswith("/v1/features/")]
+        assert "/v1/predictions" not in document["paths"]
         entity = document["components"]["schemas"]["Entity"]
         assert entity["properties"]["shop"]["type"] == "integer"
         assert entity["required"] == ["card_id", "shop"]
@@ -225,7 +226,7 @@ class TestBadInput:
         full = b" " * (MOST_BYTES - 30) + b'{"user_ids": ["a"]}'
         assert shared.ask("/v1/predictions", full, method="POST").status == 200
 
-    def test_a_slow_body_is_given_up(self, service: Service) -> None:
+    def test_a_slow_body_is_given_up(self, service: Services) -> None:
         with serving(service, body_timeout_s=0.2) as client, connected(client) as one:
             one.sendall(b"POST /v1/predictions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
             assert one.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -245,7 +246,7 @@ def shared(redis_server: RedisServer, trained: Trained, tmp_path_factory: pytest
         models.promote("v1")
         store = open_store()
         ensure_applied(store)
-        with serving(Service(store, open_reader(store, settings), settings)) as client:
+        with serving(open_services(store, settings)) as client:
             yield client
         store.registry._exit_handler()  # noqa: SLF001
         store.registry.write_engine.dispose()
@@ -287,7 +288,7 @@ class TestSchemathesis:
         del data_root
         monkeypatch.setenv("SERVING_API_KEYS", "a-key")
         settings = ServingSettings()
-        with serving(Service(store, open_reader(store, settings), settings)) as client:
+        with serving(open_services(store, settings)) as client:
             assert not schemathesis(client, tmp_path, request, "--header", "X-API-Key: a-key")
             assert client.ask("/openapi.json").body["paths"]["/v1/predictions"]["post"]["security"] == [{"key": []}]
 
@@ -308,7 +309,7 @@ class TestKeys:
         monkeypatch.setenv("SERVING_API_KEYS_FILE", str(file))
         monkeypatch.setenv("SERVING_REFRESH_SECONDS", "0.1")
         settings = ServingSettings()
-        with serving(Service(store, open_reader(store, settings), settings)) as client:
+        with serving(open_services(store, settings)) as client:
             for key in ("own-key", "other-key", "old-key"):
                 assert client.predict("a", X_API_Key=key).status == 200
             for headers in ({}, {"X_API_Key": ""}, {"X_API_Key": "own-key,"}, {"X_API_Key": "OWN-KEY"}):
@@ -348,7 +349,7 @@ def ask_until(client: Client, stop: threading.Event) -> list[Reply]:
 
 
 class TestUnderLoad:
-    def test_redis_killed_and_back(self, service: Service, client: Client, redis_server: RedisServer) -> None:
+    def test_redis_killed_and_back(self, service: Services, client: Client, redis_server: RedisServer) -> None:
         stop = threading.Event()
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(ask_until, client, stop) for _ in range(8)]
@@ -368,9 +369,9 @@ class TestUnderLoad:
         refused = next(reply for reply in replies if reply.status == 503)
         assert refused.body["error"]["code"] == "online_store_unavailable"
         assert refused.headers["retry-after"] == "1"
-        assert service.reader.read(["a"])
+        assert service.named(None).reader.read(["a"])
 
-    def test_redis_that_comes_later_than_the_service(self, service: Service, redis_server: RedisServer) -> None:
+    def test_redis_that_comes_later_than_the_service(self, service: Services, redis_server: RedisServer) -> None:
         redis_server.kill()
         try:
             with serving(service) as client:
@@ -387,7 +388,7 @@ class TestUnderLoad:
         monkeypatch.setenv("SERVING_TIMEOUT_SECONDS", "0.2")
         settings = ServingSettings()
         assert redis_server.process is not None
-        with serving(Service(store, open_reader(store, settings), settings)) as client:
+        with serving(open_services(store, settings)) as client:
             assert client.predict("a").status == 200
             os.kill(redis_server.process.pid, signal.SIGSTOP)
             try:
@@ -397,7 +398,7 @@ class TestUnderLoad:
                 os.kill(redis_server.process.pid, signal.SIGCONT)
             wait_for(lambda: client.predict("a").status == 200)
 
-    def test_too_many_at_once_are_turned_away(self, service: Service, redis_server: RedisServer) -> None:
+    def test_too_many_at_once_are_turned_away(self, service: Services, redis_server: RedisServer) -> None:
         assert redis_server.process is not None
         with serving(service, concurrency=2) as client, ThreadPoolExecutor(6) as pool:
             assert client.predict("a").status == 200
@@ -413,7 +414,7 @@ class TestUnderLoad:
             wait_for(lambda: client.predict("a").status == 200)
             assert client.ask("/metrics").body.count("serving_in_flight 0.0") == 1
 
-    def test_many_users_count_as_many_requests(self, service: Service, redis_server: RedisServer) -> None:
+    def test_many_users_count_as_many_requests(self, service: Services, redis_server: RedisServer) -> None:
         assert redis_server.process is not None
         batch = [f"user_{number}" for number in range(10 * ENTITIES_A_REQUEST)]
         with serving(service, concurrency=25) as client, ThreadPoolExecutor(4) as pool:
@@ -506,7 +507,7 @@ class TestChanges:
     ) -> None:
         monkeypatch.setenv("SERVING_REFRESH_SECONDS", "0.1")
         settings = ServingSettings()
-        with serving(Service(store, open_reader(store, settings), settings)) as client:
+        with serving(open_services(store, settings)) as client:
             reply = client.predict("a")
             assert (reply.status, reply.body["error"]["code"]) == (503, "no_model")
             assert "serving.train" in reply.body["error"]["message"]
@@ -531,7 +532,7 @@ class TestChanges:
 
 
 class TestScores:
-    def test_are_kept(self, service: Service) -> None:
+    def test_are_kept(self, service: Services) -> None:
         with serving(service) as client:
             replies = [client.predict("a", "b"), client.predict("c")]
         told = [(one["user_id"], one["probability"], "v1") for reply in replies for one in reply.body["predictions"]]
