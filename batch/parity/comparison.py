@@ -9,7 +9,7 @@ import polars as pl
 
 from batch.parity.explanation import BOTH, ROW, UNDECLARED, Truth, explained
 from batch.recompute.archive import LATE, PARTITION
-from batch.recompute.rows import STORED, in_two_partitions, named
+from batch.recompute.rows import STORED, in_two_partitions, may_be_null, named, null_as_seen, with_nulls_as_seen
 from batch.recompute.stored import bits, effective
 from feast_repo.declare.rows import CREATED, EVENT_TIME
 from feast_repo.declare.stored import offline_columns
@@ -120,9 +120,12 @@ class ParityComparison:
         self.not_compared += paired.filter(from_history).height
         return paired.filter(~from_history & (pl.col(IN_BATCH) | ~pl.col(COPY)))
 
-    def _judged(self, paired: pl.DataFrame) -> pl.DataFrame:
+    def _judged(self, paired: pl.DataFrame, truth: Truth) -> pl.DataFrame:
         """Add what is compared, undeclared and different, by feature and by row."""
         types = offline_columns(self.view)
+        nulls = (pl.col(STORED + name).is_null() & pl.col(name).is_not_null() for name in may_be_null(self.view))
+        if self.mode == "complete" and paired.select(pl.any_horizontal(pl.lit(value=False), *nulls).any()).item():
+            paired = with_nulls_as_seen(self.view, paired, truth.rows("as-seen"))
         for name in self._columns:
             left, right = bits(STORED + name, types[name]), bits(name, types[name])
             # A stream row's creation time follows from the log, a batch row's from the clock.
@@ -131,6 +134,7 @@ class ParityComparison:
             undeclared = pl.lit(value=False)
             if paired.select((compared & without).any()).item():
                 undeclared = compared & without & pl.col(STORED + name).is_null().all().over(PARTITION, EVENT_TIME)
+                undeclared &= ~null_as_seen(name, paired)
             paired = paired.with_columns(
                 (compared & ~undeclared).alias(f"#compared:{name}"),
                 undeclared.alias(UNDECLARED + name),
@@ -151,13 +155,13 @@ class ParityComparison:
             keys = [*self.view.join_keys, EVENT_TIME]
             seen = truth.rows("as-seen").join(chance, on=keys, how="semi").select(*keys, *self._columns)
             as_seen = chance.drop(self._columns).join(seen, on=keys, how="left").select(paired.columns)
-            paired = self._judged(pl.concat([paired.filter(~true_by_chance), as_seen]))
+            paired = self._judged(pl.concat([paired.filter(~true_by_chance), as_seen]), truth)
         return paired
 
     def _count(self, paired: pl.DataFrame, truth: Truth) -> None:
         columns = self._columns
         both = pl.col(IN_STORE) & pl.col(IN_BATCH)
-        paired = self._judged(paired.with_columns(both.alias(BOTH)).with_row_index(ROW))
+        paired = self._judged(paired.with_columns(both.alias(BOTH)).with_row_index(ROW), truth)
         paired = self._explained(paired, truth)
         wrong = pl.col("#different") | ~pl.col(BOTH)
         self.recomputed += int(paired[IN_BATCH].sum())

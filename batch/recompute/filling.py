@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batch.recompute.reaches import Reaches
-from batch.recompute.rows import STORED, add_rows, beside_stored, lacking, overruling
+from batch.recompute.rows import STORED, add_rows, beside_stored, lacking, may_be_null, overruling, with_nulls_as_seen
 from batch.recompute.stored import stored_rows
 from feast_repo.declare.rows import CREATED, EVENT_TIME
 
@@ -47,6 +47,10 @@ class Filling:
         beside = beside_stored(view, rows, stored)
         added, by_truth = lacking(view, beside), self._mode == "complete"
         is_healed = pl.col(STORED + "writer").eq_missing(pl.lit("heal"))
+        if by_truth and may_be_null(view) and added[STORED + CREATED].count():
+            as_seen = self._recomputation.rows(chunk, "as-seen")
+            unhealed = with_nulls_as_seen(view, beside.filter(~is_healed), as_seen)
+            added = pl.concat([lacking(view, beside.filter(is_healed)), lacking(view, unhealed).select(added.columns)])
         if not by_truth and not (healed := added.filter(is_healed)).is_empty():
             complete = self._recomputation.rows(chunk, "complete")
             complete = complete.join(healed, on=[*view.join_keys, EVENT_TIME], how="semi")

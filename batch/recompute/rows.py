@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STORED = "#stored:"
 """Prefix of stored columns beside recomputed ones."""
+NULL_AS_SEEN = "#null_as_seen:"
+"""Prefix of columns that mark a feature as null in the row as seen, which is then its value and no gap."""
 LATER = pl.duration(microseconds=1)
 
 
@@ -31,14 +33,36 @@ def beside_stored(view: WindowedView, rows: pl.DataFrame, stored: pl.DataFrame) 
     return rows.join(held, on=keys, how="left", maintain_order="left")
 
 
+def may_be_null(view: WindowedView) -> list[str]:
+    """The features whose value is null if no event matches, such as `Min`: there null need not mean undeclared."""
+    return [name for name, default in view.defaults.items() if default is None]
+
+
+def with_nulls_as_seen(view: WindowedView, rows: pl.DataFrame, as_seen: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the complete truth with a NULL_AS_SEEN column for each feature that may be null."""
+    keys = [PARTITION, *view.join_keys, EVENT_TIME]
+    marks = [pl.col(name).is_null().alias(NULL_AS_SEEN + name) for name in may_be_null(view)]
+    unmarked = rows.drop((NULL_AS_SEEN + name for name in may_be_null(view)), strict=False)
+    marked = unmarked.join(as_seen.select(*keys, *marks), on=keys, how="left", maintain_order="left")
+    return marked.with_columns(pl.col(NULL_AS_SEEN + name).fill_null(value=False) for name in may_be_null(view))
+
+
+def null_as_seen(name: str, rows: pl.DataFrame) -> pl.Expr:
+    """Whether a feature is marked as null in the row as seen; false without such marks."""
+    return pl.col(NULL_AS_SEEN + name) if NULL_AS_SEEN + name in rows.columns else pl.lit(value=False)
+
+
 def lacking(view: WindowedView, beside: pl.DataFrame) -> pl.DataFrame:
     """The rows that are not stored, or are stored without a feature that was declared later.
 
-    The latter are created, and count as served, 1 us after the stored ones, so joins prefer them.
+    The latter are created, and count as served, 1 us after the stored ones, so joins prefer them. What NULL_AS_SEEN
+    columns mark, if `beside` has them, is not lacking.
     """
-    without = pl.any_horizontal(
-        pl.lit(value=False), *(pl.col(STORED + name).is_null() & pl.col(name).is_not_null() for name in view.features)
+    gaps = (
+        pl.col(STORED + name).is_null() & pl.col(name).is_not_null() & ~null_as_seen(name, beside)
+        for name in view.features
     )
+    without = pl.any_horizontal(pl.lit(value=False), *gaps)
     created = pl.max_horizontal(CREATED, pl.col(STORED + CREATED) + LATER)
     is_new = pl.col(STORED + CREATED).is_null()
     return beside.filter(is_new | without).with_columns(

@@ -33,10 +33,10 @@ catalog = Catalog(services=(replace(fraud, label=large), shops))
 CARDS, SHOPS, HOURS = 12, 4, 4
 
 
-def write_repo(folder: Path) -> Path:
+def write_repo(folder: Path, features: str = FEATURES) -> Path:
     """Write the repository; FEATURE_REPO is its folder."""
     folder.mkdir()
-    (folder / "features.py").write_text(FEATURES)
+    (folder / "features.py").write_text(features)
     shutil.copy(OURS / "feature_store.yaml", folder)
     return folder
 
