@@ -12,6 +12,8 @@ YEAR_2000_MS = 946_684_800_000
 clickstream = EventStream(
     name="clickstream",
     topic="clickstream",
+    description="What shoppers do on the site, one message an action.",
+    owner="web@example.com",
     fields=(
         Text("event_id", required=True, min_length=1, max_length=64),
         Text("user_id", required=True, min_length=1, max_length=64),

@@ -1,28 +1,36 @@
-"""Feast's objects, built from the catalog."""
+"""Feast's objects, built from the catalog, with all that people are told of it.
+
+Feast draws a view's lineage from its batch source. For a windowed view that is named after the Kafka stream, so lineage
+begins there; the stream itself is registered beside it, with its topic.
+"""
 
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
-from feast.data_format import ParquetFormat
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, KafkaSource, PushSource, ValueType
+from feast.data_format import JsonFormat, ParquetFormat
 from feast.types import Array, Bool, Float64, Int64, String
 
 from feast_repo.catalog import load
+from feast_repo.declare.about import in_words
 from feast_repo.declare.rows import SERVED
 from feast_repo.declare.stored import offline_columns
 from feast_repo.declare.views import WindowedView
 from feast_repo.settings import StoreSettings
 from feast_repo.stores.offline.source_columns import COLUMNS_TAG
-from feast_repo.stores.offline.tables import features_folder
+from feast_repo.stores.offline.tables import events_folder, features_folder
 
 if TYPE_CHECKING:
+    from feast_repo.declare.about import Owned
     from feast_repo.declare.catalog import Catalog
+    from feast_repo.declare.events import EventStream
     from feast_repo.declare.stored import View
 
-FeastObject: TypeAlias = Entity | FeatureView | FeatureService
+FeastObject: TypeAlias = Entity | FeatureView | FeatureService | KafkaSource
 FEAST_TYPES = {
     "Int64": Int64,
     "Float64": Float64,
@@ -43,10 +51,22 @@ def all_objects(catalog: Catalog) -> list[FeastObject]:
             name=service.name,
             description=service.description,
             features=[views[view.name] for view in service.views],
+            **_owned(
+                service,
+                kind="feature service",
+                label=None if service.label is None else str(service.label),
+                freshness=service.freshness,
+            ),
         )
         for service in catalog.services
     ]
-    return [*entities.values(), *views.values(), *services]
+    return [*map(_kafka_source, catalog.streams), *entities.values(), *views.values(), *services]
+
+
+def _owned(declared: Owned, **derived: str | timedelta | None) -> dict[str, Any]:
+    """Owner and tags; `derived`: tags that follow from the declaration, where they have a value."""
+    tags = {name: in_words(one) if isinstance(one, timedelta) else one for name, one in derived.items() if one}
+    return {"owner": declared.owner, "tags": {**declared.tags, **tags}}
 
 
 def feast_objects(definitions: str) -> dict[str, FeastObject]:
@@ -73,34 +93,88 @@ def _entities(catalog: Catalog) -> dict[str, Entity]:
                     join_keys=[key],
                     value_type=KEY_TYPES[value_type],
                     description=entity.description if alone else "",
+                    **(_owned(entity) if alone else {}),
                 )
     return found
+
+
+def _kafka_source(stream: EventStream) -> KafkaSource:
+    """What a stream's messages hold, and its archive. The brokers are the deployment's business."""
+    schema = ", ".join(f"{name} {str(dtype).lower()}" for name, dtype in stream.schema.items())
+    return KafkaSource(
+        name=_name_of(stream),
+        topic=stream.topic,
+        timestamp_field=stream.time,
+        message_format=JsonFormat(schema_json=schema),
+        kafka_bootstrap_servers="",
+        watermark_delay_threshold=stream.allowed_lateness,
+        batch_source=FileSource(
+            name=f"{stream.name}_archive",
+            path=str(events_folder(StoreSettings().data_root, stream)),
+            file_format=ParquetFormat(),
+            timestamp_field=stream.time,
+            description=f"All accepted records of event stream {stream.name}.",
+            owner=stream.owner,
+        ),
+        description=stream.description,
+        **_owned(stream, kind="event stream", event_time=stream.time, lateness=stream.allowed_lateness),
+    )
+
+
+def _name_of(stream: EventStream) -> str:
+    return f"kafka_{stream.name}"
 
 
 def _file_source(view: View) -> FileSource:
     # A push brings these columns; only the stream knows when a row was served.
     columns = {name: str(dtype) for name, dtype in offline_columns(view).items() if name != SERVED}
+    name, about = f"{view.name}_source", "as published by a batch job."
+    if isinstance(view, WindowedView):
+        name, about = f"{_name_of(view.source)}_{view.name}", f"computed from event stream {view.source.name}."
     return FileSource(
-        name=f"{view.name}_source",
+        name=name,
         path=str(features_folder(StoreSettings().data_root, view.name)),
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created_timestamp",
+        description=f"Rows of {view.name}, {about}",
+        owner=view.owner,
         tags={COLUMNS_TAG: json.dumps(columns)},
     )
 
 
 def _feature_view(view: View, entities: dict[str, Entity]) -> FeatureView:
     source: FileSource | PushSource = _file_source(view)
+    derived: dict[str, str | timedelta | None] = {"kind": "batch view"}
     if isinstance(view, WindowedView):
-        source = PushSource(name=view.push_source, batch_source=source)
-    types = {**view.entity.join_keys, **view.value_types}
+        about = f"What event stream {view.source.name} pushes for {view.name}."
+        source = PushSource(name=view.push_source, batch_source=source, description=about, owner=view.owner)
+        derived = {"kind": "windowed view", "stream": view.source.name, "window": view.window, "slide": view.slide}
+        derived["lateness"] = view.source.allowed_lateness
     return FeatureView(
         name=view.name,
         description=view.description,
         entities=[entities[key] for key in view.join_keys],
         ttl=view.ttl,
-        schema=[Field(name=name, dtype=FEAST_TYPES[value_type]) for name, value_type in types.items()],
+        schema=[Field(name=name, dtype=FEAST_TYPES[kind]) for name, kind in view.entity.join_keys.items()]
+        + [_field(view, name) for name in view.features],
         source=source,
         online=True,
+        **_owned(view, **derived, entity=view.entity.name, freshness=view.freshness),
+    )
+
+
+def _field(view: View, name: str) -> Field:
+    """A feature; its description says what it is, if the declaration has none of its own."""
+    feature, about = view.features[name], ""
+    derived: dict[str, str | timedelta | None] = {"owner": feature.owner}
+    if isinstance(view, WindowedView):
+        formula = view.features[name].formula
+        derived |= {"formula": formula, "window": view.window, "slide": view.slide}
+        about = f"{formula}, in {in_words(view.window)} every {in_words(view.slide)}"
+    return Field(
+        name=name,
+        dtype=FEAST_TYPES[view.value_types[name]],
+        description=feature.description or about,
+        tags=_owned(feature, **derived)["tags"],
     )

@@ -14,11 +14,15 @@ from feast_repo.declare.services import FeatureService
 from feast_repo.declare.views import WindowedView
 from feast_repo.profiles import COUNTRIES, TIERS
 
-user = Entity(name="user", join_keys={"user_id": "String"}, description="A shopper, such as user_000001.")
+TEAM = "shop-ml@example.com"
+
+user = Entity(name="user", join_keys={"user_id": "String"}, description="A shopper, such as user_000001.", owner=TEAM)
 
 user_click_features = WindowedView(
     name="user_click_features",
     description="What a user did in the hour before the window's end.",
+    owner=TEAM,
+    tags={"tier": "1"},
     entity=user,
     source=clickstream,
     push_source="user_clicks_push",
@@ -31,7 +35,7 @@ user_click_features = WindowedView(
         "cart_count": Count(where=field("event_type") == "add_to_cart"),
         "purchase_count": Count(where=field("event_type") == "purchase"),
         "revenue_cents": Sum("price_cents", where=field("event_type") == "purchase"),
-        "cart_rate": Ratio("cart_count", "view_count"),
+        "cart_rate": Ratio("cart_count", "view_count", description="Carts per view; 0 without views."),
         "conversion_rate": Ratio("purchase_count", "view_count"),
     },
 )
@@ -39,20 +43,22 @@ user_click_features = WindowedView(
 user_profile_features = BatchView(
     name="user_profile_features",
     description="Who a user is, from the profile job.",
+    owner=TEAM,
     entity=user,
     ttl=timedelta(days=365),
     key_patterns={"user_id": "user_[0-9]{6,}"},
     features={
-        "age": BatchFeature("Int64", minimum=18, maximum=120),
-        "country": BatchFeature("String", values=tuple(COUNTRIES)),
-        "subscription_tier": BatchFeature("String", values=tuple(TIERS)),
-        "activity_weight": BatchFeature("Float64", above=0, maximum=1),
+        "age": BatchFeature("Int64", minimum=18, maximum=120, description="In years."),
+        "country": BatchFeature("String", values=tuple(COUNTRIES), description="Of residence, as ISO 3166."),
+        "subscription_tier": BatchFeature("String", values=tuple(TIERS), description="What the user pays for."),
+        "activity_weight": BatchFeature("Float64", above=0, maximum=1, description="How active among all, 1: most."),
     },
 )
 
 purchase_prediction = FeatureService(
     name="purchase_prediction",
     description="What the purchase model reads.",
+    owner=TEAM,
     views=(user_click_features, user_profile_features),
     label=Label("purchased", where=field("event_type") == "purchase", within=timedelta(hours=1)),
 )

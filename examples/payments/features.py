@@ -24,7 +24,9 @@ from feast_repo.declare import (
     field,
 )
 
-card = Entity("card", {"card_id": "String"}, "A payment card, such as card_id_000001.")
+RISK = "risk@example.com"
+
+card = Entity("card", {"card_id": "String"}, "A payment card, such as card_id_000001.", owner=RISK)
 card_at_merchant = Entity("card_at_merchant", {"card_id": "String", "merchant_id": "Int64"}, "A card at one merchant.")
 
 captured = field("status") == "captured"
@@ -32,6 +34,7 @@ captured = field("status") == "captured"
 card_last_hour = WindowedView(
     name="card_last_hour",
     description="What a card has done in the hour before the window's end.",
+    owner=RISK,
     entity=card,
     source=payments,
     push_source="card_last_hour_push",
@@ -50,6 +53,7 @@ card_last_hour = WindowedView(
 card_last_day = WindowedView(
     name="card_last_day",
     description="What a card has spent in the day before the window's end.",
+    owner=RISK,
     entity=card,
     source=payments,
     push_source="card_last_day_push",
@@ -65,6 +69,7 @@ card_last_day = WindowedView(
 card_merchant_last_day = WindowedView(
     name="card_merchant_last_day",
     description="What a card has spent at one merchant in the day before the window's end.",
+    owner=RISK,
     entity=card_at_merchant,
     source=payments,
     push_source="card_merchant_last_day_push",
@@ -80,6 +85,7 @@ card_merchant_last_day = WindowedView(
 card_disputes = WindowedView(
     name="card_disputes",
     description="How many payments of a card were disputed in the week before the window's end.",
+    owner=RISK,
     entity=card,
     source=disputes,
     push_source="card_disputes_push",
@@ -95,17 +101,19 @@ card_disputes = WindowedView(
 card_accounts = BatchView(
     name="card_accounts",
     description="Whose card it is, from the account system.",
+    owner=RISK,
     entity=card,
     ttl=timedelta(days=365),
     features={
-        "limit_cents": BatchFeature("Int64", minimum=0),
-        "segment": BatchFeature("String", values=("private", "business")),
+        "limit_cents": BatchFeature("Int64", minimum=0, description="Credit limit of the account."),
+        "segment": BatchFeature("String", values=("private", "business"), description="Who holds it."),
     },
 )
 
 decline_prediction = FeatureService(
     name="decline_prediction",
     description="Whether a card's next payments will be declined.",
+    owner=RISK,
     views=(card_last_hour, card_last_day, card_disputes, card_accounts),
     label=Label("declined", where=field("status") == "declined", within=timedelta(hours=1), stream=payments),
 )

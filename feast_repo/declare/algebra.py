@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
 
+from feast_repo.declare.about import ABOUT, Described
 from feast_repo.declare.conditions import Condition, field
 from feast_repo.declare.fields import Decimal, Integer
 
@@ -43,13 +44,19 @@ STATE_MARK = "#"
 NUMBERS: tuple[ValueType, ...] = ("Int64", "Float64")
 
 
-class Feature(ABC):
+@dataclass(frozen=True, kw_only=True)
+class Feature(Described, ABC):
     """What a windowed view can hold: an `Aggregate` of events, or what is derived from other features of the view."""
 
     @property
     @abstractmethod
     def value_type(self) -> ValueType:
         """The type of the feature."""
+
+    @property
+    @abstractmethod
+    def formula(self) -> str:
+        """What it is, in words."""
 
     @abstractmethod
     def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
@@ -68,7 +75,10 @@ class Feature(ABC):
 
 
 class Aggregate(Feature):
-    """A commutative monoid over events, as a dataclass: `merge` is associative and commutative, `empty` is neutral."""
+    """A commutative monoid over events, as a dataclass: `merge` is associative and commutative, `empty` is neutral.
+
+    Its fields are its parameters; that of the event's field it reads, if it reads one, is `column`.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     where: Condition | None
@@ -98,7 +108,13 @@ class Aggregate(Feature):
     @property
     def meaning(self) -> list[Any]:
         """What determines the meaning of its stored state, for JSON: what it is of what."""
-        return [type(self).__name__, asdict(self)]
+        return [type(self).__name__, {name: value for name, value in asdict(self).items() if name not in ABOUT}]
+
+    @property
+    def formula(self) -> str:
+        """Such as `sum of price_cents where event_type == 'purchase'`."""
+        of = getattr(self, "column", "events")
+        return f"{type(self).__name__.lower()} of {of}" + ("" if self.where is None else f" where {self.where}")
 
     def columns(self) -> frozenset[str]:
         """The event fields that it reads."""
@@ -214,6 +230,11 @@ class Ratio(Feature):
     numerator: str
     denominator: str
     value_type: ClassVar[ValueType] = "Float64"
+
+    @property
+    def formula(self) -> str:
+        """The two features that are divided."""
+        return f"{self.numerator} / {self.denominator}"
 
     def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:  # noqa: ARG002
         """Why it can't be computed: a side is no aggregate of this view, or no number."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from feast_repo.declare.about import Owned
 from feast_repo.declare.events import NAME
 from feast_repo.declare.freshness import problem_of_freshness
 from feast_repo.declare.plausible import Plausible, problem_of_pattern
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BatchFeature(Plausible):
+class BatchFeature(Plausible, Owned):
     """A feature from a batch job: its type, and the default that serving and training use when it is missing."""
 
     value_type: ValueType
@@ -28,7 +29,7 @@ class BatchFeature(Plausible):
 
 
 @dataclass(frozen=True)
-class BatchView:
+class BatchView(Owned):
     """Features from a batch job, valid from the row's time for `ttl`.
 
     `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`. `freshness`: how long ago a

@@ -15,9 +15,10 @@ from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import timedelta
 
+    from feast_repo.declare.about import Owned
     from feast_repo.declare.entities import Entity
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.labels import Label
@@ -46,7 +47,8 @@ class Catalog:
         """Complete the views and streams, and refuse names that two declarations share.
 
         Raises:
-            ValueError: two declarations of a kind have the same name, or two streams the same topic.
+            ValueError: two declarations of a kind have the same name, two streams the same topic, or a tag has a name
+                that is derived.
         """
         views = _distinct([*(view for service in self.services for view in service.views), *self.views])
         windowed = [view for view in views if isinstance(view, WindowedView)]
@@ -67,12 +69,26 @@ class Catalog:
                 message = f"catalog: two different {kind} are named {twice[0]!r}"
                 raise ValueError(message)
 
+        for kind, declared in self._described():
+            if problem := declared.problem_of_tags():
+                message = f"catalog: {kind}: {problem}"
+                raise ValueError(message)
+
         types: dict[str, str] = {}
         for entity in self.entities:
             for key, value_type in entity.join_keys.items():
                 if types.setdefault(key, value_type) != value_type:
                     message = f"catalog: join key {key!r} has two types, {types[key]} and {value_type}"
                     raise ValueError(message)
+
+    def _described(self) -> Iterator[tuple[str, Owned]]:
+        """All declarations that may have tags, each with what it is called."""
+        for view in self.views:
+            yield f"view {view.name!r}", view
+            yield from ((f"view {view.name!r}, feature {name!r}", one) for name, one in view.features.items())
+        yield from ((f"entity {one.name!r}", one) for one in self.entities)
+        yield from ((f"event stream {one.name!r}", one) for one in self.streams)
+        yield from ((f"service {one.name!r}", one) for one in self.services)
 
     @cached_property
     def entities(self) -> tuple[Entity, ...]:

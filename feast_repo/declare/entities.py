@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feast_repo.declare.about import Owned
 from feast_repo.declare.rows import ROW_COLUMNS
 from feast_repo.declare.values import POLARS_TYPES, ValueType
 
@@ -17,7 +18,7 @@ KEY_TYPES: tuple[ValueType, ...] = ("String", "Int64")
 
 
 @dataclass(frozen=True)
-class Entity:
+class Entity(Owned):
     """What features describe, and the columns that identify it, by name, with their types (String or Int64).
 
     user = Entity(name="user", join_keys={"user_id": "String"})

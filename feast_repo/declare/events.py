@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import polars as pl
 
+from feast_repo.declare.about import Owned
 from feast_repo.declare.fields import Choice, Integer, Text, Timestamp, problem_of_paths
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TOPIC, LONGEST_TOPIC = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True)
-class EventStream:
+class EventStream(Owned):
     """One kind of event on one topic, and what is true of its log.
 
     `key` names the field that must equal the message key; of an Integer field, its decimal digits. `time` is the event

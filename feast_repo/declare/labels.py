@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from feast_repo.declare.about import in_words
+
 if TYPE_CHECKING:
     from feast_repo.declare.conditions import Condition
     from feast_repo.declare.events import EventStream
@@ -29,11 +31,7 @@ class Label:
 
     def __str__(self) -> str:
         """Such as `purchased within 1 h`."""
-        seconds = self.within.total_seconds()
-        for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-            if seconds % length == 0:
-                return f"{self.name} within {seconds / length:g} {unit}"
-        return f"{self.name} within {seconds:g} s"
+        return f"{self.name} within {in_words(self.within)}"
 
     def problem(self, stream: EventStream) -> str | None:
         """Why the events of a stream can't be labelled; None if they can."""

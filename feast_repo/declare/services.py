@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feast_repo.declare.about import Owned
 from feast_repo.declare.events import NAME
 from feast_repo.declare.freshness import problem_of_freshness
 from feast_repo.declare.rows import ROW_COLUMNS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FeatureService:
+class FeatureService(Owned):
     """The views that one model reads, and what it predicts.
 
     Training rows have one column per feature, so names are unique in a service. Without a label nothing can be learned:

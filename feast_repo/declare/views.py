@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from feast_repo.declare.about import Owned
 from feast_repo.declare.algebra import STATE_MARK, Aggregate, state_column
 from feast_repo.declare.events import NAME, milliseconds
 from feast_repo.declare.freshness import problem_of_freshness
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WindowedView:
+class WindowedView(Owned):
     """Features over event-time windows, computed by the stream and recomputed by batch.
 
     A window of length `window` ends at each multiple of `slide`; the stream closes it as late as `source` allows. Rows

@@ -76,6 +76,7 @@ def ensure_applied(store: FeatureStore) -> None:
         held = {
             *(("FeatureView", name) for name in known),
             *(("Entity", one.name) for one in store.registry.list_entities(store.project, allow_cache=False)),
+            *(("KafkaSource", one.name) for one in store.registry.list_data_sources(store.project, allow_cache=False)),
             *(("FeatureService", one.name) for one in store.registry.list_feature_services(store.project)),
         }
         if lacking := [one for one in objects if (type(one).__name__, one.name) not in held]:
