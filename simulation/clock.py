@@ -18,7 +18,7 @@ import polars as pl
 from feast_repo.declare.fields import Timestamp
 from feast_repo.errors import RefusedError
 from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS
-from simulation.records import FIRST_FLAW
+from simulation.records import COPIED, FIRST_FLAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,10 +36,12 @@ BLOCK = 50_000
 
 @dataclass(frozen=True)
 class Traffic:
-    """Whose events, and how disordered they arrive. Shares are of all records but heartbeats and total at most 1.
+    """Whose events, and how disordered they arrive. Shares are of all records but heartbeats; those of
+    late and malformed ones total at most 1.
 
     `users` counts the keys. A record arrives up to `disorder_ms` after its event, a late record more than the allowed
-    lateness after it. `drift` names a change of habits that the stream's source knows.
+    lateness after it. A share of the others is delivered again, byte for byte, up to `disorder_ms` after that; these
+    copies come on top of the records. `drift` names a change of habits that the stream's source knows.
     """
 
     users: int = DEFAULT_USERS
@@ -48,6 +50,7 @@ class Traffic:
     late_share: float = 0.0
     malformed_share: float = 0.0
     drift: str = field(default=USUAL, repr=False)
+    copied_share: float = field(default=0.0, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ class Simulation:
         """A tag that keeps the ids of different simulations of a stream apart."""
         told = repr(replace(self, block=BLOCK))
         told = told if self.traffic.drift == USUAL else f"{told} {self.traffic.drift}"
+        told = told if not self.traffic.copied_share else f"{told} copied {self.traffic.copied_share}"
         return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
@@ -150,8 +154,8 @@ def on_the_clock(
 ) -> Iterator[tuple[pl.DataFrame, float]]:
     """What happens, in blocks and on time; beside each, the time (ms) before which no later event happens.
 
-    Adds the columns `number` (from 0), `at_ms`, `arrival_ms` and `kind`: 0 is in time, 1 late, and what follows from
-    FIRST_FLAW on are `flaws` ways to be malformed, which take turns. `frames` is endless.
+    Adds the columns `number` (from 0), `at_ms`, `arrival_ms` and `kind`: 0 is in time, 1 late, COPIED a copy, and what
+    follows from FIRST_FLAW on are `flaws` ways to be malformed, which take turns. `frames` is endless.
     """
     tick_ms = _tick_ms(simulation.stream)
     times = _blocks(_times(simulation, flaws), simulation.block)
@@ -159,7 +163,10 @@ def on_the_clock(
         begun = int(on_time["number"][-1]) + 1
         done = begun == simulation.events
         next_ms = simulation.start_ms + math.floor(begun * simulation.interval_ms)
-        yield block.head(on_time.height).hstack(on_time), math.inf if done else _down(next_ms, tick_ms)
+        events = block.head(on_time.height).hstack(on_time)
+        copies = events.filter(pl.col("again_ms").is_not_null())
+        copies = copies.with_columns(arrival_ms=pl.col("again_ms"), kind=pl.lit(COPIED, pl.Int32))
+        yield pl.concat([events, copies]).drop("again_ms"), math.inf if done else _down(next_ms, tick_ms)
         if done:
             return
 
@@ -167,7 +174,7 @@ def on_the_clock(
 def _times(simulation: Simulation, flaws: int) -> Iterator[pl.DataFrame]:
     """When events happen and arrive, in frames of BLOCK: their size decides what is drawn."""
     traffic = simulation.traffic
-    rng = np.random.default_rng([traffic.seed, 30])
+    rng, copying = (np.random.default_rng([traffic.seed, number]) for number in (30, 31))
     last_arrival_ms = simulation.end_ms if simulation.heartbeat_ms is None else simulation.heartbeat_ms
     tick_ms = _tick_ms(simulation.stream)
     begun = flawed = 0
@@ -185,6 +192,10 @@ def _times(simulation: Simulation, flaws: int) -> Iterator[pl.DataFrame]:
         arrival_ms = np.minimum(at_ms + np.where(delayed, long_delay_ms, delay_ms), last_arrival_ms).astype(np.int64)
         flaw = FIRST_FLAW + (flawed + np.cumsum(malformed) - 1) % flaws
         is_late = arrival_ms - at_ms > simulation.lateness_ms
+        copied = ~malformed & (copying.random(count) < traffic.copied_share)
+        again_ms = np.minimum(
+            arrival_ms + copying.integers(0, traffic.disorder_ms, count, endpoint=True), last_arrival_ms
+        )
         begun, flawed = begun + count, flawed + int(malformed.sum())
         yield pl.DataFrame(
             {
@@ -192,6 +203,9 @@ def _times(simulation: Simulation, flaws: int) -> Iterator[pl.DataFrame]:
                 "at_ms": at_ms,
                 "arrival_ms": arrival_ms,
                 "kind": pl.Series(np.where(malformed, flaw, is_late)).cast(pl.Int32),
+                "again_ms": pl.select(
+                    pl.when(pl.Series(copied)).then(pl.Series(again_ms.astype(np.int64)))
+                ).to_series(),
             }
         )
 

@@ -38,6 +38,6 @@ def simulate(simulation: Simulation) -> Iterator[pl.DataFrame]:
         arrived = under_way.filter(has_arrived)
         under_way = under_way.filter(~has_arrived)
         if not arrived.is_empty():
-            yield source.encode(arrived.sort("arrival_ms", maintain_order=True))
+            yield source.encode(arrived.sort("arrival_ms", "number", maintain_order=True))
     if simulation.heartbeat_ms is not None:
         yield source.heartbeats(simulation.heartbeat_ms, simulation.partitions)

@@ -28,7 +28,7 @@ from feast_repo.settings import StreamSettings
 from simulation.clock import BLOCK, USUAL, Simulation, Traffic, historical, live
 from simulation.events import simulate
 from simulation.profiles import DEFAULT_SEED, DEFAULT_USERS, MOST_SEED, MOST_USERS
-from simulation.records import EVENT, HEARTBEAT, LATE
+from simulation.records import COPY, EVENT, HEARTBEAT, LATE
 from simulation.sources import DRIFTS, source_of
 from stream.kafka import topic_partitions
 from stream.producing import FileSink, Sink, TopicSink
@@ -64,13 +64,13 @@ class Report:
 
     @property
     def events(self) -> int:
-        """Number of records sent, without heartbeats."""
-        return self.kinds.total() - self.kinds[HEARTBEAT]
+        """Number of records sent, without copies and heartbeats."""
+        return self.kinds.total() - self.kinds[COPY] - self.kinds[HEARTBEAT]
 
     @property
     def malformed(self) -> dict[str, int]:
         """Number of malformed records by the reason for which they must be rejected."""
-        return {kind: n for kind, n in sorted(self.kinds.items()) if kind not in {EVENT, LATE, HEARTBEAT}}
+        return {kind: n for kind, n in sorted(self.kinds.items()) if kind not in {EVENT, LATE, COPY, HEARTBEAT}}
 
     def as_json(self) -> dict[str, Any]:
         """For programs. Times are epoch ms."""
@@ -78,6 +78,7 @@ class Report:
             "events": self.events,
             "late": self.kinds[LATE],
             "malformed": self.malformed,
+            "copies": self.kinds[COPY],
             "heartbeats": self.kinds[HEARTBEAT],
             "failed": self.failed,
             "stopped": self.stopped,
@@ -94,7 +95,7 @@ class Report:
         return (
             f"{self.events:,} events in {self.seconds:.1f} s ({self.events / max(self.seconds, 1e-9):,.0f}/s): "
             f"{self.kinds[LATE]:,} late, {sum(self.malformed.values()):,} malformed{malformed and f' ({malformed})'}, "
-            f"and {self.kinds[HEARTBEAT]:,} heartbeats"
+            f"{self.kinds[COPY]:,} copies and {self.kinds[HEARTBEAT]:,} heartbeats"
         )
 
 
@@ -173,6 +174,9 @@ def _command() -> Command:
     )
     add("--late-share", type=number(maximum=1), default=0.0, help="share delayed beyond the allowed lateness")
     add("--malformed-share", type=number(maximum=1), default=0.0, help="share that must become dead letters")
+    add(
+        "--copied-share", type=number(maximum=1), default=0.0, help="share that is delivered twice, with the same bytes"
+    )
     add("--drift", choices=DRIFTS, default=USUAL, help="only of the shop: shoppers with other habits (%(default)s)")
     add(
         "--to",
@@ -200,6 +204,7 @@ def plan(options: argparse.Namespace, settings: StreamSettings, *, now_ms: int) 
         late_share=options.late_share,
         malformed_share=options.malformed_share,
         drift=options.drift,
+        copied_share=options.copied_share,
     )
     if traffic.late_share + traffic.malformed_share > 1:
         message = "--late-share and --malformed-share add up to more than 1; lower one of them"

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from feast_repo.declare.events import EventStream
     from simulation.malformed import Flaw
 
-EVENT, LATE, HEARTBEAT = "event", "late", "heartbeat"
-FIRST_FLAW = 2
+EVENT, LATE, COPY, HEARTBEAT = "event", "late", "copy", "heartbeat"
+COPIED, FIRST_FLAW = 2, 3
+"""The numbers of copies, and of the first way to be malformed; those below are an event in time and a late one."""
 
 MESSAGE: dict[str, pl.DataType] = {
     "arrival_ms": pl.Int64(),
@@ -29,8 +30,8 @@ MESSAGE: dict[str, pl.DataType] = {
 }
 """A message: its Kafka timestamp (arrival at the broker), its partition (null: by key), and its kind.
 
-`kind` is `event`, `late` (delayed beyond the allowed lateness), `heartbeat`, or the dead-letter reason of a malformed
-record.
+`kind` is `event`, `late` (delayed beyond the allowed lateness), `copy` (of a record before it), `heartbeat`, or the
+dead-letter reason of a malformed record.
 """
 HEADERS: dict[str, pl.DataType] = {"headers": pl.List(pl.Struct({"name": pl.String(), "value": pl.Binary()}))}
 """A column more, of streams whose heartbeats are told by a header; null for other messages."""
@@ -51,7 +52,7 @@ def messages(
     malformed = rows["kind"] >= FIRST_FLAW
     if malformed.any():
         values = _break(stream, flaws, rows.filter(malformed), fields.filter(malformed), values, malformed)
-    kinds = pl.Series([EVENT, LATE, *(flaw.reason for flaw in flaws)])
+    kinds = pl.Series([EVENT, LATE, COPY, *(flaw.reason for flaw in flaws)])
     return pl.select(
         rows["arrival_ms"],
         fields[stream.key].cast(pl.String).alias("key"),

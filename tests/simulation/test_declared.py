@@ -25,7 +25,7 @@ from simulation.clock import BLOCK, Simulation, Traffic, historical, live
 from simulation.declared import Declared, SimulationError
 from simulation.events import simulate
 from simulation.malformed import flaws
-from simulation.records import EVENT, HEARTBEAT, LATE, message_schema
+from simulation.records import COPY, EVENT, HEARTBEAT, LATE, message_schema
 from simulation.values import TEXTS
 from tests import declared
 from tests.feast_repo import payments as others
@@ -155,9 +155,34 @@ def test_shares_are_as_asked_and_events_in_order_of_arrival(stream: EventStream)
     assert 4_000 - counts[LATE] - counts[EVENT] == pytest.approx(0.2 * 4_000, rel=0.2)
 
 
+def test_copies_are_bytes_that_came_before_and_change_nothing_else(stream: EventStream) -> None:
+    records = run(plan(stream, late_share=0.05, malformed_share=0.2, copied_share=0.1)).with_row_index()
+    is_copy = pl.col("kind") == COPY
+    copies, others = records.filter(is_copy), records.filter(~is_copy)
+    assert len(others) == 4_000 + 2
+    assert len(copies) == pytest.approx(0.1 * 0.8 * 4_000, rel=0.2)
+    first = others.group_by("key", "value").agg(
+        pl.col("index").min().alias("first"), pl.col("arrival_ms").min().alias("at")
+    )
+    found = copies.join(first, on=["key", "value"])
+    assert len(found) == len(copies)
+    assert (found["index"] > found["first"]).all()
+    assert (found["arrival_ms"] - found["at"]).is_between(0, 1_000).all()
+    seen = decoded(stream, records.drop("index"))
+    assert len(seen.dead_letters) == len(others.filter(~pl.col("kind").is_in([EVENT, LATE, HEARTBEAT])))
+
+
+def test_copies_come_on_top_of_the_same_events(stream: EventStream) -> None:
+    kinds = [
+        run(plan(stream, events=600, late_share=0.1, **more)).filter(pl.col("kind") != COPY)["kind"].to_list()
+        for more in ({}, {"copied_share": 1.0})
+    ]
+    assert kinds[0] == kinds[1]
+
+
 @pytest.mark.parametrize("block", [1, 37, 1_000, BLOCK])
 def test_an_equal_simulation_gives_the_same_bytes_whatever_the_block(stream: EventStream, block: int) -> None:
-    simulation = plan(stream, events=600, late_share=0.1, malformed_share=0.1)
+    simulation = plan(stream, events=600, late_share=0.1, malformed_share=0.1, copied_share=0.1)
     again = pl.concat(simulate(replace(simulation, block=block)))
     assert again.equals(run(simulation))
 
