@@ -64,13 +64,20 @@ def _training_rows(settings: ServingSettings, source: Path) -> pl.DataFrame:
         columns |= {name: dtype for name, dtype in offline_columns(view).items() if name in view.features}
     rows = read_foreign(source, columns)
     rows = rows.cast({name: columns[name] for name, held in rows.schema.items() if held == pl.Null})
+    again = "correct the file, or make it again: python -m batch.training_set"
     if lacking := sorted(columns.keys() - set(rows.columns)):
-        message = f"{source} lacks {', '.join(lacking)}: make it again, python -m batch.training_set"
+        message = f"{source} lacks {', '.join(lacking)}: {again}"
         raise TrainingError(message)
+    if rows.schema[EVENT_TIME] == pl.Datetime:  # own rows keep the unit and the zone of their times
+        rows = rows.with_columns(pl.col(EVENT_TIME).dt.replace_time_zone("UTC").dt.cast_time_unit("us"))
     types = rows.schema.items()
     if wrong := [f"{name} is {held}, not {columns[name]}" for name, held in types if held != columns[name]]:
-        message = f"{source}: {', '.join(wrong)}: make it again, python -m batch.training_set"
+        message = f"{source}: {', '.join(wrong)}: {again}"
         raise TrainingError(message)
+    for name in (label.name, EVENT_TIME):
+        if nulls := rows[name].null_count():
+            message = f"{source}: {nulls:,} rows have no {name}: leave them out"
+            raise TrainingError(message)
     return rows
 
 

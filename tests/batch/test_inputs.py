@@ -22,6 +22,7 @@ COMMANDS = {
     "history": ("batch.backfill", "--partitions", "2", "--from"),
     "profiles": ("batch.quality", "profiles", "--input"),
     "mended": ("batch.quality", "replay"),
+    "pairs": ("batch.training_set", "--pairs"),
     "training": ("serving.train", "--training-set"),
     "letters": ("stream.dead_letters", "replay"),
 }
