@@ -53,6 +53,7 @@ user_profile_features = BatchView(
         "subscription_tier": BatchFeature("String", values=tuple(TIERS), description="What the user pays for."),
         "activity_weight": BatchFeature("Float64", above=0, maximum=1, description="How active among all, 1: most."),
     },
+    max_age=timedelta(days=2),
 )
 
 purchase_prediction = FeatureService(

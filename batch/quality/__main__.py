@@ -31,8 +31,8 @@ from batch.quality.candidate import MemoryCandidate
 from batch.quality.clicks import DAY, hours_of, row_frame, volume_frame
 from batch.quality.gate import Gated, gate, replay
 from batch.quality.publication import BatchTable
-from batch.quality.report import broken_in_words, finding_rows, page
-from batch.quality.rules import LEAST_ROWS_TO_COMPARE, MOST_DAYS_OLD, RATIO, volume_suite, windowed_suite
+from batch.quality.report import broken_in_words, edits, finding_rows, page, stopped_in_words
+from batch.quality.rules import LEAST_ROWS_TO_COMPARE, RATIO, volume_suite, windowed_suite
 from batch.quality.validation import Batch, QualityError, validate
 from batch.recompute.recomputation import scope_of
 from batch.recompute.stored import stored_rows
@@ -80,18 +80,18 @@ def _parser() -> Command:
         "--time", type=instant, help="when they become valid, ISO 8601 UTC (default: as the file says, or now)"
     )
     profiles.add_argument(
-        "--least-rows", type=integer(0, MOST_ROWS), help="minimum of good rows (default: half of the published)"
+        "--least-rows",
+        type=integer(0, MOST_ROWS),
+        help="minimum of good rows (default: as declared, or half of the published)",
     )
-    profiles.add_argument(
-        "--most-days-old", type=number(), default=MOST_DAYS_OLD, help="age of the table in days (%(default)s)"
-    )
+    profiles.add_argument("--most-days-old", type=number(), help="age of the rows in days (default: as declared, or 2)")
     _engines(profiles)
     out = _action(actions, "export", "Write quarantined rows to a file for repair.")
     out.add_argument("file", type=Path, metavar="FILE", help="a new .csv or .parquet file, which replay reads")
     out.add_argument(
         "--time", type=instant, help="rows that would be valid from then on, ISO 8601 UTC (default: the newest)"
     )
-    out.add_argument("--rule", help="only rows that break this rule, such as age_range")
+    out.add_argument("--rule", help="only rows that break this rule, as the report names it")
     again = _action(actions, "replay", "Gate repaired rows of the quarantine, and publish them if all are good.")
     again.add_argument("file", type=Path, metavar="FILE", help="the exported file, repaired")
     clicks = _action(actions, "clicks", "Look at the features that the stream has stored.")
@@ -106,12 +106,8 @@ def _gate_table(options: argparse.Namespace, table: BatchTable, docs: Path) -> d
         time = options.time or candidate.time or (table.newest_time() if options.input is None else None)
         time = time or datetime.now(UTC)  # later than the published rows: the online store keeps the latest row
         gated = gate(candidate, time, table, docs, least=options.least_rows, days=options.most_days_old)
-    failed = [f"{one.rule.name} ({one.rule.says})" for one in gated.findings if one.stops]
-    verdict = (
-        f"Nothing is published, since a rule of the table does not hold: {', '.join(failed)}."
-        if failed
-        else f"{gated.good:,} rows are published, {len(gated.broken):,} are in quarantine."
-    )
+    published = f"{gated.good:,} rows are published, {len(gated.broken):,} are in quarantine."
+    verdict = stopped_in_words(gated.findings) or published
     return _gated_report(table.view, gated, verdict, holds=not gated.blocked)
 
 
@@ -153,16 +149,13 @@ def _replay(options: argparse.Namespace, table: BatchTable, docs: Path) -> dict[
     with only_batch_writer(table.data_root):
         gated = replay(candidate, candidate.time, table, docs)
     holds = bool(gated.files)
-    verdict = (
-        f"{gated.good:,} mended rows are published."
-        if holds
-        else f"Nothing is published: {len(gated.broken):,} of {gated.rows:,} rows are still broken."
-    )
+    broken = f"Nothing is published: {len(gated.broken):,} of {gated.rows:,} rows are still broken."
+    verdict = f"{gated.good:,} mended rows are published." if holds else stopped_in_words(gated.findings) or broken
     return _gated_report(table.view, gated, verdict, holds=holds)
 
 
 def _gated_report(view: BatchView, gated: Gated, verdict: str, *, holds: bool) -> dict[str, Any]:
-    verdict = " ".join(filter(None, [verdict, broken_in_words(gated.findings)]))
+    verdict = " ".join(filter(None, [verdict, broken_in_words(gated.findings), edits(gated.findings)]))
     return {
         "table": view.name,
         "rows": gated.rows,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
+from batch.quality.rules import EXACT, GIVEN, NO_FRACTION, READABLE, UNREADABLE, unique_numbers
 from batch.quality.validation import ROW, QualityError
 from feast_repo.declare.rows import EVENT_TIME
 from feast_repo.declare.values import POLARS_TYPES
@@ -35,7 +35,7 @@ class Candidate(Protocol):
         """How many there are."""
 
     def frame(self) -> Any:
-        """The rules' input for pandas or Spark: ROW, keys as text, features, and GIVEN and UNREADABLE of numbers."""
+        """The rules' input for pandas or Spark: ROW, keys as text, features; columns GIVEN, UNREADABLE and EXACT."""
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
         """The rows that are not in `broken`, with declared types: join keys and features."""
@@ -79,13 +79,13 @@ class MemoryCandidate:
 
     def frame(self) -> Any:
         """The rules' input for pandas."""
-        typed, numbers = self._typed(self._text), numeric(self._view)
-        given = self._text.select(pl.col(numbers).name.suffix(GIVEN))
+        typed, read = self._typed(self._text), parsed(self._view)
+        given = self._text.select(pl.col(read).name.suffix(GIVEN))
         unreadable = self._text.select(
-            pl.when(typed[name].is_null()).then(pl.col(name)).alias(name + UNREADABLE) for name in numbers
+            pl.when(typed[name].is_null()).then(pl.col(name)).alias(name + UNREADABLE) for name in read
         )
-        typed = typed.cast(dict.fromkeys(self._view.join_keys, pl.String))  # pandas has no integers beside nulls
-        return typed.hstack(given).hstack(unreadable).to_pandas()
+        keyed = typed.cast(dict.fromkeys(self._view.join_keys, pl.String))  # pandas has no integers beside nulls
+        return keyed.hstack(exact(self._view, typed)).hstack(given).hstack(unreadable).to_pandas()
 
     def without(self, broken: pl.DataFrame) -> pl.LazyFrame:
         """The good rows with declared types."""
@@ -148,9 +148,14 @@ def one_time(path: Path, values: Iterable[Any]) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def numeric(view: BatchView) -> list[str]:
-    """The columns that are numbers."""
+def parsed(view: BatchView) -> list[str]:
+    """The columns that are no text, whose values are read from text."""
     return [name for name, value_type in types_of(view).items() if value_type in READABLE]
+
+
+def exact(view: BatchView, typed: pl.DataFrame) -> pl.DataFrame:
+    """The columns with EXACT, of rows with declared types."""
+    return typed.select(pl.col(unique_numbers(view)).cast(pl.String).name.suffix(EXACT))
 
 
 def value_of(name: str, value_type: ValueType) -> pl.Expr:
@@ -158,7 +163,9 @@ def value_of(name: str, value_type: ValueType) -> pl.Expr:
     column = pl.col(name)
     if value_type not in READABLE:
         return column
+    readable = column.str.contains(READABLE[value_type])
+    if value_type == "Bool":
+        return pl.when(readable).then(column.str.to_lowercase() == "true")
     number = column.str.replace(NO_FRACTION, "") if value_type == "Int64" else column
     value = number.cast(POLARS_TYPES[value_type], strict=False)
-    readable = column.str.contains(READABLE[value_type])
     return pl.when(readable & value.is_finite()).then(value)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batch.quality.candidate import exact
 from batch.quality.quarantine import RULES, keep
-from batch.quality.rules import LEAST_SHARE_OF_PUBLISHED, batch_suite, table_suite
+from batch.quality.rules import LEAST_SHARE_OF_PUBLISHED, MOST_DAYS_OLD, batch_suite, joined_suite, table_suite
 from batch.quality.validation import ROW, Batch, Finding, validate
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from batch.quality.candidate import Candidate
     from batch.quality.publication import BatchTable
+
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,16 @@ class Gated:
 
 
 def check(
-    candidate: Candidate, time: datetime, table: BatchTable, docs: Path, *, least_rows: int, days: float | None
+    candidate: Candidate,
+    time: datetime,
+    table: BatchTable,
+    docs: Path,
+    *,
+    least_rows: int,
+    days: float | None,
+    beside: int = 0,
 ) -> Gated:
-    """Check the rows against all rules; nothing is published.
+    """Check the rows against all rules; nothing is published. They join `beside` published rows.
 
     Raises:
         QualityError: a rule can't be checked.
@@ -51,32 +61,43 @@ def check(
     rows = batch_suite(view, (one.source for one in table.catalog.windowed if one.entity == view.entity))
     whole = table_suite(view, least_rows=least_rows, most_days_old=days)
     found = validate([Batch(rows, candidate.frame(), view.join_keys)], docs / "rows")
-    broken = pl.DataFrame(
-        [(row, one.rule.name) for one in found for row in one.broken],
-        schema={ROW: pl.Int64, RULES: pl.String},
-        orient="row",
-    ).group_by(ROW, maintain_order=True).agg(pl.col(RULES).str.join(","))  # fmt: skip
+    broken = _broken(found)
     figures = {
         ROW: [0],
-        "good_rows": [candidate.rows - len(broken)],
+        "good_rows": [candidate.rows - len(broken) + beside],
         "broken_share": [len(broken) / max(candidate.rows, 1)],
-        "days_old": [(datetime.now(UTC) - time).total_seconds() / 86_400],
+        "days_old": [(datetime.now(UTC) - time) / DAY],
     }
     found += validate([Batch(whole, pl.DataFrame(figures).to_pandas())], docs / "table")
     return Gated(found, candidate.rows, broken)
 
 
+def _broken(findings: list[Finding]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(row, one.rule.name) for one in findings for row in one.broken],
+        schema={ROW: pl.Int64, RULES: pl.String},
+        orient="row",
+    ).group_by(ROW, maintain_order=True).agg(pl.col(RULES).str.join(","))  # fmt: skip
+
+
 def gate(
-    candidate: Candidate, time: datetime, table: BatchTable, docs: Path, *, least: int | None, days: float
+    candidate: Candidate, time: datetime, table: BatchTable, docs: Path, *, least: int | None, days: float | None
 ) -> Gated:
     """Check a candidate; unless a table rule fails, publish its good rows and quarantine the broken ones.
+
+    `least` rows and `days` of age override what the view declares. Without either, `least` is half of the published
+    rows, and `days` is MOST_DAYS_OLD.
 
     Raises:
         QualityError: a rule can't be checked; nothing is published.
         OSError: DATA_ROOT is not writable.
     """
     if least is None:
+        least = table.view.rows[0]
+    if least is None:
         least = max(1, int(LEAST_SHARE_OF_PUBLISHED * len(table.published(table.newest_time()))))
+    if days is None:
+        days = MOST_DAYS_OLD if table.view.max_age is None else table.view.max_age / DAY
     gated = check(candidate, time, table, docs, least_rows=least, days=days)
     if gated.blocked:
         return gated
@@ -94,14 +115,33 @@ def replay(candidate: Candidate, time: datetime, table: BatchTable, docs: Path) 
         QualityError: a rule can't be checked; nothing is published.
         OSError: DATA_ROOT is not writable.
     """
-    gated = check(candidate, time, table, docs, least_rows=1, days=None)
+    mended = candidate.without(_broken([])).collect()
+    held = table.published(time).select(mended.columns)
+    beside = held.join(mended, on=table.keys, how="anti")
+    least = 1 if len(held) else table.view.rows[0] or 1  # what is published once was enough, and does not become fewer
+    gated = check(candidate, time, table, docs, least_rows=least, days=None, beside=len(beside))
     if gated.blocked or len(gated.broken):
         return gated
-    mended = candidate.without(gated.broken).collect()
-    held = table.published(time).select(mended.columns)
-    rows = pl.concat([held.join(mended, on=table.keys, how="anti"), mended]).sort(table.keys)
+    gated = _joined(gated, mended, beside, table, docs)
+    if len(gated.broken):
+        return gated
+    rows = pl.concat([beside, mended]).sort(table.keys)
     newest = table.newest_time()
     files = table.publish(rows, time)
     if newest is not None and newest > time:  # the CSV shows the newest rows
         table.publish(table.published(newest).select(mended.columns), newest)
     return replace(gated, files=files)
+
+
+def _joined(gated: Gated, mended: pl.DataFrame, beside: pl.DataFrame, table: BatchTable, docs: Path) -> Gated:
+    """The result with the rules of `joined_suite` on mended rows and those beside them."""
+    suite = joined_suite(table.view)
+    if not suite.rules:
+        return gated
+    rows = pl.concat([mended, beside])
+    rows = rows.hstack(exact(table.view, rows)).with_row_index(ROW).cast({ROW: pl.Int64})
+    found = []
+    for one in validate([Batch(suite, rows.to_pandas(), table.view.join_keys)], docs / "joined"):
+        broken = tuple(row for row in one.broken if row < len(mended))
+        found.append(replace(one, broken=broken, holds=not broken))
+    return replace(gated, findings=[*gated.findings, *found], broken=_broken(found))

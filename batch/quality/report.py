@@ -30,23 +30,33 @@ MONITOR = (
 MOST_NAMED = 3
 
 
+def stopped_in_words(findings: Sequence[Finding]) -> str:
+    """The table rules that do not hold, with what was found; empty if all hold."""
+    failed = [f"{one.rule.name} ({', not '.join([one.rule.says, *one.examples])})" for one in findings if one.stops]
+    return f"Nothing is published, since a rule of the table does not hold: {', '.join(failed)}." if failed else ""
+
+
 def broken_in_words(findings: Sequence[Finding]) -> str:
-    """The most frequently broken row rules, and what to edit if the data are right; empty if none is broken."""
-    broken = sorted(
-        (one for one in findings if one.rule.scope == "row" and not one.holds), key=lambda one: -len(one.broken)
-    )
-    if not broken:
-        return ""
+    """The most frequently broken row rules; empty if none is broken."""
     named = [
         f"{one.rule.name} ({one.rule.says}) in {len(one.broken):,}, such as {one.examples[0]}"
         if one.examples
         else f"{one.rule.name} ({one.rule.says}) in {len(one.broken):,}"
-        for one in broken[:MOST_NAMED]
+        for one in _most_broken(findings)
     ]
-    text = f"Most often broken: {'; '.join(named)}."
-    if edits := dict.fromkeys(one.rule.set_by for one in broken[:MOST_NAMED] if one.rule.set_by):
-        text += f" If the data are right, change {' and '.join(map(str, edits))} in features.py."
-    return text
+    return f"Most often broken: {'; '.join(named)}." if named else ""
+
+
+def edits(findings: Sequence[Finding]) -> str:
+    """What to edit if the data are right, for failed table rules and the row rules that are broken most often."""
+    failed = [*(one for one in findings if one.stops), *_most_broken(findings)]
+    declared = dict.fromkeys(one.rule.set_by for one in failed if one.rule.set_by)
+    return f"If the data are right, change {' and '.join(map(str, declared))} in features.py." if declared else ""
+
+
+def _most_broken(findings: Sequence[Finding]) -> list[Finding]:
+    broken = (one for one in findings if one.rule.scope == "row" and not one.holds)
+    return sorted(broken, key=lambda one: -len(one.broken))[:MOST_NAMED]
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:

@@ -23,12 +23,17 @@ GIVEN = "_as_given"
 """Suffix of the column with a value's original text, beside the column of the declared type."""
 UNREADABLE = "_unreadable"
 """Suffix of the column with text that is not a value of the declared type; null otherwise."""
+EXACT = "_exact"
+"""Suffix of the column with a unique whole number as text, because pandas has no integers beside nulls."""
 # Anchored for Rust and Java, whose `$` also stands before a line break at the end (in Java; in Rust it does not).
 INTEGER = r"\A[+-]?[0-9]{1,18}(\.0*)?\z"
 """Whole numbers as text, including `35.0`, as written by tools without nullable integers."""
 NO_FRACTION = r"\.0*\z"
 FLOAT = r"\A[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\z"
-READABLE = {"Int64": INTEGER, "Float64": FLOAT}
+TRUTH = r"\A(?i:true|false)\z"
+READABLE = {"Int64": INTEGER, "Float64": FLOAT, "Bool": TRUTH}
+"""What a value looks like as text, by type; a text is as it is."""
+KINDS = {"Int64": "a whole number", "Float64": "a number", "Bool": "true or false"}
 LARGEST_FLOAT = 1.7976931348623157e308
 WRITERS = ("stream", "backfill", "heal")
 
@@ -41,6 +46,7 @@ LEAST_SHARE_OF_PUBLISHED = 0.5
 MOST_BROKEN_SHARE = 0.5
 """With a larger share of broken rows, the file itself is wrong rather than some of its rows."""
 MOST_DAYS_OLD = 2.0
+"""Of a publication whose view declares no `max_age`."""
 LEAST_VOLUME, MOST_VOLUME = 0.5, 2.0
 """Rows of an hour relative to the same hour of the day before."""
 LEAST_ROWS_TO_COMPARE = 100
@@ -125,6 +131,18 @@ def _plausible(view: BatchView, column: str, feature: BatchFeature) -> Iterator[
         says = begin if high is None else f"{begin} to {high:g}" if begin else f"at most {high:g}"
         above = feature.above is not None
         yield _within(f"{column}_range", column, low, high, f"{column} is {says}", above=above, set_by=set_by)
+    if feature.unique:
+        yield _unique_feature(view, column, f"{column}_unique", f"{column} comes once")
+
+
+def unique_numbers(view: BatchView) -> list[str]:
+    """The unique features that are whole numbers, which are compared by their column with EXACT."""
+    return [name for name, feature in view.features.items() if feature.unique and feature.value_type == "Int64"]
+
+
+def _unique_feature(view: BatchView, column: str, name: str, says: str) -> Rule:
+    arguments = {"column": column + EXACT if view.features[column].value_type == "Int64" else column}
+    return Rule(name, says, "ExpectColumnValuesToBeUnique", arguments, set_by=f"{column} of {view.name}")
 
 
 def _unique(columns: tuple[str, ...]) -> Rule:
@@ -140,11 +158,10 @@ def batch_suite(view: BatchView, streams: Iterable[EventStream] = ()) -> Suite:
     rules: list[Rule] = []
     for name, value_type in {**view.entity.join_keys, **view.value_types}.items():
         feature = view.features.get(name)
-        is_number = value_type in READABLE
         if feature is None or not feature.nullable:
-            rules.append(_present(name, name + GIVEN if is_number else None))
-        if is_number:
-            kind = "a whole number" if value_type == "Int64" else "a number"
+            rules.append(_present(name, name + GIVEN if value_type in READABLE else None))
+        if value_type in READABLE:
+            kind = KINDS[value_type]
             arguments = {"column": name + UNREADABLE}
             rules.append(Rule(f"{name}_readable", f"{name} is {kind}", "ExpectColumnValuesToBeNull", arguments))
         if feature is not None:
@@ -158,33 +175,42 @@ def batch_suite(view: BatchView, streams: Iterable[EventStream] = ()) -> Suite:
     return Suite(f"{view.name}_rows", tuple(rules))
 
 
+def joined_suite(view: BatchView) -> Suite:
+    """The row rules of rows that are added to published ones, on all of them together: no unique value comes twice."""
+    unique = [name for name, feature in view.features.items() if feature.unique]
+    rules = [
+        _unique_feature(view, name, f"{name}_not_published", f"no other published row has this {name}")
+        for name in unique
+    ]
+    return Suite(f"{view.name}_joined", tuple(rules))
+
+
 def table_suite(view: BatchView, *, least_rows: int, most_days_old: float | None) -> Suite:
     """The table rules of a batch view, on one row of figures: `good_rows`, `broken_share`, `days_old`.
 
     With no `most_days_old`, rows may be of any time up to now.
     """
-    says = "it is not of the future" if most_days_old is None else f"it is at most {most_days_old:g} days old"
+    most_rows = view.rows[1]
+    count = {"column": "good_rows", "min_value": least_rows, "max_value": most_rows}
+    share = {"column": "broken_share", "min_value": 0, "max_value": MOST_BROKEN_SHARE}
     days = {"column": "days_old", "min_value": 0, "max_value": most_days_old}
+    several = f"{least_rows:,} or more" if most_rows is None else f"{least_rows:,} to {most_rows:,}"
+    age = "not of the future" if most_days_old is None else f"at most {_duration(most_days_old)} old"
+    between = "ExpectColumnValuesToBeBetween"
+    by_rows = None if view.rows == (None, None) else f"rows of {view.name}"
+    by_age = None if view.max_age is None else f"max_age of {view.name}"
     return Suite(
         f"{view.name}_table",
         (
-            Rule(
-                "row_count",
-                f"{least_rows:,} or more good rows",
-                "ExpectColumnValuesToBeBetween",
-                {"column": "good_rows", "min_value": least_rows},
-                "table",
-            ),
-            Rule(
-                "broken_share",
-                f"at most {MOST_BROKEN_SHARE:.0%} of the rows are broken",
-                "ExpectColumnValuesToBeBetween",
-                {"column": "broken_share", "min_value": 0, "max_value": MOST_BROKEN_SHARE},
-                "table",
-            ),
-            Rule("freshness", says, "ExpectColumnValuesToBeBetween", days, "table"),
+            Rule("row_count", f"{several} good rows", between, count, "table", by_rows),
+            Rule("broken_share", f"at most {MOST_BROKEN_SHARE:.0%} of the rows are broken", between, share, "table"),
+            Rule("publication_age", f"the rows are {age}", between, days, "table", by_age),
         ),
     )
+
+
+def _duration(days: float) -> str:
+    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
 
 
 def windowed_suite(view: WindowedView) -> Suite:

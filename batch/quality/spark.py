@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's own documentation has it)
 
 from batch.quality.candidate import check_columns, kind_of, one_time, types_of
-from batch.quality.rules import GIVEN, NO_FRACTION, READABLE, UNREADABLE
+from batch.quality.rules import EXACT, GIVEN, NO_FRACTION, READABLE, UNREADABLE, unique_numbers
 from batch.quality.validation import ROW, QualityError
 from batch.recompute.spark_engine import local_url
 from feast_repo.declare.rows import EVENT_TIME
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 PATTERN = re.compile(r"[\[\]{}*?\\,]")
-TYPES = {"Int64": "bigint", "Float64": "double"}
+TYPES = {"Int64": "bigint", "Float64": "double", "Bool": "boolean"}
 
 
 class SparkCandidate:
@@ -110,7 +110,7 @@ class SparkCandidate:
         return rows.drop(ROW)
 
     def _typed(self, text: DataFrame, *, given: bool = False) -> DataFrame:
-        columns = [F.col(ROW)]
+        columns, exact = [F.col(ROW)], unique_numbers(self._view)
         for name, value_type in types_of(self._view).items():
             value = _value(name, value_type)
             is_text = given and name in self._view.join_keys
@@ -118,6 +118,8 @@ class SparkCandidate:
             if given and value_type in READABLE:
                 columns.append(F.col(name).alias(name + GIVEN))
                 columns.append(F.when(value.isNull(), F.col(name)).alias(name + UNREADABLE))
+            if given and name in exact:
+                columns.append(value.cast("string").alias(name + EXACT))
         return text.select(*columns)
 
     def _frame(self, rows: pl.DataFrame) -> DataFrame:
@@ -141,4 +143,4 @@ def _value(name: str, value_type: str) -> Column:
     number = F.regexp_replace(column, NO_FRACTION, "") if value_type == "Int64" else column
     # Only readable text is cast: Spark's strict cast fails on other text, and trims what Polars does not.
     value = F.when(column.rlike(READABLE[value_type]), number).cast(TYPES[value_type])
-    return F.when(F.abs(value) < float("inf"), value)
+    return value if value_type == "Bool" else F.when(F.abs(value) < float("inf"), value)

@@ -128,7 +128,7 @@ def _finding(rule: Rule, outcome: Any, known_by: tuple[str, ...]) -> Finding:
 
 
 def _plain(place: Mapping[str, Any], known_by: tuple[str, ...]) -> str:
-    """Offending values as text, such as `user_000017: 7`."""
+    """Offending values as text, such as `card_17, 4: 7`."""
     values = [value for name, value in place.items() if name not in {ROW, *known_by}]
     text = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
     return ": ".join(filter(None, [", ".join(str(place[name]) for name in known_by), text]))

@@ -41,6 +41,7 @@ card_last_hour = WindowedView(
     window=timedelta(hours=1),
     slide=timedelta(minutes=10),
     ttl=timedelta(hours=6),
+    freshness=timedelta(minutes=20),
     features={
         "payments_1h": Count(),
         "declined_1h": Count(where=field("status") == "declined"),
@@ -108,6 +109,8 @@ card_accounts = BatchView(
         "limit_cents": BatchFeature("Int64", minimum=0, description="Credit limit of the account."),
         "segment": BatchFeature("String", values=("private", "business"), description="Who holds it."),
     },
+    rows=(1_000, None),
+    max_age=timedelta(days=2),
 )
 
 decline_prediction = FeatureService(
@@ -116,6 +119,7 @@ decline_prediction = FeatureService(
     owner=RISK,
     views=(card_last_hour, card_last_day, card_disputes, card_accounts),
     label=Label("declined", where=field("status") == "declined", within=timedelta(hours=1), stream=payments),
+    freshness=timedelta(days=3),
 )
 
 catalog = Catalog(services=(decline_prediction,), views=(card_merchant_last_day,))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from feast_repo.declare.about import Owned
 from feast_repo.declare.events import NAME
 from feast_repo.declare.freshness import problem_of_freshness
-from feast_repo.declare.plausible import Plausible, problem_of_pattern
+from feast_repo.declare.plausible import Plausible, problem_of_pattern, problem_of_publication
 from feast_repo.declare.rows import ROW_COLUMNS
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ class BatchFeature(Plausible, Owned):
 class BatchView(Owned):
     """Features from a batch job, valid from the row's time for `ttl`.
 
-    `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`. `freshness`: how long ago a
-    row may have become valid when it is read.
+    `key_patterns`: what the values of join keys look like as a whole, as in `Plausible`. `rows`: how many rows a
+    publication has, at least and at most; None for no limit. `max_age`: how long ago its rows may have become valid
+    when it is published. `freshness`: the same when a row is read.
     """
 
     name: str
@@ -42,16 +43,19 @@ class BatchView(Owned):
     features: Mapping[str, BatchFeature]
     key_patterns: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    rows: tuple[int | None, int | None] = (None, None)
+    max_age: timedelta | None = None
     freshness: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be stored or checked.
 
         Raises:
-            ValueError: a name is taken or can't name a folder, plausible values contradict a type or each other, or
-                `freshness` is not positive.
+            ValueError: a name is taken or can't name a folder, plausible values contradict a type or each other, no
+                publication could have so many `rows`, or `max_age` or `freshness` is not positive.
         """
-        if problem := problem_of_freshness(self.freshness, self.least_freshness):
+        problem = problem_of_freshness(self.freshness, self.least_freshness)
+        if problem := problem or problem_of_publication(self.rows, self.max_age):
             message = f"view {self.name!r}: {problem}"
             raise ValueError(message)
         if not NAME.fullmatch(self.name):

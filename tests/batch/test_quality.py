@@ -163,7 +163,7 @@ def test_copies_of_a_user_are_all_kept_apart(root: Path, tmp_path: Path, capsys:
     assert len(held(root)) == USERS - 3
 
 
-@pytest.mark.parametrize("why", ["row_count", "broken_share", "freshness"])
+@pytest.mark.parametrize("why", ["row_count", "broken_share", "publication_age"])
 def test_a_table_that_can_not_be_trusted_changes_nothing(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
@@ -174,7 +174,7 @@ def test_a_table_that_can_not_be_trusted_changes_nothing(
     if why == "broken_share":
         rows = rows.with_columns(age=pl.when(pl.int_range(pl.len()) % 10 < 6).then(pl.lit("7")).otherwise("age"))
     rows.write_csv(file)
-    time = TODAY - timedelta(days=9 if why == "freshness" else 0)
+    time = TODAY - timedelta(days=9 if why == "publication_age" else 0)
     extra = ["--least-rows", "1"] if why == "broken_share" else []
     report = run(capsys, "profiles", "--input", str(file), "--time", time.isoformat(), *extra, status=1)
     assert why in failed(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ from tests.declared import shop, shop_features, shop_of_card
         (BatchFeature("Int64", minimum=1, above=0), "both minimum and above"),
         (BatchFeature("Int64", minimum=2, maximum=1), "no value is from 2 to 1"),
         (BatchFeature("Float64", above=2, maximum=1), "no value is from 2 to 1"),
+        (BatchFeature("Float64", unique=True), "only a text or a whole number is unique"),
+        (BatchFeature("Bool", unique=True), "only a text or a whole number is unique"),
+        (BatchFeature("Bool", minimum=0), "a Bool has no minimum, above or maximum"),
+        (BatchFeature("List(Int64)"), "tables for the quality gate have no lists"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -38,6 +43,9 @@ def test_a_contradiction_is_refused_in_one_line(feature: BatchFeature, says: str
         ({"features": {"writer": BatchFeature("String")}}, "the name is reserved"),
         ({"key_patterns": {"shop": "[0-9]+"}}, "a pattern is for a join key of type String"),
         ({"key_patterns": {"other": "[0-9]+"}}, "a pattern is for a join key of type String"),
+        ({"rows": (2, 1)}, "rows=(2, 1): no table has so many rows"),
+        ({"rows": (None, -1)}, "rows=(None, -1): no table has so many rows"),
+        ({"max_age": timedelta(0)}, "max_age 0:00:00 must be positive"),
         ({"entity": shop_of_card, "key_patterns": {"card_id": "("}}, "is no regular expression"),
     ],
     ids=str,
