@@ -9,6 +9,8 @@ from prometheus_client import Counter, Gauge, start_http_server
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from feast_repo.declare.catalog import Catalog
+    from feast_repo.declare.views import WindowedView
     from feast_repo.settings import StreamSettings
     from feast_repo.stores.progress import Progress
     from stream.epoch import Epoch
@@ -24,6 +26,10 @@ feature_rows = Counter("stream_feature_rows", "Durable feature rows", ["stream"]
 watermark = Gauge(
     "stream_watermark_seconds", "Watermark of the durable data, seconds since 1970", ["stream", "partition"]
 )
+closed_end = Gauge(
+    "stream_closed_window_seconds", "End of the last window that is durable, seconds since 1970", ["view", "partition"]
+)
+freshness = Gauge("stream_freshness_seconds", "Age of the last closed window from which on values are stale", ["view"])
 lag = Gauge("stream_lag_messages", "Messages of the log that are not yet read", ["stream", "partition"])
 
 
@@ -33,8 +39,8 @@ def lag_in_all(stream: str) -> float:
     return sum(sample.value for sample in samples if sample.labels["stream"] == stream)
 
 
-def count(stream: str, epoch: Epoch, advanced: Iterable[Progress]) -> None:
-    """Add a durable epoch's counts, and set the watermarks of the partitions that advanced."""
+def count(stream: str, views: Iterable[WindowedView], epoch: Epoch, advanced: Iterable[Progress]) -> None:
+    """Add a durable epoch's counts, and set watermarks and last windows of the partitions that advanced."""
     messages.labels(stream).inc(epoch.messages)
     late.labels(stream).inc(epoch.late)
     dead_letters.labels(stream).inc(epoch.refused.total())
@@ -43,6 +49,16 @@ def count(stream: str, epoch: Epoch, advanced: Iterable[Progress]) -> None:
     for progress in advanced:
         if progress.watermark_ms is not None:
             watermark.labels(stream, progress.partition).set(progress.watermark_ms / 1000)
+        for view in views:
+            if (end_ms := view.closed_end_ms(progress.watermark_ms)) is not None:
+                closed_end.labels(view.name, progress.partition).set(end_ms / 1000)
+
+
+def serve_freshness(catalog: Catalog) -> None:
+    """Set the age from which on the values of each windowed view are stale."""
+    for view in catalog.windowed:
+        if (limit_ms := catalog.stale_after_ms(view)) is not None:
+            freshness.labels(view.name).set(limit_ms / 1000)
 
 
 def serve(settings: StreamSettings, process: int) -> None:

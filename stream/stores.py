@@ -71,6 +71,7 @@ class Stores(FixedPartitionedSink[Outcome, None]):
         _spare_the_collector()
         self._reports = {stream.name: RunReport(stream, catalog.views_of(stream)) for stream in catalog.streams}
         self._emptied = Emptied()
+        metrics.serve_freshness(catalog)
 
     def list_parts(self) -> list[str]:
         """A fixed number of parts, whatever the number of workers or Kafka partitions."""
@@ -204,7 +205,7 @@ class StreamStores:
     ) -> None:
         views, root = settings.catalog.views_of(stream), settings.data_root
         record = ProgressRecord(progress_folder(root, stream))
-        self._stream = stream
+        self._stream, self._views = stream, views
         online = {}
         for view in views:
             pusher, watch = pushers[view.name], None
@@ -235,7 +236,7 @@ class StreamStores:
         """Commit the epoch."""
         advanced = self._commit.commit(self._epoch)
         self._report.stored(self._epoch, advanced)
-        metrics.count(self._stream.name, self._epoch, advanced)
+        metrics.count(self._stream.name, self._views, self._epoch, advanced)
         self._epoch = Epoch(self._epoch.windows_per_record)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from feast_repo.declare.batch_views import BatchView
+from feast_repo.declare.freshness import stale_after_ms
 from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
 
@@ -148,6 +149,12 @@ class Catalog:
     def views_of(self, stream: EventStream) -> tuple[WindowedView, ...]:
         """The views that read an event stream."""
         return tuple(view for view in self.windowed if view.source.name == stream.name)
+
+    def stale_after_ms(self, view: View) -> int | None:
+        """The age from which on a view's values are stale for some reader of it, in ms; None if they never are."""
+        readers = [one for one in self.services if view.name in {read.name for read in one.views}]
+        objectives = [one.freshness for one in readers if one.freshness is not None]
+        return stale_after_ms(view, min(objectives, default=None))
 
     def deployed(self, topics: Mapping[str, str], allowed_lateness: timedelta | None) -> Catalog:
         """The catalog of a deployment: topics by the stream's name, and a lateness of all streams.

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from feast_repo.declare.events import milliseconds
 
-MARGIN_MS = 60_000
+MARGIN = timedelta(minutes=1)
 """Allowance beyond the lateness for closing, writing and announcing a window: epochs, retries, a restart."""
 
 
@@ -43,9 +43,11 @@ def problem_of_freshness(freshness: timedelta | None, least: timedelta | None) -
 def stale_after_ms(view: Aging, service: timedelta | None = None) -> int | None:
     """The age from which on a view's values are stale, in ms; None if they never are.
 
-    It is the shorter one of the view's objective and the `service`'s. Without any, values of a windowed view are stale
-    when the next window should long have closed, and those of a batch view never.
+    That is the view's objective. Without one, values of a windowed view are stale when the next window should long have
+    closed, and those of a batch view never. The `service`'s objective makes it shorter, never longer.
     """
-    if objectives := [one for one in (view.freshness, service) if one is not None]:
-        return milliseconds(min(objectives))
-    return None if view.least_freshness is None else milliseconds(view.least_freshness) + MARGIN_MS
+    own = view.freshness
+    if own is None and view.least_freshness is not None:
+        own = view.least_freshness + MARGIN
+    limits = [one for one in (own, service) if one is not None]
+    return milliseconds(min(limits)) if limits else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from feast_repo.catalog import CatalogError
-from feast_repo.declare.freshness import MARGIN_MS, stale_after_ms
+from feast_repo.declare.freshness import MARGIN, stale_after_ms
 from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
 
@@ -71,13 +71,16 @@ def test_a_deployment_whose_lateness_makes_it_unreachable_is_refused(
 
 def test_the_shorter_one_of_view_and_service_holds() -> None:
     hour, day = timedelta(hours=1), timedelta(days=1)
+    assert stale_after_ms(profiles, hour) == 3_600_000
     for view in (clicks, profiles):
-        assert stale_after_ms(view, hour) == 3_600_000
         assert stale_after_ms(replace(view, freshness=hour)) == 3_600_000
         assert stale_after_ms(replace(view, freshness=hour), day) == 3_600_000
         assert stale_after_ms(replace(view, freshness=day), hour) == 3_600_000
 
 
 def test_without_any_the_limit_is_derived() -> None:
-    assert stale_after_ms(clicks) == LEAST // MILLISECOND + MARGIN_MS
+    derived = (LEAST + MARGIN) // MILLISECOND
+    assert stale_after_ms(clicks) == derived
+    assert stale_after_ms(clicks, timedelta(hours=1)) == derived, "a service makes no view's limit longer"
+    assert stale_after_ms(clicks, LEAST) == derived - MARGIN // MILLISECOND
     assert stale_after_ms(profiles) is None

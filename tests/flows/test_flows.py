@@ -33,6 +33,7 @@ from flows.commands import CommandError
 from flows.compaction import compaction
 from flows.deployments import declared, flow_of, served
 from flows.drift import drift
+from flows.freshness import freshness
 from flows.materialize import materialize
 from flows.parity import parity
 from flows.profiles import profiles
@@ -88,7 +89,7 @@ class TestDeclarations:
         names = [(flow_of(one).name, one["name"]) for one in declared()]
         assert len(set(names)) == len(names)
         assert {name for name, _ in names} == {
-            "profiles", "materialize", "backfill", "parity", "compaction", "drift", "training"
+            "profiles", "materialize", "backfill", "parity", "freshness", "compaction", "drift", "training"
         }  # fmt: skip
 
     def test_only_explained_differences_start_a_heal_and_drift_a_training(self) -> None:
@@ -123,6 +124,17 @@ def test_days_cover_a_range_once() -> None:
     assert [first for first, _ in days[1:]] == [last for _, last in days[:-1]]
     assert all(first.date() == (last - timedelta(seconds=1)).date() for first, last in days)
     assert by_day(start, start) == []
+
+
+def test_a_view_that_is_older_than_its_objective_is_told(land: Path) -> None:
+    assert land.exists()  # its clicks are of long ago
+    with pytest.raises(CheckFailedError, match=f"older than their objectives allow: {clicks.name}"):
+        freshness()
+    told = {row["view"]: row for row in json.loads(artifact("freshness")["data"])}
+    assert {name: row["stale"] for name, row in told.items()} == {clicks.name: True, profiles_view.name: False}
+    (event,) = wait_for(lambda: events("freshness.failed", told[clicks.name]["newest"]))
+    assert (event["view"], event["limit_seconds"]) == (clicks.name, 780)
+    assert freshness(view=profiles_view.name)["holds"]
 
 
 class TestProfiles:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feast_repo.declare.freshness import MARGIN_MS
+from feast_repo.declare.freshness import MARGIN
 from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
 from serving import metrics
 from serving.reader import RedisReader
@@ -75,6 +75,6 @@ def test_the_limit_in_force_is_a_metric(store: FeatureStore) -> None:
         return [metrics.freshness.labels(SERVICE, view)._value.get() for view in (clicks.name, profiles.name)]  # noqa: SLF001
 
     read_schema(store, SERVICE, [clicks, profiles])
-    assert limits() == [12 * 60 + MARGIN_MS / 1000, float("inf")]
-    read_schema(store, SERVICE, [clicks, replace(profiles, freshness=DAY)], AGE)
+    assert limits() == [12 * 60 + MARGIN.total_seconds(), float("inf")]
+    read_schema(store, SERVICE, [replace(clicks, freshness=DAY), replace(profiles, freshness=DAY)], AGE)
     assert limits() == [AGE.total_seconds(), AGE.total_seconds()]

@@ -14,7 +14,7 @@ from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.freshness import MARGIN_MS
+from feast_repo.declare.freshness import MARGIN
 from feast_repo.feast_objects import all_objects
 from feast_repo.features import catalog, user_click_features as clicks, user_profile_features as profiles
 from feast_repo.stores.offline.tables import progress_folder
@@ -136,7 +136,7 @@ class TestStatus:
         assert row.views[profiles.name].stream_lag_seconds is None
 
     def test_stale_when_one_partition_is_behind(self, store: FeatureStore, redis: Redis, reader: Reader) -> None:
-        limit = timedelta(milliseconds=clicks.slide_ms + clicks.lateness_ms + MARGIN_MS)
+        limit = clicks.least_freshness + MARGIN
         push(store, USERS, now_slide(), view_count=7)
         tell_progress(store, redis, now_slide(), datetime.now(UTC) - limit - timedelta(seconds=30))
         status, features = self.statuses(reader)[clicks.name]
@@ -145,7 +145,7 @@ class TestStatus:
     def test_not_stale_within_slide_lateness_and_margin(
         self, store: FeatureStore, redis: Redis, reader: Reader
     ) -> None:
-        limit = timedelta(milliseconds=clicks.slide_ms + clicks.lateness_ms + MARGIN_MS)
+        limit = clicks.least_freshness + MARGIN
         push(store, USERS, now_slide())
         tell_progress(store, redis, datetime.now(UTC) - limit + timedelta(seconds=30))
         assert self.statuses(reader)[clicks.name][0] == "fresh"
