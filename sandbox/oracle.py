@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
-from feast_repo.declare.conditions import Both
+from feast_repo.declare.conditions import Absent, Both, Comparison, Either, Not, OneOf
 from feast_repo.stores.offline.files import data_files, day_folders
 from feast_repo.stores.offline.tables import events_folder, features_folder
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feast_repo.declare.algebra import Aggregate, Feature
-    from feast_repo.declare.conditions import Condition
+    from feast_repo.declare.conditions import Condition, Scalar
     from feast_repo.declare.views import WindowedView
 
 
@@ -143,7 +143,7 @@ def recomputation(data_root: Path, view: WindowedView) -> str:
 
 
 def _aggregate(aggregate: Aggregate) -> str:
-    where = _condition(aggregate.where)
+    where = "true" if aggregate.where is None else _condition(aggregate.where)
     if isinstance(aggregate, Count):
         return f"count(*) filter ({where})"
     if isinstance(aggregate, Min | Max):
@@ -162,13 +162,25 @@ def _ratio(feature: Feature) -> str:
     return f"case when coalesce({below}, 0) = 0 then 0.0::double else coalesce({above} / {below}, 0.0) end"
 
 
-def _condition(where: Condition | None) -> str:
-    if where is None:
-        return "true"
-    if isinstance(where, Both):
-        return f"({_condition(where.left)} and {_condition(where.right)})"
-    value = "'" + where.value.replace("'", "''") + "'" if isinstance(where.value, str) else str(where.value)
-    return f"{where.column} {where.symbol.replace('==', '=')} {value}"
+def _condition(where: Condition) -> str:
+    match where:
+        case Both(left, right):
+            return f"({_condition(left)} and {_condition(right)})"
+        case Either(one, other):
+            return f"({_condition(one)} or {_condition(other)})"
+        case Not(negated):
+            return f"(not {_condition(negated)})"
+        case Absent(column):
+            return f"({column} is null)"
+        case OneOf(column, values):
+            return f"coalesce({column} in ({', '.join(map(_constant, values))}), false)"
+        case Comparison(column, symbol, value):
+            return f"coalesce({column} {symbol.replace('==', '=')} {_constant(value)}, false)"
+    raise TypeError(where)
+
+
+def _constant(value: Scalar) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
 def _files(folder: Path) -> str:

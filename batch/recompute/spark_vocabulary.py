@@ -45,6 +45,9 @@ class _Spark:
     def or_else(self, value: Column, fallback: Column) -> Column:
         return F.coalesce(value, fallback)
 
+    def is_null(self, value: Column) -> Column:
+        return value.isNull()
+
     def count(self, condition: Column | None = None) -> Column:
         return F.count(F.lit(1) if condition is None else F.when(condition, 1))
 

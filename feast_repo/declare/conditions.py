@@ -1,12 +1,17 @@
 """Conditions on the fields of an event.
 
-(field("event_type") == "purchase") & (field("price_cents") > 1000)
+(field("event_type") == "purchase") & ~field("coupon").is_null()
+
+A condition holds or does not; there is no third answer. Where a field is absent (null), every comparison with it is
+false, so `field("price") != 5` needs a price, and `~(field("price") == 5)` holds without one.
 """
 
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
@@ -14,12 +19,12 @@ import polars as pl
 from feast_repo.declare.fields import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from feast_repo.declare.events import EventStream
     from feast_repo.declare.vocabulary import Term, Vocabulary
 
-Scalar: TypeAlias = str | int
+Scalar: TypeAlias = str | int | bool
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -31,72 +36,208 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 """Comparisons by symbol; they apply to the terms of every engine and to plain values alike."""
 
+TYPES: dict[type, pl.DataType] = {bool: pl.Boolean(), int: pl.Int64(), str: pl.String()}
+"""The type of the fields that a constant can be compared with."""
+
+
+class Condition(ABC):
+    """A condition on an event. The names of a kind's parameters are its own: stored meanings tell kinds by them."""
+
+    def __and__(self, other: Condition) -> Condition:
+        """Both conditions hold."""
+        return Both(self, other)
+
+    def __or__(self, other: Condition) -> Condition:
+        """At least one of them holds."""
+        return Either(self, other)
+
+    def __invert__(self) -> Condition:
+        """The condition does not hold."""
+        return Not(self)
+
+    @abstractmethod
+    def columns(self) -> frozenset[str]:
+        """The event fields that this condition reads."""
+
+    @abstractmethod
+    def problem(self, source: EventStream) -> str | None:
+        """Why it can't be asked of the stream's events, whose fields it knows: another type, an impossible value."""
+
+    @abstractmethod
+    def holds(self, on: Vocabulary) -> Term:
+        """The condition as a Boolean term that is never null."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The condition as it would be written in a declaration."""
+
+
+class _OfOneField(Condition):
+    column: str
+
+    def columns(self) -> frozenset[str]:
+        """The event field that this condition reads."""
+        return frozenset({self.column})
+
+    def _problem_of(self, value: Scalar, source: EventStream) -> str | None:
+        """Why a constant can't be compared with the field."""
+        declared = source.by_name[self.column]
+        if TYPES[type(value)] != declared.dtype:
+            return f"{self}: the field is of type {declared.dtype}"
+        if isinstance(declared, Choice) and value not in declared.values:
+            return f"{self}: {self.column!r} never has that value; declared are {list(declared.values)}"
+        return None
+
+    def _compared(self, on: Vocabulary, symbol: str, value: Scalar) -> Term:
+        compared = COMPARISONS[symbol](on.column(self.column), on.literal(value, TYPES[type(value)]))
+        return on.or_else(compared, on.literal(value=False, dtype=pl.Boolean()))
+
 
 @dataclass(frozen=True)
-class Comparison:
-    """One field compared with a constant; a null field compares as false."""
+class Comparison(_OfOneField):
+    """One field compared with a constant; strings by code points."""
 
     column: str
     symbol: str
     value: Scalar
 
-    def __and__(self, other: Condition) -> Both:
-        """Both conditions hold."""
-        return Both(self, other)
-
-    def columns(self) -> frozenset[str]:
-        """The event fields that this condition reads."""
-        return frozenset({self.column})
-
     def problem(self, source: EventStream) -> str | None:
-        """Why it can't be asked of the stream's events: another type, or a value that the field never has."""
-        declared = source.by_name[self.column]
-        if declared.dtype.is_integer() != isinstance(self.value, int):
-            return f"{self}: the field is of type {declared.dtype}"
-        if isinstance(declared, Choice) and self.value not in declared.values:
-            return f"{self}: {self.column!r} never has that value; declared are {list(declared.values)}"
-        return None
+        """Why it can't be asked of the stream's events."""
+        if isinstance(self.value, bool) and self.symbol not in {"==", "!="}:
+            return f"{self}: true and false have no order"
+        return self._problem_of(self.value, source)
 
     def holds(self, on: Vocabulary) -> Term:
-        """The condition as a Boolean term that is never null."""
-        value = on.literal(self.value, pl.Int64() if isinstance(self.value, int) else pl.String())
-        compared = COMPARISONS[self.symbol](on.column(self.column), value)
-        return on.or_else(compared, on.literal(value=False, dtype=pl.Boolean()))
+        """Whether the field is there and compares so."""
+        return self._compared(on, self.symbol, self.value)
 
     def __str__(self) -> str:
-        """The condition as it would be written in a declaration."""
+        """Such as `price > 5`."""
         return f"{self.column} {self.symbol} {self.value!r}"
 
 
 @dataclass(frozen=True)
-class Both:
+class OneOf(_OfOneField):
+    """One field that has one of several values."""
+
+    column: str
+    values: tuple[Scalar, ...]
+
+    def problem(self, source: EventStream) -> str | None:
+        """Why it can't be asked of the stream's events."""
+        if not self.values:
+            return f"{self}: no value is named"
+        return next((found for value in self.values if (found := self._problem_of(value, source))), None)
+
+    def holds(self, on: Vocabulary) -> Term:
+        """Whether the field is there and has one of the values."""
+        return reduce(operator.or_, (self._compared(on, "==", value) for value in self.values))
+
+    def __str__(self) -> str:
+        """Such as `currency in ('EUR', 'USD')`."""
+        return f"{self.column} in ({', '.join(map(repr, self.values))})"
+
+
+@dataclass(frozen=True)
+class Absent(_OfOneField):
+    """One field that an event lacks."""
+
+    column: str
+
+    def problem(self, source: EventStream) -> str | None:
+        """Why it can't be asked: the field is always there."""
+        return f"{self}: the field is required" if source.by_name[self.column].required else None
+
+    def holds(self, on: Vocabulary) -> Term:
+        """Whether the field is null."""
+        return on.is_null(on.column(self.column))
+
+    def __str__(self) -> str:
+        """Such as `coupon is null`."""
+        return f"{self.column} is null"
+
+
+class _OfTwo(Condition):
+    mark: str
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Condition, Condition]:
+        """The two conditions."""
+
+    def columns(self) -> frozenset[str]:
+        """The event fields that they read."""
+        one, other = self.parts
+        return one.columns() | other.columns()
+
+    def problem(self, source: EventStream) -> str | None:
+        """Why one of them can't be asked of the stream's events."""
+        one, other = self.parts
+        return one.problem(source) or other.problem(source)
+
+    def __str__(self) -> str:
+        """Such as `(price > 5) & (price < 9)`."""
+        one, other = self.parts
+        return f"({one}) {self.mark} ({other})"
+
+
+@dataclass(frozen=True)
+class Both(_OfTwo):
     """Two conditions that must both hold."""
 
     left: Condition
     right: Condition
+    mark = "&"
 
-    def __and__(self, other: Condition) -> Both:
-        """All conditions hold."""
-        return Both(self, other)
-
-    def columns(self) -> frozenset[str]:
-        """The event fields that these conditions read."""
-        return self.left.columns() | self.right.columns()
-
-    def problem(self, source: EventStream) -> str | None:
-        """Why one of them can't be asked of the stream's events."""
-        return self.left.problem(source) or self.right.problem(source)
+    @property
+    def parts(self) -> tuple[Condition, Condition]:
+        """The two conditions."""
+        return self.left, self.right
 
     def holds(self, on: Vocabulary) -> Term:
-        """The condition as a Boolean term that is never null."""
+        """Whether both hold."""
         return self.left.holds(on) & self.right.holds(on)
 
+
+@dataclass(frozen=True)
+class Either(_OfTwo):
+    """Two conditions of which at least one must hold."""
+
+    one: Condition
+    other: Condition
+    mark = "|"
+
+    @property
+    def parts(self) -> tuple[Condition, Condition]:
+        """The two conditions."""
+        return self.one, self.other
+
+    def holds(self, on: Vocabulary) -> Term:
+        """Whether one of them holds."""
+        return self.one.holds(on) | self.other.holds(on)
+
+
+@dataclass(frozen=True)
+class Not(Condition):
+    """A condition that must not hold."""
+
+    negated: Condition
+
+    def columns(self) -> frozenset[str]:
+        """The event fields that it reads."""
+        return self.negated.columns()
+
+    def problem(self, source: EventStream) -> str | None:
+        """Why it can't be asked of the stream's events."""
+        return self.negated.problem(source)
+
+    def holds(self, on: Vocabulary) -> Term:
+        """Whether it does not hold."""
+        return ~self.negated.holds(on)
+
     def __str__(self) -> str:
-        """The condition as it would be written in a declaration."""
-        return f"({self.left}) & ({self.right})"
-
-
-Condition: TypeAlias = Comparison | Both
+        """Such as `~(price > 5)`."""
+        return f"~({self.negated})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,21 +256,29 @@ class Field:
         """Present and different from a constant."""
         return Comparison(self.name, "!=", value)
 
-    def __gt__(self, value: int) -> Comparison:
+    def __gt__(self, value: Scalar) -> Comparison:
         """Greater than a constant."""
         return Comparison(self.name, ">", value)
 
-    def __ge__(self, value: int) -> Comparison:
+    def __ge__(self, value: Scalar) -> Comparison:
         """Greater than or equal to a constant."""
         return Comparison(self.name, ">=", value)
 
-    def __lt__(self, value: int) -> Comparison:
+    def __lt__(self, value: Scalar) -> Comparison:
         """Less than a constant."""
         return Comparison(self.name, "<", value)
 
-    def __le__(self, value: int) -> Comparison:
+    def __le__(self, value: Scalar) -> Comparison:
         """Less than or equal to a constant."""
         return Comparison(self.name, "<=", value)
+
+    def is_in(self, values: Iterable[Scalar]) -> OneOf:
+        """Equal to one of several constants."""
+        return OneOf(self.name, tuple(values))
+
+    def is_null(self) -> Absent:
+        """Absent from the event."""
+        return Absent(self.name)
 
 
 def field(name: str) -> Field:

@@ -36,6 +36,9 @@ class Vocabulary(Protocol):
     def or_else(self, value: Term, fallback: Term) -> Term:
         """The fallback where the value is null."""
 
+    def is_null(self, value: Term) -> Term:
+        """Whether there is no value."""
+
     def count(self, condition: Term | None = None) -> Term:
         """The number of rows, or of those for which the condition holds (Int64)."""
 
@@ -69,6 +72,9 @@ class _Polars:
 
     def or_else(self, value: pl.Expr, fallback: pl.Expr) -> pl.Expr:
         return value.fill_null(fallback)
+
+    def is_null(self, value: pl.Expr) -> pl.Expr:
+        return value.is_null()
 
     def count(self, condition: pl.Expr | None = None) -> pl.Expr:
         return (pl.len() if condition is None else condition.sum()).cast(pl.Int64)

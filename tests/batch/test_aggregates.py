@@ -130,6 +130,8 @@ def every_word(on: Vocabulary) -> list[Term]:
     positive = on.or_else(number > on.literal(0, pl.Int64()), on.literal(value=False, dtype=pl.Boolean()))
     terms = {
         "count": on.count(),
+        "absent": on.count(on.is_null(text)),
+        "not_positive": on.count(~positive | on.is_null(number)),
         "positive": on.count(positive),
         "sum": on.sum(number),
         "sum_where": on.sum(on.when(positive, number)),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from feast_repo.clickstream import clickstream
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
 from feast_repo.declare.conditions import COMPARISONS, Both, Comparison, field
-from feast_repo.declare.fields import INT64_MAX, INT64_MIN
+from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Bool
 from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.declare.vocabulary import POLARS
 from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
@@ -95,6 +97,13 @@ def finished(aggregate: Aggregate, state: State) -> Any:
         (field("price") <= 5, [("view", 5), ("buy", -7)]),
         ((field("kind") == "buy") & (field("price") > 0), [("buy", 300)]),
         ((field("kind") == "buy") & (field("price") > 0) & (field("price") > 300), []),
+        ((field("kind") == "view") | (field("price") == 300), [("view", 5), ("view", None), ("buy", 300)]),
+        (~(field("price") >= 5), [("view", None), ("buy", -7), ("buy", None)]),
+        (field("price").is_null(), [("view", None), ("buy", None)]),
+        (~field("price").is_null() & ~(field("kind") == "buy"), [("view", 5), (None, 40)]),
+        (field("price").is_in([5, 40, 41]), [("view", 5), (None, 40)]),
+        (~field("kind").is_in(["view", "buy"]), [(None, 40)]),
+        (field("kind") < "c", [("buy", 300), ("buy", -7), ("buy", None)]),
     ],
     ids=str,
 )
@@ -105,11 +114,58 @@ def test_condition_selects_and_null_is_never_selected(condition: Condition, expe
 def test_condition_reads_as_it_is_written() -> None:
     assert str(field("kind") == "buy") == "kind == 'buy'"
     assert str((field("kind") == "buy") & (field("price") >= 5)) == "(kind == 'buy') & (price >= 5)"
+    either = field("kind").is_in(["buy"]) | ~field("price").is_null()
+    assert str(either) == "(kind in ('buy')) | (~(price is null))"
 
 
 def test_condition_knows_its_columns() -> None:
     condition = (field("kind") == "buy") & (field("price") >= 5) & (field("kind") != "view")
     assert condition.columns() == {"kind", "price"}
+    assert (~field("a").is_null() | field("b").is_in([1])).columns() == {"a", "b"}
+
+
+def test_each_condition_means_something_else_for_stored_state() -> None:
+    one, other = field("kind") == "buy", field("price") > 1
+    others = (one & other, one | other, ~one, ~one | other, field("kind").is_null(), field("kind").is_in(["buy"]))
+    meanings = [repr(Count(where=where).meaning) for where in (one, *others)]
+    assert len(set(meanings)) == len(meanings)
+    assert Count(where=one & other).meaning == [
+        "Count",
+        {
+            "where": {
+                "left": {"column": "kind", "symbol": "==", "value": "buy"},
+                "right": {"column": "price", "symbol": ">", "value": 1},
+            }
+        },
+    ]  # as it was before there were others: stored states go on
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        (field("event_type") == 5, "the field is of type String"),
+        (field("price_cents") == "5", "the field is of type Int64"),
+        (field("price_cents") == True, "the field is of type Int64"),  # noqa: E712  (a condition, no truth)
+        (field("price_cents").is_in([1, "2"]), "the field is of type Int64"),
+        (field("event_type").is_in(["view", "buy"]), "'event_type' never has that value"),
+        (field("product_id").is_in([]), "no value is named"),
+        (~field("event_type").is_null(), "the field is required"),
+        ((field("price_cents") > 1) | (field("event_type") == "buy"), "never has that value"),
+    ],
+    ids=str,
+)
+def test_a_condition_that_cannot_be_asked_is_refused(condition: Condition, says: str) -> None:
+    assert says in str(condition.problem(clickstream))
+
+
+def test_booleans_are_equal_or_not() -> None:
+    stream = replace(clickstream, fields=(*clickstream.fields, Bool("member")))
+    member = field("member") == True  # noqa: E712  (a condition, no truth)
+    assert member.problem(stream) is None
+    assert "have no order" in str((field("member") > False).problem(stream))
+    data = pl.DataFrame({"member": [True, False, None]})
+    assert data.select(member.holds(POLARS)).to_series().to_list() == [True, False, False]
+    assert data.select((~member).holds(POLARS)).to_series().to_list() == [False, True, True]
 
 
 def test_conditions_are_values() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from feast_repo.declare.algebra import Aggregate, Count, Max, Min, Ratio, Sum
-from feast_repo.declare.conditions import Both, Comparison
+from feast_repo.declare.conditions import Absent, Both, Comparison, Either, Not, OneOf
 from feast_repo.declare.fields import Choice, Decimal, Integer, Text, Timestamp
 from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
 from tests.feast_repo.written import KINDS, FaultError, exactly, held, worth
@@ -46,13 +46,24 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 def holds(where: Condition | None, record: Record) -> bool:
     """Tell whether a record fulfils a condition; a comparison with null is false."""
-    if where is None:
-        return True
-    if isinstance(where, Both):
-        return holds(where.left, record) and holds(where.right, record)
-    assert isinstance(where, Comparison)
-    value = record[where.column]
-    return value is not None and OPERATORS[where.symbol](value, where.value)
+    return where is None or meets(where, record)
+
+
+def meets(where: Condition, record: Record) -> bool:
+    match where:
+        case Both(left, right):
+            return meets(left, record) and meets(right, record)
+        case Either(one, other):
+            return meets(one, record) or meets(other, record)
+        case Not(negated):
+            return not meets(negated, record)
+        case Absent(column):
+            return record[column] is None
+        case OneOf(column, values):
+            return record[column] is not None and record[column] in values
+        case Comparison(column, symbol, value):
+            return record[column] is not None and OPERATORS[symbol](record[column], value)
+    raise AssertionError(where)
 
 
 def wrapped(total: int) -> int:

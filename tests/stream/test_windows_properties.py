@@ -13,7 +13,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
 from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
-from feast_repo.declare.conditions import Both, field
+from feast_repo.declare.conditions import field
 from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import EventStream
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Choice, Integer, Text, Timestamp
@@ -116,18 +116,33 @@ def conditions(events: EventStream) -> SearchStrategy[Condition]:
     choice = events.by_name[events.kind]
     assert isinstance(choice, Choice)
     integers = [field_.name for field_ in events.fields if isinstance(field_, Integer)]
+    optional = [field_.name for field_ in events.fields if not field_.required]
     numbers = st.one_of(st.integers(-3, 3), st.sampled_from([INT64_MIN, INT64_MAX]))
     simple: SearchStrategy[Condition] = st.one_of(
         st.sampled_from(choice.values).map(lambda value: kind == value),
         st.sampled_from(choice.values).map(lambda value: kind != value),
         st.sampled_from(["a", "b"]).map(lambda value: field(events.key) == value),
+        st.sampled_from(["a", "b"]).map(lambda value: field(events.key) < value),
+        st.lists(st.sampled_from(choice.values), min_size=1, max_size=3).map(kind.is_in),
+        st.tuples(st.sampled_from(integers), st.lists(numbers, min_size=1, max_size=3)).map(
+            lambda asked: field(asked[0]).is_in(asked[1])
+        ),
+        st.sampled_from(optional).map(lambda name: field(name).is_null()),
         *(
             st.builds(lambda name, value, compare=compare: getattr(field(name), compare)(value), names, numbers)
             for names in [st.sampled_from(integers)]
             for compare in ("__eq__", "__ne__", "__gt__", "__ge__", "__lt__", "__le__")
         ),
     )
-    return st.one_of(simple, simple, st.builds(Both, simple, simple))
+    return st.recursive(
+        simple,
+        lambda inner: (
+            inner.map(lambda one: ~one)
+            | st.tuples(inner, inner).map(lambda two: two[0] & two[1])
+            | st.tuples(inner, inner).map(lambda two: two[0] | two[1])
+        ),
+        max_leaves=4,
+    )
 
 
 def kinds_of_aggregates(events: EventStream) -> dict[type[Aggregate], SearchStrategy[Aggregate]]:
