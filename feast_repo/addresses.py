@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _REDIS_FORM = "write it like redis://user:password@host:6379/0 (rediss:// with TLS, unix:///path/to/socket?db=0)"
 _REGISTRY_FORM = "write it like postgresql+psycopg://user:password@host:5432/database or sqlite:////path/registry.db"
@@ -107,13 +103,6 @@ def topics(told: str) -> list[tuple[str, str]]:
     """Stream and topic of each part of such a text; a topic alone has the stream ""."""
     parts = [part.strip().rpartition("=") for part in told.split(",")] if told else []
     return [(stream.strip(), topic.strip()) for stream, _, topic in parts]
-
-
-def as_topics(topics: Mapping[str, str]) -> str:
-    """Topics by stream as one text, from which `topics` reads them."""
-    if len(topics) == 1:
-        return next(iter(topics.values()))
-    return ",".join(f"{stream}={topic}" for stream, topic in topics.items())
 
 
 def _split(url: str, form: str) -> SplitResult:

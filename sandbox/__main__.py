@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             command.add_argument(
                 "--partitions", type=partitions, help="of a newly created topic (64 on embedded Kafka, else 12)"
             )
-            command.add_argument("--topic", help="topic of the events (else KAFKA_TOPIC, clickstream)")
+            command.add_argument("--topic", help="topic of the events (else KAFKA_TOPIC, or as declared)")
     return parser.parse_args(arguments)
 
 
@@ -96,7 +96,8 @@ def report(settings: SandboxSettings, state: State | None, *, as_json: bool) -> 
             table.add_row(part.role, part.name, escape(without_password(part.url)), pid, state_of)
         Console().print(table)
         lines = [f"{part.name}: {part.limits}" for part in state.parts if part.limits]
-        lines += [f"topic {state.environment['KAFKA_TOPIC']}; data and logs in {root}"]
+        topics = ", ".join(stream.topic for stream in settings.catalog.streams)
+        lines += [f"{'topic' if len(settings.catalog.streams) == 1 else 'topics'} {topics}; data and logs in {root}"]
         lines += [f"note: {line}" for line in [*told, *([found["settings"]] if "settings" in found else [])]]
         sys.stdout.writelines(f"{line}\n" for line in lines)
     return ExitCode.FAILED if found else 0

@@ -213,7 +213,7 @@ def show_users(store: FeatureStore, views: tuple[WindowedView | BatchView, ...],
 
 def check_gate() -> Check:
     """Pass the profiles through the quality gate, which publishes the good rows."""
-    report = json.loads(python("batch.quality", "profiles", "--json", quiet=True).stdout)
+    report = json.loads(python("batch.quality", "gate", "--json", quiet=True).stdout)
     return Check(
         "all profiles pass the quality gate",
         holds=report["holds"] and report["good"] == USERS and report["quarantined"] == 0,

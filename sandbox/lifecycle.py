@@ -7,7 +7,6 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from feast_repo.addresses import as_topics, topics
 from feast_repo.stores.offline.tables import progress_folder
 from feast_repo.stores.progress import ProgressRecord
 from sandbox import apache_kafka, embedded_kafka
@@ -72,7 +71,8 @@ def up(settings: SandboxSettings, *, kafka: KafkaChoice | None = None, partition
             environment = {
                 "KAFKA_BOOTSTRAP_SERVERS": parts["kafka"].url,
                 "FEATURE_REPO": str(settings.feature_repo),
-                "KAFKA_TOPIC": as_topics({stream.name: stream.topic for stream in settings.catalog.streams}),
+                # Declared topics are left to the declarations, which may change while the sandbox is up.
+                **({"KAFKA_TOPIC": settings.kafka_topic} if settings.kafka_topic else {}),
                 "REDIS_URL": parts["redis"].url,
                 "FEAST_REGISTRY_URL": registry_url,
                 "DATA_ROOT": str(root),
@@ -112,8 +112,8 @@ def problems(root: Path, settings: SandboxSettings, state: State) -> dict[str, s
             found[part.role] = "does not answer"
         elif part.kind == "embedded":
             try:
-                for _, topic in topics(state.environment["KAFKA_TOPIC"]):
-                    check_retention(part.url, topic)
+                for stream in settings.catalog.streams:
+                    check_retention(part.url, stream.topic)
             except SandboxError as error:
                 found[part.role] = str(error)
     if found:

@@ -96,7 +96,7 @@ def check_retention(bootstrap: str, topic: str) -> None:
     config = {"bootstrap.servers": bootstrap}
     offsets = _offsets(config, topic, OffsetSpec.earliest())
     if not offsets:
-        message = f"topic {topic!r} is not on {bootstrap}; create it with `python -m sandbox up --topic {topic}`"
+        message = f"topic {topic!r} is not on {bootstrap}; create it with `python -m sandbox up`"
         raise SandboxError(message)
     for number, first in offsets.items():
         if first > 0:

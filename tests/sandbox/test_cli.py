@@ -57,6 +57,7 @@ def test_up_status_down(project: Project) -> None:
     assert status.returncode == 0
     assert "100,000 batches" in status.stdout
 
+    assert "KAFKA_TOPIC" not in dotenv_values(project.sandbox_env), "a stream may be renamed while it is up"
     wrong = project.run("up", "--partitions", "3")
     assert wrong.returncode == 2
     assert "topic 'clickstream' has 80 partitions, not 3" in wrong.stderr
