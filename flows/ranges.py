@@ -38,23 +38,25 @@ class NothingClosedError(FeatureStoreError):
 def last_closed_hours(hours: int, views: Sequence[WindowedView] | None = None) -> tuple[datetime, datetime]:
     """The last full hours with windows closed in all partitions, as bounds of window ends: start <= end < stop.
 
-    Of some views, or of all that the catalog has.
+    Of some views, or of all that the catalog has. They are as many hours as the slide has if that is longer, so each
+    view has a window in them.
 
     Raises:
         NothingClosedError: there are none.
     """
     settings = StreamSettings()
-    closed = [
-        view.closed_end_ms(one.watermark_ms)
-        for view in (settings.catalog.windowed if views is None else views)
+    views = settings.catalog.windowed if views is None else views
+    next_ends = [
+        closed_ms + view.slide_ms
+        for view in views
         for one in ProgressRecord(progress_folder(settings.data_root, view.source)).load().values()
+        if (closed_ms := view.closed_end_ms(one.watermark_ms)) is not None
     ]
-    if not (ends := [end for end in closed if end is not None]):
+    if not next_ends:
         message = "the stream has not closed a window yet: start it, or name a range"
         raise NothingClosedError(message)
-    last = datetime.fromtimestamp(min(ends) / 1000, tz=UTC)
-    stop = last.replace(minute=0, second=0, microsecond=0)
-    return stop - hours * HOUR, stop
+    stop = datetime.fromtimestamp(min(next_ends) / 1000, tz=UTC).replace(minute=0, second=0, microsecond=0)
+    return stop - max(hours * HOUR, *(view.slide for view in views)), stop
 
 
 def check(start: datetime, end: datetime) -> None:
