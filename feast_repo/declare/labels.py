@@ -39,4 +39,4 @@ class Label:
             return "within and spacing must be positive"
         if unknown := self.where.columns() - stream.schema.keys():
             return f"unknown event fields {sorted(unknown)}; declared are {sorted(stream.schema)}"
-        return None
+        return self.where.problem(stream)

@@ -21,6 +21,7 @@ LARGE = Label("large", where=field("amount_cents") >= 9_000, within=timedelta(mi
     ("label", "says"),
     [
         (replace(LARGE, where=field("amount") > 1), "unknown event fields ['amount']"),
+        (replace(LARGE, where=field("amount_cents") == "9000"), "the field is of type Int64"),
         (replace(LARGE, within=timedelta(0)), "within and spacing must be positive"),
         (replace(LARGE, spacing=-timedelta(minutes=1)), "within and spacing must be positive"),
         (replace(LARGE, name="card_count"), "a column has this name"),
