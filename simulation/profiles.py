@@ -99,7 +99,10 @@ def publish_profiles(profiles: pl.DataFrame, time: datetime, data_root: Path, vi
     catalog = StoreSettings().catalog
     declared = catalog.batch_view(view)
     if (columns := [*declared.join_keys, *declared.features]) != profiles.columns:
-        message = f"batch view {declared.name!r} has the columns {columns}, and generated profiles {profiles.columns}"
+        message = (
+            f"batch view {declared.name!r} has the columns {columns}, and the profiles that are generated here "
+            f"{profiles.columns}: publish a table of your own with `python -m batch.quality gate --input FILE`"
+        )
         raise OtherColumnsError(message)
     return BatchTable(data_root, catalog, declared).publish(profiles, time)
 

@@ -146,6 +146,16 @@ def _show(summary: TrainingSetSummary, path: Path) -> None:
     sys.stdout.write(f"{path}\n")
 
 
+def _arrived_later(view: str, pairs: int, features: FeatureTime) -> str:
+    """Why pairs have a view's defaults although there are rows, and which option uses them."""
+    were, use = (
+        ("created", "--healed uses them")
+        if features == AS_CREATED
+        else ("served", "--as-created uses those of a history that was streamed at once, --healed all")
+    )
+    return f"{pairs:,} pairs have the defaults of {view}, since its rows were {were} after the pairs' times; {use}"
+
+
 def _options(command: Command, arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--start", type=instant, help="first time of a pair, ISO 8601 UTC (default: all archived)")
     command.add_argument("--end", type=instant, help="times before this, ISO 8601 UTC")
@@ -181,10 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary.seconds = round(time.monotonic() - start, 3)
     for name, count in summary.arrived_later.items():
         if count > MANY * summary.rows:
-            sys.stderr.write(
-                f"batch.training_set: {count:,} pairs have the defaults of {name}, since its rows were served after "
-                "the pairs' times; --as-created uses those of a history that was streamed at once, --healed all\n"
-            )
+            sys.stderr.write(f"batch.training_set: {_arrived_later(name, count, options.features)}\n")
     if options.json:
         sys.stdout.write(json.dumps({**summary.as_json(), "file": str(build.path)}) + "\n")
     else:
