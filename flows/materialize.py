@@ -28,10 +28,11 @@ def materialize(
     """
     arguments = [*commands.choice(view=view), "--look-back-days", str(look_back_days), "--sample", str(sample)]
     report = commands.run_command("batch.materialize", arguments)
-    figures = ("written", "users", "equal", "different", "missing", "behind")
+    figures = ("written", "equal", "different", "missing", "behind")
     rows = [
         {
             "view": name,
+            "entities": one["users"],
             **{what: one[what] for what in figures},
             "missing share": one["missing"] / max(one["users"], 1),
             "median age, s": one["age_seconds"].get("median"),
@@ -41,6 +42,6 @@ def materialize(
     tell_rows("materialize", "What is served against what is stored", rows)
     if report["status"]:
         wrong = sum(one["wrong"] for one in report["views"].values())
-        message = f"{wrong} users are not served what is stored"
+        message = f"{wrong} entities are not served what is stored"
         raise CheckFailedError(message)
     return report

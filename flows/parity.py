@@ -61,7 +61,7 @@ def parity(
     figures = {
         "holds": report["holds"],
         **rows,
-        **{f"online {name}": served[name] for name in ("users", "wrong") if served},
+        **({"online entities": served["users"], "online wrong": served["wrong"]} if served else {}),
     }
     tell("parity", f"Stream against batch, {mode}, {shown(start, end)}", figures, report["files"])
     about = {
@@ -75,7 +75,7 @@ def parity(
     }
     if report["status"]:
         emit("parity.failed", about)
-        message = f"{rows['unexplained']:,} rows differ without a reason, {served.get('wrong', 0):,} users online"
+        message = f"{rows['unexplained']:,} rows differ without a reason, {served.get('wrong', 0):,} entities online"
         raise CheckFailedError(message)
     if rows["explained"]:
         _ask_for_heal(f"{report['view']} {start.isoformat()}/{end.isoformat()}", about)

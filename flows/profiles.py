@@ -35,7 +35,7 @@ def profiles(
     `quality.failed` is emitted, and the run fails.
     """
     with tempfile.TemporaryDirectory(prefix="profiles-") as folder:
-        gate = ["profiles"]
+        gate = ["gate"]
         if source is None:
             made = ["--users", str(users), "--seed", str(seed)]
             made += commands.choice(view=view)
@@ -44,7 +44,7 @@ def profiles(
             gate += ["--time", flow_run.get_scheduled_start_time().isoformat()]
         report = commands.run_command("batch.quality", [*gate, *commands.choice(view=view), "--input", str(source)])
     figures = {name: report[name] for name in ("verdict", "rows", "good", "quarantined")}
-    tell("profiles", "Quality of the profiles", figures, report["files"])
+    tell("profiles", f"Quality of {report['table']}", figures, report["files"])
     tell_rows("profiles-rules", "Rules of the quality gate", [_row(one) for one in report["findings"]])
     if report["status"]:
         failed = [one["rule"] for one in report["findings"] if not one["holds"]]

@@ -154,7 +154,7 @@ def _command() -> Command:
     """The command line."""
     command = Command("python -m stream.generator", "Generate events of a stream: live at a rate, or hours of history.")
     add = command.add_argument
-    add("--stream", metavar="NAME", help="the event stream, if several are declared")
+    command.add_choice("stream")
     add("--rate", type=number(above=0.0), help="events per second; without --start and --hours: live")
     add("--events", type=integer(1, MOST_EVENTS), help="number of events; a live stream without it ends with Ctrl-C")
     add(

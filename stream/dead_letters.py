@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--reason", help="list or export only letters with this reason, such as type:price_cents")
     add("--start", type=instant, help="list or export only letters from this Kafka time (ISO 8601, UTC) on")
     add("--end", type=instant, help="list or export only letters before this Kafka time")
-    add("--stream", help="event stream, where several are declared")
+    command.add_choice("stream")
     add("--json", action="store_true", help="list: print a JSON array")
     options = command.parse_args(arguments)
     if (options.action == "list") is (options.file is not None):

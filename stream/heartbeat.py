@@ -1,4 +1,4 @@
-"""Heartbeats for quiet partitions, written into the log so that windows close even when nobody clicks.
+"""Heartbeats for quiet partitions, written into the log so that windows close even when nothing happens.
 
     python -m stream.heartbeat
 
@@ -32,7 +32,6 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from feast_repo.codec.heartbeats import heartbeat, is_heartbeat
 from feast_repo.commands import Command, number, stop_event
-from feast_repo.declare.catalog import ChoiceError
 from feast_repo.errors import ExitCode
 from feast_repo.settings import StreamSettings
 from stream.kafka import KafkaUnavailableError, client_config
@@ -234,26 +233,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--quiet-seconds", type=number(), default=10.0, help="a partition is quiet after this long (%(default)s)")
     add("--delay-seconds", type=number(), default=5.0, help="how far a heartbeat's time lies behind now (%(default)s)")
     add("--interval-seconds", type=number(above=0.0), default=5.0, help="time between two checks (%(default)s)")
-    add("--stream", help="event stream (default: all)")
+    command.add_choice("stream", "all streams")
     add("--once", action="store_true", help="check once; exit 1 if the brokers don't answer")
     add("--json", action="store_true", help="print the result as one JSON object")
     options = command.parse_args(arguments)
     settings = command.settings(StreamSettings)
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
+    catalog = settings.catalog
+    streams = catalog.streams if options.stream is None else (command.chosen(catalog.stream, options.stream),)
     try:
-        streams = settings.catalog.streams if options.stream is None else [settings.catalog.stream(options.stream)]
         times = {"quiet_ms": round(options.quiet_seconds * 1000), "delay_ms": round(options.delay_seconds * 1000)}
         services = [HeartbeatService(settings, stream, **times) for stream in streams]
-    except ChoiceError as error:
-        command.fail(error)
     except (OSError, ValueError) as error:
         command.error(str(error))
     except KafkaException as error:
         command.error(f"{_reason(error)}; check KAFKA_PROPERTIES_FILE")
     with stop_event() as stop:
         if not options.once:
-            topics = ", ".join(stream.topic for stream in streams)
-            log.info("topic %s on %s", topics, settings.kafka_bootstrap_servers)
+            topics = "topic " if len(streams) == 1 else "topics "
+            topics += ", ".join(stream.topic for stream in streams)
+            log.info("%s on %s", topics, settings.kafka_bootstrap_servers)
         tally = serve(services, stop, interval_s=options.interval_seconds, once=options.once)
     if options.json:
         sys.stdout.write(json.dumps({"rounds": tally.rounds, "heartbeats": tally.heartbeats}) + "\n")

@@ -114,7 +114,7 @@ def difference(known: StreamIdentity, now: StreamIdentity, holder: Path, recover
     if known.partitions != now.partitions:
         return (
             f"topic {now.topic!r} has {now.partitions} partitions, and had {known.partitions} when {holder} was made: "
-            f"users have moved between partitions, and windows would miss their halves; {APART}"
+            f"keys have moved between partitions, and windows would miss their halves; {APART}"
         )
     return None
 

@@ -78,8 +78,8 @@ def look_at_redis(redis: Redis) -> None:
     policy = facts.get("maxmemory_policy", "noeviction")
     if facts.get("maxmemory") and policy != "noeviction":
         logger.warning(
-            "Redis evicts keys when it is full (maxmemory-policy %s): users will be served defaults until their next "
-            "window; set maxmemory-policy noeviction and give it enough memory",
+            "Redis evicts keys when it is full (maxmemory-policy %s): entities will be served defaults until their "
+            "next window; set maxmemory-policy noeviction and give it enough memory",
             policy,
         )
     if not facts.get("aof_enabled", 1):

@@ -26,7 +26,7 @@ COMMANDS = {
     "batch.materialize": [],
     "batch.parity": ["--start", "2026-01-01", "--end", "2026-01-02"],
     "batch.profiles": ["--users", "1000000"],
-    "batch.quality": ["profiles"],
+    "batch.quality": ["gate"],
     "batch.restore_online": [],
     "batch.training_set": [],
     "flows.serve": [],

@@ -21,7 +21,7 @@ MOST_BARS = 15
 """The most categories, or distinct numbers, to show as single bars."""
 BINS = 30
 SHOWN = 0.99
-"""Numbers are shown up to this quantile, because a few users are extremely active."""
+"""Numbers are shown up to this quantile, because a few entities are extremely active."""
 
 
 def plot(name: str, reference: pl.Series, current: pl.Series, history: Sequence[Mapping[str, Any]]) -> str:
@@ -41,13 +41,13 @@ def plot(name: str, reference: pl.Series, current: pl.Series, history: Sequence[
 
 
 def _distributions(axes: Any, reference: pl.Series, current: pl.Series) -> None:
-    of = "users"
+    of = "entities"
     if reference.dtype.is_numeric():
         values = [one.cast(pl.Float64).drop_nans().to_numpy() for one in (reference, current)]
         others = [one[one != 0] for one in values]
         zeros = [1 - len(rest) / max(len(one), 1) for one, rest in zip(values, others, strict=True)]
         if max(zeros) >= MANY_ZEROS and any(map(len, others)):
-            values, of = others, "users that are not zero"
+            values, of = others, "entities that are not zero"
         which = _numbers(axes, values)
     else:
         counts = [dict(one.cast(pl.String).value_counts().iter_rows()) for one in (reference, current)]

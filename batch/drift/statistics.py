@@ -90,7 +90,7 @@ class Drift:
 
 
 def compare(feature: str, reference: pl.Series, current: pl.Series) -> Drift:
-    """Compare a feature's values, one per user: numbers, or categories as text.
+    """Compare a feature's values, one per entity: numbers, or categories as text.
 
     Null, NaN and infinity count as missing. The result has no severity yet, because that depends on all features (see
     `judge`).
@@ -98,7 +98,7 @@ def compare(feature: str, reference: pl.Series, current: pl.Series) -> Drift:
     is_number = any(one.dtype.is_numeric() for one in (reference, current))
     drift = Drift(feature, "number" if is_number else "category", len(reference), len(current))
     if min(len(reference), len(current)) < LEAST_ROWS:
-        untold = f"fewer than {LEAST_ROWS} users in a period ({len(reference):,}, now {len(current):,})"
+        untold = f"fewer than {LEAST_ROWS} entities in a period ({len(reference):,}, now {len(current):,})"
         return replace(drift, severity="insufficient data", untold=(untold,), says=untold)
     if is_number:
         reference, current = (_finite(one) for one in (reference, current))

@@ -30,7 +30,7 @@ class DriftResult:
 def analyze_click_count_drift(
     yesterday_data: Any, today_data: Any, feature_column: str = "click_count", p_threshold: float = DEFAULT_P
 ) -> DriftResult:
-    """Compare a column of two frames (Polars, pandas or Arrow), one row per user.
+    """Compare a column of two frames (Polars, pandas or Arrow), one row per entity.
 
     `click_count_1h` is another name for `click_count`.
 

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--look-back-days", type=number(above=0), default=LOOK_BACK_DAYS, help="age limit of rows (%(default)s)"
     )
     command.add_argument(
-        "--sample", type=integer(0, MOST_USERS), default=SAMPLE, help="users to compare afterwards (%(default)s)"
+        "--sample", type=integer(0, MOST_USERS), default=SAMPLE, help="entities to compare afterwards (%(default)s)"
     )
     command.add_choice("view", "all batch views")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

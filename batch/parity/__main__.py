@@ -113,13 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("python -m batch.parity", "Recompute the stream's stored rows and compare them.")
     add_arguments(command)
     command.add_argument("--online", action="store_true", help="also compare Redis with the newest stored rows")
-    command.add_argument("--sample", type=integer(1, MOST_USERS), help="number of users for --online (default: all)")
+    command.add_argument("--sample", type=integer(1, MOST_USERS), help="number of entities for --online (default: all)")
     command.add_argument(
         "--examples", type=integer(0, MOST_EXAMPLES), default=DEFAULT_EXAMPLES, help="rows to name (%(default)s)"
     )
     options = parsed(command, arguments)
     if options.sample is not None and not options.online:
-        command.error("--sample says how many users --online compares: add --online")
+        command.error("--sample says how many entities --online compares: add --online")
     settings = command.settings(StreamSettings)
     with command.telling(settings.data_root), carrying_rows(settings.data_root):
         view = settings.catalog.view(options.view)

@@ -42,7 +42,9 @@ def page(comparison: ParityComparison, report: dict[str, Any]) -> str:
 def _online(online: dict[str, Any] | None) -> list[tuple[str, str]]:
     if not online:
         return []
-    counts = {name: value for name, value in online.items() if isinstance(value, int)}
+    counts = {
+        "entities" if name == "users" else name: value for name, value in online.items() if isinstance(value, int)
+    }
     ages = {f"age, {name} (s)": round(value) for name, value in online["age_seconds"].items()}
     return [(name.replace("_", " "), f"{value:,}") for name, value in {**counts, **ages}.items()]
 

@@ -46,7 +46,8 @@ def _rows(report: dict[str, Any], console: Console) -> None:
     undeclared = [name for name, count in report["features"].items() if count["undeclared"]]
     if undeclared:
         console.print(
-            f"stored before declared: {', '.join(undeclared)}; `python -m batch.backfill` adds what is lacking"
+            f"stored before declared: {', '.join(undeclared)}; `python -m batch.backfill "
+            f"--view {report['view']}` adds what is lacking"
         )
     if rows["backfilled"]:
         console.print(f"{rows['backfilled']:,} rows are of windows that a backfill stored")
@@ -70,7 +71,7 @@ def _rows(report: dict[str, Any], console: Console) -> None:
 def _online(online: dict[str, Any], console: Console) -> None:
     counts = ", ".join(f"{online[name]:,} {name}" for name in ("equal", "different", "missing", "behind", "ahead"))
     ages = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in online["age_seconds"].items())
-    console.print(f"online: {online['users']:,} users: {counts}; age of values: {ages or 'none'}")
+    console.print(f"online: {online['users']:,} entities: {counts}; age of values: {ages or 'none'}")
     for example in online["examples"]:
         console.print(
             f"  {example['entity']} {example['window_end']} {example['feature']}: "

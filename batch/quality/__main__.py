@@ -1,12 +1,13 @@
 """Quality gates: which rows may be published, and whether published rows can be trusted.
 
-    python -m batch.quality profiles --input new_profiles.csv   # publish the good rows, quarantine the broken ones
-    python -m batch.quality export broken.csv                   # quarantined rows, for repair
-    python -m batch.quality replay broken.csv                   # publish them once they are repaired
-    python -m batch.quality clicks                              # check the stream's rows, which are already published
+    python -m batch.quality gate --input new.csv     # publish the good rows, quarantine the broken ones
+    python -m batch.quality export broken.csv        # quarantined rows, for repair
+    python -m batch.quality replay broken.csv        # publish them once they are repaired
+    python -m batch.quality monitor                  # check the stream's rows, which are already published
 
-`clicks` is about a windowed view, the others about a batch view; `--view` says which if there are several. Exits with 1
-if `profiles` or `replay` published nothing, or if `clicks` breaks a rule.
+`monitor` is about a windowed view, the others about a batch view; `--view` says which if there are several. Exits with
+1 if `gate` or `replay` published nothing, or if `monitor` finds a broken rule. `profiles` and `clicks` are the shop's
+words for `gate` and `monitor`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from rich.table import Table
 from batch.lock import only_batch_writer
 from batch.quality import quarantine
 from batch.quality.candidate import MemoryCandidate
-from batch.quality.clicks import DAY, hours_of, row_frame, volume_frame
 from batch.quality.gate import Gated, gate, replay
 from batch.quality.publication import BatchTable
 from batch.quality.report import broken_in_words, edits, finding_rows, page, stopped_in_words
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, RATIO, volume_suite, windowed_suite
 from batch.quality.validation import Batch, QualityError, validate
+from batch.quality.windowed import DAY, hours_of, row_frame, volume_frame
 from batch.recompute.recomputation import scope_of
 from batch.recompute.stored import stored_rows
 from batch.report_files import stem, write_report
@@ -54,8 +55,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 10**12
 
 
-def _action(actions: Any, name: str, description: str) -> Command:
-    action: Command = actions.add_parser(name, help=description, description=description)
+def _action(actions: Any, name: str, description: str, *, also: str | None = None) -> Command:
+    """`also`: an older name of the action, which it does not have in reports."""
+    aliases = [] if also is None else [also]
+    action: Command = actions.add_parser(name, aliases=aliases, help=description, description=description)
+    action.set_defaults(action=name)
     action.add_choice("view")
     action.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     action.set_defaults(engine="pandas")
@@ -71,21 +75,21 @@ def _engines(action: Command) -> None:
 
 def _parser() -> Command:
     command = Command("python -m batch.quality", "Check data against rules derived from the declarations.")
-    actions = command.add_subparsers(dest="action", required=True, metavar="profiles|export|replay|clicks")
-    profiles = _action(actions, "profiles", "Gate a table of a batch view, and publish its good rows.")
-    profiles.add_argument(
+    actions = command.add_subparsers(dest="action", required=True, metavar="gate|export|replay|monitor")
+    table = _action(actions, "gate", "Gate a table of a batch view, and publish its good rows.", also="profiles")
+    table.add_argument(
         "--input", type=Path, help=".csv or .parquet (default: what is published, in DATA_ROOT/profiles)"
     )
-    profiles.add_argument(
+    table.add_argument(
         "--time", type=instant, help="when they become valid, ISO 8601 UTC (default: as the file says, or now)"
     )
-    profiles.add_argument(
+    table.add_argument(
         "--least-rows",
         type=integer(0, MOST_ROWS),
         help="minimum of good rows (default: as declared, or half of the published)",
     )
-    profiles.add_argument("--most-days-old", type=number(), help="age of the rows in days (default: as declared, or 2)")
-    _engines(profiles)
+    table.add_argument("--most-days-old", type=number(), help="age of the rows in days (default: as declared, or 2)")
+    _engines(table)
     out = _action(actions, "export", "Write quarantined rows to a file for repair.")
     out.add_argument("file", type=Path, metavar="FILE", help="a new .csv or .parquet file, which replay reads")
     out.add_argument(
@@ -94,10 +98,10 @@ def _parser() -> Command:
     out.add_argument("--rule", help="only rows that break this rule, as the report names it")
     again = _action(actions, "replay", "Gate repaired rows of the quarantine, and publish them if all are good.")
     again.add_argument("file", type=Path, metavar="FILE", help="the exported file, repaired")
-    clicks = _action(actions, "clicks", "Look at the features that the stream has stored.")
-    clicks.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
-    clicks.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
-    _engines(clicks)
+    rows = _action(actions, "monitor", "Look at the features that the stream has stored.", also="clicks")
+    rows.add_argument("--start", type=instant, help="first window end, ISO 8601 UTC (default: the last 24 hours)")
+    rows.add_argument("--end", type=instant, help="window ends before this, ISO 8601 UTC")
+    _engines(rows)
     return command
 
 
@@ -178,7 +182,7 @@ def _monitor(options: argparse.Namespace, root: Path, view: WindowedView, docs: 
     start = options.start or end - DAY
     bounds = _index(view, start - DAY), _index(view, end) - 1
     if options.engine == "spark":
-        from batch.quality.clicks_spark import spark_frames  # noqa: PLC0415  (an extra)
+        from batch.quality.windowed_spark import spark_frames  # noqa: PLC0415  (an extra)
 
         frame, rows, hours = spark_frames(view, root, *bounds, start, reach)
     else:
@@ -244,7 +248,7 @@ def _checked(
         if isinstance(view, WindowedView):
             return _monitor(options, root, view, docs)
         table = BatchTable(root, catalog, view)
-        return (_gate_table if options.action == "profiles" else _replay)(options, table, docs)
+        return (_gate_table if options.action == "gate" else _replay)(options, table, docs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -257,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if options.action == "export":
                 return _export(options, BatchTable(root, catalog, catalog.batch_view(options.view)))
-            is_stream = options.action == "clicks"
+            is_stream = options.action == "monitor"
             view = catalog.view(options.view) if is_stream else catalog.batch_view(options.view)
             what = stem(options.action, view, catalog.windowed if is_stream else catalog.batch)
             name = f"{what}-{now:%Y%m%dT%H%M%SZ}"

@@ -131,4 +131,6 @@ def _plain(place: Mapping[str, Any], known_by: tuple[str, ...]) -> str:
     """Offending values as text, such as `card_17, 4: 7`."""
     values = [value for name, value in place.items() if name not in {ROW, *known_by}]
     text = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
-    return ": ".join(filter(None, [", ".join(str(place[name]) for name in known_by), text]))
+    is_known = not text or any(place[name] is not None for name in known_by)  # an unreadable key is the value itself
+    known = ", ".join(str(place[name]) for name in known_by) if is_known else ""
+    return ": ".join(filter(None, [known, text]))

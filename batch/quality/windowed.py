@@ -1,4 +1,4 @@
-"""The rules' input from stored click features: single rows, and row counts by hour.
+"""The rules' input from stored rows of a windowed view: single rows, and row counts by hour.
 
 The stream has already published these rows, so this is a monitor rather than a gate.
 """
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from feast_repo.declare.views import WindowedView
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def span_of(view: WindowedView) -> timedelta:
+    """The time over which rows are counted: an hour, or the slide if that is longer."""
+    return max(HOUR, view.slide)
 
 
 def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
@@ -47,10 +52,10 @@ def row_frame(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
 
 
 def hours_of(view: WindowedView, stored: pl.DataFrame) -> pl.DataFrame:
-    """The number of effective `rows`, and of their `windows`, by `hour` (UTC)."""
+    """The number of effective `rows`, and of their `windows`, by `hour` (UTC), which is as long as `span_of` says."""
     row = pl.struct(*view.join_keys, EVENT_TIME)
     counts = {"rows": row.n_unique(), "windows": pl.col(EVENT_TIME).n_unique()}
-    return stored.group_by(pl.col(EVENT_TIME).dt.truncate(HOUR).alias("hour")).agg(**counts)
+    return stored.group_by(pl.col(EVENT_TIME).dt.truncate(span_of(view)).alias("hour")).agg(**counts)
 
 
 def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
@@ -60,13 +65,14 @@ def volume_frame(view: WindowedView, hours: pl.DataFrame, start: datetime, end: 
     may have closed windows after the end of the data. Hours are left out if the day before is incomplete or has few
     rows.
     """
-    full = pl.col("windows") == HOUR // view.slide
-    ends = hours.select(pl.when(full).then(pl.col("hour") + HOUR).otherwise("hour"))
+    span = span_of(view)
+    full = pl.col("windows") == span // view.slide
+    ends = hours.select(pl.when(full).then(pl.col("hour") + span).otherwise("hour"))
     end = min([end, *ends.max().to_series().drop_nulls()])
     before = hours.filter(full, pl.col("rows") >= LEAST_ROWS_TO_COMPARE)
     before = before.select((pl.col("hour") + DAY).alias("hour"), pl.col("rows").alias("before"))
     return (
-        before.filter(pl.col("hour") >= start, pl.col("hour") + HOUR <= end)
+        before.filter(pl.col("hour") >= start, pl.col("hour") + span <= end)
         .join(hours, on="hour", how="left")
         .with_columns(pl.col("rows").fill_null(0))
         .sort("hour")

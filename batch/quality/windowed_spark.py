@@ -1,4 +1,4 @@
-"""The results of `clicks.py`, computed by Spark from the files, for data larger than memory."""
+"""The results of `windowed.py`, computed by Spark from the files, for data larger than memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession, functions as F  # noqa: N812  (as Spark's 
 
 from batch.quality.rules import OFF_GRID, VERSION
 from batch.quality.validation import ROW
+from batch.quality.windowed import HOUR
 from batch.recompute.spark_engine import FILE_IS_GONE, local_url, sql_schema
 from batch.recompute.spark_vocabulary import SPARK
 from batch.recompute.stored import stored_files
@@ -48,7 +49,8 @@ def _frames(
     floats = [name for name, dtype in columns.items() if dtype.is_float()]  # pandas can't tell NaN from missing
     numbers = {name: F.when(~F.isnan(name), F.col(name)) for name in floats}
     stored = every.withColumns(numbers).filter(end_ms.between(first * view.slide_ms, last * view.slide_ms))
-    hours = stored.groupBy(F.date_trunc("hour", EVENT_TIME).alias("hour")).agg(
+    hour = F.date_trunc("hour", EVENT_TIME) if view.slide <= HOUR else F.col(EVENT_TIME)
+    hours = stored.groupBy(hour.alias("hour")).agg(
         F.count_distinct(*view.join_keys, EVENT_TIME).alias("rows"), F.count_distinct(EVENT_TIME).alias("windows")
     )
     optional = {name: default for name, default in view.defaults.items() if default is not None}

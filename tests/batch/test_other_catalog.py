@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ def shops(folder: Path) -> Path:
 def test_a_table_of_a_batch_view_is_gated_and_materialized(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = run(capsys, "batch.quality", "profiles", "--input", str(shops(tmp_path)), "--time", TODAY.isoformat())
+    report = run(capsys, "batch.quality", "gate", "--input", str(shops(tmp_path)), "--time", TODAY.isoformat())
     assert report["table"] == shop_features.name
     broken = {one["rule"]: one["broken"] for one in report["findings"] if not one["holds"]}
     assert broken == {"shop_readable": 1, "shop_present": 1, "shop_unique": 2, "chargebacks_readable": 1}
@@ -133,15 +134,51 @@ def test_a_table_of_a_batch_view_is_gated_and_materialized(
 @pytest.mark.parametrize("view", WINDOWED)
 def test_stored_rows_of_each_view_are_checked(view: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del root
-    assert "which windowed view?" in refused(capsys, "batch.quality", "clicks")
-    report = run(capsys, "batch.quality", "clicks", "--view", view)
+    assert "which windowed view?" in refused(capsys, "batch.quality", "monitor")
+    report = run(capsys, "batch.quality", "monitor", "--view", view)
     assert (report["table"], report["holds"]) == (view, True)
-    assert any(f"/clicks-{view}-" in file for file in report["files"])
+    assert any(f"/monitor-{view}-" in file for file in report["files"])
+
+
+def test_what_is_printed_knows_no_shop(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batch.training.training_set.MANY", 0)
+    main_of("batch.restore_online")([])
+    for name, *arguments in (
+        ("batch.parity", "--view", "card_features", "--online"),
+        ("batch.quality", "gate", "--input", str(shops(tmp_path)), "--time", TODAY.isoformat()),
+        ("batch.quality", "monitor", "--view", "card_features"),
+        ("batch.materialize",),
+        ("batch.training_set", "--service", "fraud"),
+        ("batch.drift", "--service", "fraud", "--fail-on", "never"),
+    ):
+        capsys.readouterr()
+        assert main_of(name)(arguments) == 0
+        said = capsys.readouterr()
+        lines = [line for line in (said.out + said.err).splitlines() if not line.startswith(str(root))]
+        assert len(lines) > 3
+        assert not [line for line in lines if re.search(r"\b(users?|clicks?|profiles?|buyers?)\b", line)]
+    for file in (root / "reports").rglob("*.html"):
+        if "quality" not in file.parts or file.parent.name == "quality":  # not Great Expectations' own pages
+            assert not re.search(r"[> ](users|clicks|profiles)[ <.]", file.read_text()), file.name
+
+
+def test_the_shops_words_are_still_understood(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del root
+    report = run(capsys, "batch.quality", "clicks", "--view", "card_features")
+    assert any("/monitor-card_features-" in file for file in report["files"])
+    report = run(capsys, "batch.quality", "profiles", "--input", str(shops(tmp_path)), "--time", TODAY.isoformat())
+    assert any("/gate-" in file for file in report["files"])
+    unreadable = next(one for one in report["findings"] if one["rule"] == "shop_readable")
+    assert unreadable["examples"] == ["2.5"]
 
 
 def test_generated_profiles_are_of_another_view(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del root
-    assert "batch view 'shop_features' has the columns" in refused(capsys, "batch.profiles")
+    line = refused(capsys, "batch.profiles")
+    assert "batch view 'shop_features' has the columns" in line
+    assert line.endswith("publish a table of your own with `python -m batch.quality gate --input FILE`")
 
 
 def test_a_training_set_has_the_declared_label(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

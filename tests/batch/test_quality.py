@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from polars.testing import assert_frame_equal
 
 from batch.quality.__main__ import main as quality
 from batch.quality.candidate import MemoryCandidate
-from batch.quality.clicks import hours_of, row_frame, volume_frame
 from batch.quality.publication import BatchTable
 from batch.quality.rules import LEAST_ROWS_TO_COMPARE, OFF_GRID, RATIO
 from batch.quality.validation import QualityError
+from batch.quality.windowed import hours_of, row_frame, volume_frame
 from feast_repo.clickstream import clickstream
 from feast_repo.features import catalog, user_click_features as view, user_profile_features as profiles
 from feast_repo.settings import StreamSettings
@@ -366,6 +367,16 @@ class TestClicks:
         assert volume_frame(view, hours, TODAY, TODAY + timedelta(minutes=179))[RATIO].round(3).to_list() == [1.0, low]
         assert volume_frame(view, hours, TODAY + timedelta(hours=2), until)[RATIO].to_list() == [0.0]
         assert volume_frame(view, hours.clear(), TODAY, until).is_empty()
+
+    @pytest.mark.parametrize("hours", [2, 24])
+    def test_windows_further_apart_than_an_hour_are_compared_too(self, hours: int) -> None:
+        slow = replace(view, window=timedelta(hours=2 * hours), slide=timedelta(hours=hours))
+        many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]
+        yesterday, now = click_rows(many, TODAY - timedelta(days=1)), click_rows(many[: len(many) // 2], TODAY)
+        counted = hours_of(slow, pl.concat([yesterday, now]))
+        assert counted.sort("hour").rows() == [(TODAY - timedelta(days=1), len(many), 1), (TODAY, len(many) // 2, 1)]
+        volume = volume_frame(slow, counted, TODAY, TODAY + timedelta(hours=24))
+        assert volume.select("hour", RATIO).rows() == [(TODAY, 0.5)]
 
     def test_an_hour_without_rows_is_no_volume(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         many = [f"user_{number:06d}" for number in range(LEAST_ROWS_TO_COMPARE)]

@@ -194,7 +194,7 @@ def test_the_whole_path(stack: Stack, catalog: Catalog, tmp_path: Path) -> None:
     accounts = tmp_path / "accounts.csv"
     lines = [f"card-{card},{1000 * card},{'private' if card else 'secret'}" for card in range(10)]
     accounts.write_text("\n".join(["card_id,limit_cents,segment", *lines]) + "\n")
-    gated = command("batch.quality", "profiles", "--input", str(accounts), "--least-rows", "5")
+    gated = command("batch.quality", "gate", "--input", str(accounts), "--least-rows", "5")
     assert (gated["good"], gated["quarantined"]) == (9, 1)
     command("batch.materialize")
 
