@@ -22,10 +22,10 @@ from feast_repo.settings import StreamSettings
 from feast_repo.stores.offline.tables import events_folder
 from sandbox.checks import rows_of
 from simulation.profiles import make_profiles, publish_profiles
-from tests.batch.archives import NOW_MS, clicks, stream
+from tests.batch.archives import NOW_MS, clicks, store as store_rows, stream
 from tests.batch.other_repo import paid, write_repo
 from tests.commands import main_of
-from tests.declared import card_features, shop_of_card_features
+from tests.declared import card_features, shop_of_card_features, shop_windows
 from tests.feast_repo.conftest import opened, store  # noqa: F401  (fixtures)
 from tests.stream.reference import ReferenceWindows
 
@@ -39,6 +39,7 @@ START = NOW_MS * MS - HOURS * HOUR
 PROFILED = START - 30 * 24 * HOUR
 PROFILES = {row["user_id"]: row for row in make_profiles(USERS, 1).to_dicts()}
 FEATURES = {**view.defaults, **profiles.defaults}
+FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 ZONES = {"Z": 0, "+00:00": 0, "+05:30": 330, "-0800": -480, "+01": 60, "": 0}
 
 
@@ -183,6 +184,8 @@ def test_a_parquet_file_keeps_its_columns(
     users: list[str | None] = [chance.choice([*rows, None]) for _ in range(100)] * 2
     times: list[int | None] = [START + chance.randrange(0, 12 * HOUR) // step * step for _ in range(99)]
     times = [*times, None] * 2
+    if unit != "ns":
+        times[:2] = [round(end.timestamp()) * 1000 * MS for end in (FIRST, LAST)]
     table, path = table_of_all_types(users, times, pa.timestamp(unit, zone)), tmp_path / "mine.parquet"
     pq.write_table(table, path, row_group_size=7)
     got, _ = built(capsys, path, "--as-created", "--to", str(tmp_path / "out.parquet"))
@@ -221,6 +224,19 @@ def test_seconds_and_integers_of_any_width_are_taken(
         assert summary["without"] == {"card_features": 1, "shop_of_card_features": 2, "shop_features": 3}
 
 
+def test_a_null_beside_great_integers_rounds_none(
+    cards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shops, end = [2**53, 2**53 + 1, 2**63 - 1], at(START)
+    rows = pl.DataFrame({"shop": shops, "shop_count": [1, 2, 3]})
+    rows = rows.with_columns(pl.lit(end).alias(EVENT_TIME), pl.lit(end).alias("created_timestamp"))
+    store_rows(cards, shop_windows, rows, "stream", 0, START // MS)
+    asked = pa.array([2**53 + 1, None, 2**63 - 1, 2**53, -(2**53)])
+    pq.write_table(pa.table({"shop": asked, EVENT_TIME: [end] * 5}), tmp_path / "mine.parquet")
+    got, _ = built(capsys, tmp_path / "mine.parquet", "--service", "shops")
+    assert got["shop_count"].to_pylist() == [2, 0, 3, 1, 0]
+
+
 def test_a_service_without_a_label(cards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del cards
     path = tmp_path / "mine.csv"
@@ -235,7 +251,7 @@ def test_a_csv_loses_nothing(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     del root
     columns = {
         "user_id": ["007", "", '"a,\nb"'],
-        EVENT_TIME: ["2026-01-05 09:00:00+0100", "2026-01-05t08:00:00.5z", "2026-01-05T08:00:00"],
+        EVENT_TIME: ["2026-01-05 09:00:00+0100", "2026-01-05t08:00:00.500001z", "2026-01-05T08:00:00"],
         "zip": ["01234", "99999", ""],
         "count": ["-3", "0", str(2**63 - 1)],
         "beyond": ["1", "2", str(2**63)],
@@ -252,7 +268,7 @@ def test_a_csv_loses_nothing(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     got, _ = built(capsys, path)
     rows = pl.DataFrame(got)
     eight = datetime(2026, 1, 5, 8, tzinfo=UTC)
-    assert rows[EVENT_TIME].to_list() == [eight, eight + timedelta(milliseconds=500), eight]
+    assert rows[EVENT_TIME].to_list() == [eight, eight + timedelta(microseconds=500_001), eight]
     assert rows.schema[EVENT_TIME] == pl.Datetime("us", "UTC")
     assert rows["user_id"].to_list() == ["007", None, "a,\nb"]
     assert rows["zip"].to_list() == ["01234", "99999", None]
