@@ -25,10 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's and Ibis's own
 
 STEP = timedelta(microseconds=1)
 TTLS = {"forever": timedelta(0), "moment": STEP, "while": 3 * STEP}
-KEYS = st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from([1, 2**60 + 1, None]))
-TIMES = st.integers(0, 8)
-STORED = st.lists(st.tuples(KEYS, TIMES, st.none() | TIMES), min_size=1, max_size=14, unique=True)
-ASKED = st.lists(st.tuples(KEYS, TIMES), min_size=1, max_size=10)
+# Few of each, so that most rows meet others.
+KEYS = st.sampled_from([("a", 1), ("a", 1), ("a", 1), ("a", 2**60 + 1), ("b", 1), (None, 1), ("a", None)])
+TIMES = st.integers(0, 4)
+STORED = st.lists(st.tuples(KEYS, TIMES, st.none() | TIMES), min_size=8, max_size=16, unique=True)
+ASKED = st.lists(st.tuples(KEYS, st.integers(0, 7)), min_size=8, max_size=16)
 
 
 @pytest.fixture(scope="module")
