@@ -144,7 +144,7 @@ class TestProfiles:
         assert "300 rows are published" in artifact("profiles")["data"]
         assert all(rule["held"] for rule in json.loads(artifact("profiles-rules")["data"]))
         (row,) = json.loads(artifact("materialize")["data"])
-        assert (row["users"], row["equal"], row["missing"]) == (300, 300, 0)
+        assert (row["entities"], row["equal"], row["missing"]) == (300, 300, 0)
         assert land.exists()
 
     def test_a_broken_table_changes_nothing_and_is_told(self, land: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ class TestMaterialize:
     def test_users_who_are_not_served_what_is_stored_fail_the_run(self, land: Path, redis: Redis) -> None:
         del land
         redis.flushall()
-        with pytest.raises(CheckFailedError, match="250 users are not served"):
+        with pytest.raises(CheckFailedError, match="250 entities are not served"):
             materialize()  # the look-back does not reach their rows
         (row,) = json.loads(artifact("materialize")["data"])
         assert (row["equal"], row["missing"], row["missing share"]) == (0, 250, 1)
