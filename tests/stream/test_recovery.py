@@ -77,7 +77,7 @@ def test_what_changes_the_meaning_of_rows_is_refused(now: WindowedView, says: st
         ({"topic_id": "other"}, "this is another topic, or it was recreated"),
         ({"topic_id": UNKNOWN}, "its id is unknown now"),
         ({"partitions": 7}, "has 7 partitions, and had 6"),
-        ({"partitions": 5}, "users have moved"),
+        ({"partitions": 5}, "keys have moved"),
     ],
 )
 def test_another_topic_is_refused_with_the_remedy(changed: dict[str, Any], says: str) -> None:
