@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from feast_repo.errors import RefusedError
 from serving import metrics
 from serving.access import ApiKeys
 from serving.errors import OnlineStoreError
@@ -34,7 +35,7 @@ class _Named(msgspec.Struct):
 _service_of = msgspec.json.Decoder(_Named).decode
 
 
-class UnknownServiceError(Exception):
+class UnknownServiceError(RefusedError):
     """A request names no service that is served here, or has to name one; the message lists them."""
 
 
