@@ -121,6 +121,9 @@ class World:
         self.disk = SimulatedDisk(self.settings.data_root, self._disk_point)
         self.scheduler = Scheduler(self.chance)
         self.committed = [Committed()]
+        self.saved: list[dict[bytes, bytes]] = [{}]
+        """What Redis held at some times; at first nothing."""
+        self.redis_is_behind = False
 
     def __enter__(self) -> Self:
         self._patch = patch = pytest.MonkeyPatch()
@@ -200,7 +203,18 @@ class World:
         settings, pusher = self.settings, self.bench.pusher
         self.bench.on_point, mine = _nothing, self.bench.on_point
         restore(settings.data_root, settings.catalog.view(), pusher.online[0], pusher.project, Console(quiet=True))
-        self.bench.on_point = mine
+        self.bench.on_point, self.redis_is_behind = mine, False
+
+    def roll_redis_back(self) -> None:
+        """Redis comes up with what it held once, or empty, and nobody tells."""
+        self.load_redis(self.chance.choice(self.saved))
+        self.redis_is_behind = True
+
+    def delete_old_messages(self) -> None:
+        """Retention: Kafka deletes messages that were committed, some or all of them, in each partition."""
+        for partition, log in enumerate(self.logs):
+            committed = self.committed[-1].offsets.get(part_of(clickstream.name, partition), 0)
+            log.low = self.chance.randint(log.low, max(log.low, committed))
 
     def lose_redis(self) -> None:
         """Empty Redis, and have someone refill it at once."""
