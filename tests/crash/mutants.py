@@ -223,6 +223,12 @@ MISTAKES = (
         "        return\n",
     ),
     (
+        "what Redis has lost is not noticed",
+        "stream.redis_watch",
+        "        return self._behind() or self._deleted()\n",
+        "        return None\n",
+    ),
+    (
         "what a killed run wrote is relied on before it is durable",
         "feast_repo.stores.offline.disk",
         "        make_folder(folder)\n        sync_folder(folder)\n",

@@ -15,7 +15,7 @@ from tests.crash.test_crashes import SEED, SOME
 from tests.crash.test_simulation import SEEDS
 from tests.crash.world import EndedError
 
-FEW = 5
+FEW = 8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
