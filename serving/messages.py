@@ -25,7 +25,7 @@ Asked: TypeAlias = str | Entity
 
 
 class ViewRead(Struct, gc=False):
-    """One view's features of one user, and how far they can be trusted.
+    """One view's features of one entity, and how far they can be trusted.
 
     `fresh`: the stored values. `stale`: also the stored values, but they are older than the freshness objective of view
     or service allows, or the progress of the stream that writes them is unknown. `expired`: the stored row is older

@@ -98,7 +98,7 @@ def _print(predictions: Sequence[Prediction], card: ModelCard, quantiles: dict[s
     console = Console()
     for start in range(0, len(predictions), SHOWN_AT_ONCE):
         console.print(_features_table(predictions[start : start + SHOWN_AT_ONCE], card))
-    table = Table("step", "p50", "p95", title=f"{REPEATS} times, {len(predictions)} entities at once")
+    table = Table("step", "p50", "p95", title=f"{REPEATS} times, entities at once: {len(predictions)}")
     for name, taken in quantiles.items():
         table.add_row(name, *(f"{value:.3f} ms" for value in taken.values()))
     console.print(table)

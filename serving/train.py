@@ -136,7 +136,8 @@ def _verdict(card: ModelCard, before: Model | None, *, beats_baseline: bool, wor
     if promoted:
         return f"{text}. It is served from now on all the same, as asked."
     still = "no model is served" if before is None else f"{before.card.version} is still served"
-    return f"{text}. It is stored and not served: {still}. To serve it all the same: python -m serving.train --force"
+    again = f"python -m serving.train --service {card.service} --force"
+    return f"{text}. It is stored and not served: {still}. To serve it all the same: {again}"
 
 
 def _report(

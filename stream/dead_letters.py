@@ -42,7 +42,7 @@ from stream.replays import marked, record
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from feast_repo.declare.events import EventStream
 
@@ -140,8 +140,10 @@ def from_line(text: bytes) -> Letter:
     return Letter(None, value, origin[0], int(origin["partition"]), int(origin["offset"]), kafka_timestamp)
 
 
-def read(path: Path, stream: EventStream) -> list[Letter]:
+def read(path: Path, stream: EventStream, others: Collection[EventStream] = ()) -> list[Letter]:
     """The letters of a file, all of which would be accepted now, with their keys. Lines end with a line feed.
+
+    `others`: the streams that they must not come from.
 
     Raises:
         LetterError: some letters would not be accepted.
@@ -153,7 +155,9 @@ def read(path: Path, stream: EventStream) -> list[Letter]:
         if not text.strip():
             continue
         try:
-            found.append(from_line(text))
+            letter = from_line(text)
+            _refuse_other(letter, others)
+            found.append(letter)
             numbers.append(number)
         except LetterError as error:
             problems.append((number, str(error)))
@@ -176,6 +180,13 @@ def read(path: Path, stream: EventStream) -> list[Letter]:
         raise LetterError(message)
     keys = decoded.records[stream.key].cast(pl.String).cast(pl.Binary)
     return [replace(letter, key=key) for letter, key in zip(found, keys, strict=True)]
+
+
+def _refuse_other(letter: Letter, others: Collection[EventStream]) -> None:
+    topic = letter.came_from.rpartition("[")[0]
+    if (other := next((one for one in others if one.topic == topic), None)) is not None:
+        message = f"it came from event stream {other.name!r}: replay it with --stream {other.name}"
+        raise LetterError(message)
 
 
 def send(settings: StreamSettings, topic: str, mended: list[Letter], console: Console) -> list[Letter]:
@@ -250,7 +261,7 @@ def export(settings: StreamSettings, stream: EventStream, options: Namespace) ->
 
 def replay(settings: StreamSettings, stream: EventStream, options: Namespace) -> int:
     """Send repaired letters."""
-    mended = read(options.file, stream)
+    mended = read(options.file, stream, [one for one in settings.catalog.streams if one.name != stream.name])
     delivered = send(settings, stream.topic, mended, Console(stderr=True))
     sent = [(letter.partition, letter.offset, letter.kafka_timestamp) for letter in delivered]
     record(settings.data_root, stream, sent)

@@ -244,7 +244,9 @@ class TestCommand:
         assert metrics["the model"]["log_loss"] > metrics["baseline"]["log_loss"]
         assert (status, told["promoted"], models.current) == (1, False, None)
         assert "no better than always predicting the mean" in told["verdict"]
-        assert told["verdict"].endswith("no model is served. To serve it all the same: python -m serving.train --force")
+        assert told["verdict"].endswith(
+            "serve it all the same: python -m serving.train --service purchase_prediction --force"
+        )
         assert '<p class="verdict bad">' in Path(told["report"]).read_text()
         status, told = self.run(capsys, "--force")
         assert (status, told["promoted"], models.current) == (1, True, told["version"])

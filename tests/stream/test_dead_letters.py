@@ -141,6 +141,20 @@ def test_the_key_is_the_declared_field(stored: Path) -> None:
     assert [letter.key for letter in dead_letters.read(path, visits)] == [b"v1", None]
 
 
+def test_letters_of_another_stream_are_refused(stored: Path) -> None:
+    """Even where the other stream would accept them."""
+    others = [replace(clickstream, name="visits", topic="visits")]
+    path = stored / "letters.jsonl"
+    event = {**json.loads(MISTYPED), "event_type": "view"}
+    lines = [{"value": json.dumps(event), "came_from": f"{topic}[1]@5"} for topic in ("clicks", "visits")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(dead_letters.read(path, clickstream)) == 2
+    with pytest.raises(
+        dead_letters.LetterError, match=r"line 2: it came from event stream 'visits': .*--stream visits"
+    ):
+        dead_letters.read(path, clickstream, others)
+
+
 def test_a_reason_is_never_cut(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reason = "type:" + "a_field_with_a_very_long_name_" * 3
     rows = [(2, 1, AT, b"u1", b"x" * 80, reason)]
