@@ -73,32 +73,6 @@ class Integers(_Set):
 
 
 @dataclass(frozen=True)
-class Mean(Aggregate):
-    """The sum of an integer field modulo 2**64, divided by how many events have it; null without any."""
-
-    column: str
-    where: Condition | None = None
-    value_type: ClassVar[ValueType] = "Float64"
-    state: ClassVar[Mapping[str, pl.DataType]] = {"sum": pl.Int64(), "count": pl.Int64()}
-    empty: ClassVar[Mapping[str, Value]] = {"sum": 0, "count": 0}
-
-    def columns(self) -> frozenset[str]:
-        return frozenset({self.column}) | super().columns()
-
-    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
-        values, one = self.selected(on, self.column), on.literal(1, pl.Int64())
-        there = on.or_else(on.when(values == values, one), on.literal(0, pl.Int64()))  # noqa: PLR0124  (null if it is)
-        return {"sum": on.sum(values), "count": on.sum(there)}
-
-    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
-        return {part: on.sum(on.column(column)) for part, column in state.items()}
-
-    def finish(self, state: Mapping[str, str]) -> pl.Expr:
-        count = pl.col(state["count"])
-        return pl.when(count > 0).then(pl.col(state["sum"]).cast(pl.Float64) / count.cast(pl.Float64))
-
-
-@dataclass(frozen=True)
 class Ever(Aggregate):
     """Whether there was any event."""
 

@@ -48,6 +48,9 @@ class _Spark:
     def is_null(self, value: Column) -> Column:
         return value.isNull()
 
+    def shifted(self, value: Column, bits: int) -> Column:
+        return F.shiftright(value, bits)
+
     def count(self, condition: Column | None = None) -> Column:
         return F.count(F.lit(1) if condition is None else F.when(condition, 1))
 

@@ -8,7 +8,7 @@ Guarantee: importing it imports no Feast, no Kafka and no Bytewax, and no declar
 
 from __future__ import annotations
 
-from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.algebra import Count, Max, Mean, Min, Ratio, Sum, field
 from feast_repo.declare.batch_views import BatchFeature, BatchView
 from feast_repo.declare.catalog import Catalog
 from feast_repo.declare.entities import Entity
@@ -32,6 +32,7 @@ __all__ = [
     "Integer",
     "Label",
     "Max",
+    "Mean",
     "Min",
     "Ratio",
     "Sum",

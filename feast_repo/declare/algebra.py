@@ -20,7 +20,7 @@ Lift and merge are written once, in the words of `vocabulary.py`, which every en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field as dataclass_field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -28,6 +28,7 @@ import polars as pl
 from feast_repo.declare.about import ABOUT, Described
 from feast_repo.declare.conditions import Condition, field
 from feast_repo.declare.fields import Decimal, Integer
+from feast_repo.declare.values import POLARS_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,12 +37,16 @@ if TYPE_CHECKING:
     from feast_repo.declare.values import Value, ValueType
     from feast_repo.declare.vocabulary import Term, Vocabulary
 
-__all__ = ["STATE_MARK", "Aggregate", "Count", "Feature", "Max", "Min", "Ratio", "Sum", "field", "state_column"]
+__all__ = ["STATE_MARK", "Aggregate", "Count", "Feature", "Max", "Mean", "Min", "Ratio", "Sum", "field", "state_column"]
 
 STATE_MARK = "#"
 """Between a feature's name, which has none, and that of a part of its state."""
 
 NUMBERS: tuple[ValueType, ...] = ("Int64", "Float64")
+ORDERED: tuple[ValueType, ...] = ("Int64", "String")
+"""The types whose values have an order that all engines share."""
+HALF = 32
+"""Bits of the lower part of a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,10 @@ class Feature(Described, ABC):
     @abstractmethod
     def formula(self) -> str:
         """What it is, in words."""
+
+    def bound(self, source: EventStream) -> Feature:  # noqa: ARG002
+        """The feature over the events of a stream, whose fields may decide its type."""
+        return self
 
     @abstractmethod
     def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
@@ -154,23 +163,15 @@ class Count(Aggregate):
 
 
 @dataclass(frozen=True)
-class _OfInteger(Aggregate):
-    """An aggregate of one integer field of the selected events."""
+class _OfField(Aggregate):
+    """An aggregate of one field of the selected events."""
 
     column: str
     where: Condition | None = None
-    value_type: ClassVar[ValueType] = "Int64"
-    state: ClassVar[Mapping[str, pl.DataType]] = {"": pl.Int64()}
 
     def columns(self) -> frozenset[str]:
         """The event fields that it reads."""
         return frozenset({self.column}) | super().columns()
-
-    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
-        """Why it can't be computed: as for all aggregates, or the field is no integer."""
-        if self.column in source.schema and not source.schema[self.column].is_integer():
-            return f"{type(self).__name__} needs an integer field, and {self.column!r} is none"
-        return super().problem(source, features)
 
     def is_never_negative(self, source: EventStream, features: Mapping[str, Feature]) -> bool:  # noqa: ARG002
         """As the field is declared."""
@@ -178,9 +179,19 @@ class _OfInteger(Aggregate):
         return isinstance(column, Integer | Decimal) and column.non_negative
 
 
+class _OfInteger(_OfField):
+    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
+        """Why it can't be computed: as for all aggregates, or the field is no integer."""
+        if self.column in source.schema and not source.schema[self.column].is_integer():
+            return f"{type(self).__name__} needs an integer field, and {self.column!r} is none"
+        return super().problem(source, features)
+
+
 class Sum(_OfInteger):
     """The sum of an integer field; 0 without events. Exact modulo 2**64, like the 64-bit integer it is stored in."""
 
+    value_type: ClassVar[ValueType] = "Int64"
+    state: ClassVar[Mapping[str, pl.DataType]] = {"": pl.Int64()}
     empty: ClassVar[Mapping[str, Value]] = {"": 0}
 
     def lift(self, on: Vocabulary) -> Mapping[str, Term]:
@@ -192,10 +203,72 @@ class Sum(_OfInteger):
         return {"": on.sum(on.column(state[""]))}
 
 
-class Min(_OfInteger):
-    """The smallest value of an integer field; null without events that have it."""
+class Mean(_OfInteger):
+    """The mean of an integer field; null without events that have it.
 
+    The sum is exact for any 64-bit values of up to 2**31 events in a window, and divided once: nothing depends on the
+    order of the events, and nothing cancels out. It is held in two parts, the values' upper and lower 32 bits.
+    """
+
+    value_type: ClassVar[ValueType] = "Float64"
+    state: ClassVar[Mapping[str, pl.DataType]] = {"high": pl.Int64(), "low": pl.Int64(), "count": pl.Int64()}
+    empty: ClassVar[Mapping[str, Value]] = {"high": 0, "low": 0, "count": 0}
+
+    def lift(self, on: Vocabulary) -> Mapping[str, Term]:
+        """Add the parts of the values, and count the values."""
+        values = self.selected(on, self.column)
+        high = on.shifted(values, HALF)
+        low = values - high * on.literal(2**HALF, pl.Int64())
+        return {"high": on.sum(high), "low": on.sum(low), "count": on.count(~on.is_null(values))}
+
+    def merge(self, on: Vocabulary, state: Mapping[str, str]) -> Mapping[str, Term]:
+        """Add each."""
+        return {part: on.sum(on.column(column)) for part, column in state.items()}
+
+    def finish(self, state: Mapping[str, str]) -> pl.Expr:
+        """Put the sum together, and divide it."""
+        high, low, count = (pl.col(state[part]) for part in ("high", "low", "count"))
+        total = high.cast(pl.Int128) * 2**HALF + low.cast(pl.Int128)
+        return pl.when(count > 0).then(total.cast(pl.Float64) / count.cast(pl.Float64))
+
+
+@dataclass(frozen=True)
+class _Extreme(_OfField):
+    """The first or last value in the order of a field's type. `of` is that type, as the view's events have it."""
+
+    of: ValueType = dataclass_field(default="Int64", kw_only=True, repr=False)
     empty: ClassVar[Mapping[str, Value]] = {"": None}
+
+    @property
+    def value_type(self) -> ValueType:
+        """The field's type."""
+        return self.of
+
+    @property
+    def state(self) -> Mapping[str, pl.DataType]:
+        """The value."""
+        return {"": POLARS_TYPES[self.of]}
+
+    @property
+    def meaning(self) -> list[Any]:
+        """As for all; of an integer field as it was before there were others."""
+        kind, told = super().meaning
+        return [kind, {name: value for name, value in told.items() if (name, value) != ("of", "Int64")}]
+
+    def bound(self, source: EventStream) -> Feature:
+        """Of the type that the field has."""
+        fitting = [kind for kind in ORDERED if POLARS_TYPES[kind] == source.schema.get(self.column)]
+        return replace(self, of=fitting[0] if fitting else ORDERED[0])
+
+    def problem(self, source: EventStream, features: Mapping[str, Feature]) -> str | None:
+        """Why it can't be computed: as for all aggregates, or the field's values have no order."""
+        if self.column in source.schema and source.schema[self.column] != POLARS_TYPES[self.of]:
+            return f"{type(self).__name__} needs an integer or text field, and {self.column!r} is none"
+        return super().problem(source, features)
+
+
+class Min(_Extreme):
+    """The smallest value of an integer or text field (by code points); null without events that have it."""
 
     def lift(self, on: Vocabulary) -> Mapping[str, Term]:
         """The smallest value."""
@@ -206,10 +279,8 @@ class Min(_OfInteger):
         return {"": on.least(on.column(state[""]))}
 
 
-class Max(_OfInteger):
-    """The greatest value of an integer field; null without events that have it."""
-
-    empty: ClassVar[Mapping[str, Value]] = {"": None}
+class Max(_Extreme):
+    """The greatest value of an integer or text field (by code points); null without events that have it."""
 
     def lift(self, on: Vocabulary) -> Mapping[str, Term]:
         """The greatest value."""

@@ -60,6 +60,8 @@ class WindowedView(Owned):
         if problem := self._problem_of_itself():
             message = f"view {self.name!r}: {problem}"
             raise ValueError(message)
+        bound = {name: feature.bound(self.source) for name, feature in self.features.items()}
+        object.__setattr__(self, "features", bound)
         for name, feature in self.features.items():
             if name in {*self.join_keys, *ROW_COLUMNS} or STATE_MARK in name:
                 message = f"view {self.name!r}: feature name {name!r} is reserved"

@@ -39,6 +39,9 @@ class Vocabulary(Protocol):
     def is_null(self, value: Term) -> Term:
         """Whether there is no value."""
 
+    def shifted(self, value: Term, bits: int) -> Term:
+        """A 64-bit integer divided by 2**bits, rounded down."""
+
     def count(self, condition: Term | None = None) -> Term:
         """The number of rows, or of those for which the condition holds (Int64)."""
 
@@ -75,6 +78,9 @@ class _Polars:
 
     def is_null(self, value: pl.Expr) -> pl.Expr:
         return value.is_null()
+
+    def shifted(self, value: pl.Expr, bits: int) -> pl.Expr:
+        return value.floordiv(2**bits)
 
     def count(self, condition: pl.Expr | None = None) -> pl.Expr:
         return (pl.len() if condition is None else condition.sum()).cast(pl.Int64)

@@ -131,6 +131,7 @@ def every_word(on: Vocabulary) -> list[Term]:
     terms = {
         "count": on.count(),
         "absent": on.count(on.is_null(text)),
+        "upper": on.sum(on.shifted(number, 2)),
         "not_positive": on.count(~positive | on.is_null(number)),
         "positive": on.count(positive),
         "sum": on.sum(number),

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
+from feast_repo.declare.algebra import Count, Max, Mean, Min, Ratio, Sum
 from feast_repo.declare.conditions import COMPARISONS, Both, Comparison, field
 from feast_repo.declare.fields import INT64_MAX, INT64_MIN, Bool
 from feast_repo.declare.values import POLARS_TYPES
 from feast_repo.declare.vocabulary import POLARS
-from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
+from tests.aggregates import Ever, Greatest, Integers, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,6 +225,7 @@ ALL: list[Aggregate] = [
         (Ever(where=field("kind") == "nothing"), False),
         (Mean("price"), 84.5),
         (Mean("price", where=field("kind") == "nothing"), None),
+        (Mean("price", where=field("price") < 0), -7.0),
         (Greatest("kind"), "view"),
         (Greatest("kind", where=field("kind") == "nothing"), None),
         (Strings("kind"), ["buy", "view"]),
@@ -248,6 +249,19 @@ def test_empty_state_is_neutral_in_a_merge(aggregate: Aggregate) -> None:
 @pytest.mark.parametrize("aggregate", [one for one in ALL if not isinstance(one, Count | Ever)], ids=str)
 def test_state_of_a_field_that_is_absent_everywhere_is_the_empty_one(aggregate: Aggregate) -> None:
     assert lifted(aggregate, [(None, None), (None, None)]) == aggregate.empty
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(INT64_MIN, INT64_MAX) | st.sampled_from([INT64_MIN, INT64_MAX, -1, 0]), max_size=6),
+    st.integers(0, 6),
+)
+def test_a_mean_is_the_exact_sum_divided_once(values: list[int], cut: int) -> None:
+    one, other = ([("buy", value) for value in part] for part in (values[:cut], values[cut:]))
+    mean = Mean("price")
+    state = merged(mean, lifted(mean, [*one, ("view", None)]), lifted(mean, [*other, ("view", None)]))
+    assert state["low"] >= 0
+    assert finished(mean, state) == (float(sum(values)) / float(len(values)) if values else None)
 
 
 def test_sum_is_exact_modulo_two_to_the_64() -> None:

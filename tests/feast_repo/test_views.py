@@ -10,17 +10,17 @@ import polars as pl
 import pytest
 
 from feast_repo.clickstream import clickstream
-from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum, field
+from feast_repo.declare.algebra import Count, Max, Mean, Min, Ratio, Sum, field
 from feast_repo.declare.batch_views import BatchFeature, BatchView
 from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import UTC_MICROSECONDS, EventStream
-from feast_repo.declare.fields import Text
+from feast_repo.declare.fields import Bool, Integer, Text
 from feast_repo.declare.services import FeatureService
 from feast_repo.declare.stored import offline_columns
 from feast_repo.declare.views import WindowedView
 from feast_repo.declare.vocabulary import POLARS
 from feast_repo.features import purchase_prediction, user, user_click_features, user_profile_features
-from tests.aggregates import Greatest, Mean, Strings
+from tests.aggregates import Greatest, Strings
 from tests.declared import on_stream
 
 VIEW = WindowedView(
@@ -72,6 +72,8 @@ VIEW = WindowedView(
         ({"features": {"n": Count(), "rate": Ratio("n", "views")}}, ["'rate'", "'views'"]),
         ({"features": {"n": Count(), "r": Ratio("n", "n"), "rate": Ratio("r", "n")}}, ["'rate'", "'r'"]),
         ({"features": {"total": Sum("event_type")}}, ["'total'", "Sum", "'event_type'", "integer"]),
+        ({"features": {"total": Mean("event_type")}}, ["'total'", "Mean", "'event_type'", "integer"]),
+        ({"features": {"who": Max("user_id"), "rate": Ratio("who", "who")}}, ["'rate'", "numbers", "'who'"]),
         ({"features": {"n": Count(where=field("price_cents") == "x")}}, ["'n'", "price_cents == 'x'", "Int64"]),
         (
             {"features": {"n": Count(where=(field("event_type") == "view") & (field("event_type") > 1))}},
@@ -165,19 +167,40 @@ def test_defaults_are_the_empty_values_of_the_algebra() -> None:
     assert VIEW.defaults == {"rate": 0.0, "views": 0, "carts": 0, "spent": 0, "least": None}
 
 
+def test_an_extreme_has_the_type_of_its_field() -> None:
+    flagged = replace(clickstream, fields=(*clickstream.fields, Bool("flag")))
+    of_text = {"first": Min("event_type"), "last": Max("user_id"), "dearest": Max("price_cents")}
+    view = replace(VIEW, source=flagged, features=of_text)
+    assert view.value_types == {"first": "String", "last": "String", "dearest": "Int64"}
+    assert view.state_types == {"first": pl.String(), "last": pl.String(), "dearest": pl.Int64()}
+    assert view.defaults == {"first": None, "last": None, "dearest": None}
+    assert view.features["dearest"].meaning == ["Max", {"column": "price_cents", "where": None}]  # type: ignore[attr-defined]
+    assert view.features["first"].meaning == ["Min", {"column": "event_type", "where": None, "of": "String"}]  # type: ignore[attr-defined]
+    other = replace(
+        clickstream,
+        fields=(*(one for one in flagged.fields if one.name != "event_type"), Integer("event_type")),
+        kind=None,
+        heartbeat=None,
+    )
+    assert replace(view, source=other).value_types["first"] == "Int64"
+    with pytest.raises(ValueError, match="Min needs an integer or text field, and 'flag' is none"):
+        replace(view, features={"flags": Min("flag")})
+
+
 def test_state_has_a_column_for_each_part() -> None:
     view = replace(VIEW, features={"n": Count(), "kinds": Strings("event_type"), "mean": Mean("price_cents")})
     assert view.state_types == {
         "n": pl.Int64(),
         "kinds#set": pl.List(pl.String()),
-        "mean#sum": pl.Int64(),
+        "mean#high": pl.Int64(),
+        "mean#low": pl.Int64(),
         "mean#count": pl.Int64(),
     }
-    assert view.empty_state == {"n": 0, "kinds#set": [], "mean#sum": 0, "mean#count": 0}
+    assert view.empty_state == {"n": 0, "kinds#set": [], "mean#high": 0, "mean#low": 0, "mean#count": 0}
     assert view.defaults == {"n": 0, "kinds": [], "mean": None}
     events = pl.DataFrame({"pane": [1, 1, 2], "event_type": ["b", "a", "b"], "price_cents": [1, None, 4]})
     states = events.group_by("pane", maintain_order=True).agg(view.lift(POLARS))
-    assert states.rows() == [(1, 2, ["a", "b"], 1, 1), (2, 1, ["b"], 4, 1)]
+    assert states.rows() == [(1, 2, ["a", "b"], 0, 1, 1), (2, 1, ["b"], 0, 4, 1)]
     assert view.finished(states.group_by(pl.lit(7).alias("of")).agg(view.merge(POLARS))).rows(named=True) == [
         {"of": 7, "n": 3, "kinds": ["a", "b"], "mean": 2.5}
     ]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
-from feast_repo.declare.algebra import Aggregate, Count, Max, Min, Ratio, Sum
+from feast_repo.declare.algebra import Aggregate, Count, Max, Mean, Min, Ratio, Sum
 from feast_repo.declare.conditions import Absent, Both, Comparison, Either, Not, OneOf
 from feast_repo.declare.fields import Choice, Decimal, Integer, Text, Timestamp
-from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
+from tests.aggregates import Ever, Greatest, Integers, Strings
 from tests.feast_repo.written import KINDS, FaultError, exactly, held, worth
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ PLAIN: dict[type[Aggregate], Callable[[list[Any]], Any]] = {
     Greatest: lambda values: max(values, default=None),
     Strings: lambda values: sorted(set(values)),
     Integers: lambda values: sorted(set(values)),
-    Mean: lambda values: float(wrapped(sum(values))) / float(len(values)) if values else None,
+    Mean: lambda values: float(sum(values)) / float(len(values)) if values else None,
     Ever: bool,
 }
 """Every aggregate there is, of the values that the selected events have in its field, or of the events themselves."""

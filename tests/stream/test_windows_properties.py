@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from feast_repo.clickstream import YEAR_2000_MS, clickstream
-from feast_repo.declare.algebra import Count, Max, Min, Ratio, Sum
+from feast_repo.declare.algebra import Count, Max, Mean, Min, Ratio, Sum
 from feast_repo.declare.conditions import field
 from feast_repo.declare.entities import Entity
 from feast_repo.declare.events import EventStream
@@ -21,7 +21,7 @@ from feast_repo.declare.views import WindowedView
 from feast_repo.features import user, user_click_features
 from stream import panes, spans
 from stream.windows import SnapshotError, WindowEngine
-from tests.aggregates import Ever, Greatest, Integers, Mean, Strings
+from tests.aggregates import Ever, Greatest, Integers, Strings
 from tests.stream.reference import Record, ReferenceWindow, ReferenceWindows, records_frame
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def kinds_of_aggregates(events: EventStream) -> dict[type[Aggregate], SearchStra
     texts = st.sampled_from([item.name for item in events.fields if isinstance(item, Text | Choice)])
     return {
         **{kind: st.builds(kind, where=where) for kind in (Count, Ever)},
-        **{kind: st.builds(kind, numbers, where=where) for kind in (Sum, Min, Max, Mean, Integers)},
+        **{kind: st.builds(kind, numbers, where=where) for kind in (Sum, Mean, Integers)},
+        **{kind: st.builds(kind, numbers | texts, where=where) for kind in (Min, Max)},
         **{kind: st.builds(kind, texts, where=where) for kind in (Greatest, Strings)},
     }
 
@@ -164,7 +165,7 @@ def views(draw: DrawFn, events: EventStream | None = None) -> WindowedView:
     integers = [item.name for item in events.fields if isinstance(item, Integer)]
     names = draw(st.lists(st.sampled_from(["n", "pane", "B", *integers]), min_size=1, max_size=4, unique=True))
     kinds = st.one_of(*kinds_of_aggregates(events).values())
-    features: dict[str, Feature] = {name: draw(kinds) for name in names}
+    features: dict[str, Feature] = {name: draw(kinds).bound(events) for name in names}
     numbers = [name for name in names if features[name].value_type in {"Int64", "Float64"}]
     for name in draw(st.lists(st.sampled_from(["r", "a"]), max_size=2, unique=True)) if numbers else ():
         features[name] = Ratio(draw(st.sampled_from(numbers)), draw(st.sampled_from(numbers)))
