@@ -70,10 +70,8 @@ def freshness(root: Path, catalog: Catalog, view: View, now: datetime) -> Freshn
 
 
 def _closed_end(root: Path, view: WindowedView) -> datetime | None:
-    """The end of the last window that is closed in all partitions; one without a closed window has no rows."""
-    stored = ProgressRecord(progress_folder(root, view.source)).load().values()
-    ends = [end for one in stored if (end := view.closed_end_ms(one.watermark_ms)) is not None]
-    return EPOCH + timedelta(milliseconds=min(ends)) if ends else None
+    end_ms = ProgressRecord(progress_folder(root, view.source)).closed_end_ms(view)
+    return None if end_ms is None else EPOCH + timedelta(milliseconds=end_ms)
 
 
 def _print(found: Sequence[Freshness]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, KafkaSource, PushSource, ValueType
 from feast.data_format import JsonFormat, ParquetFormat
@@ -51,7 +51,8 @@ def all_objects(catalog: Catalog) -> list[FeastObject]:
             name=service.name,
             description=service.description,
             features=[views[view.name] for view in service.views],
-            **_owned(
+            owner=service.owner,
+            tags=_tags(
                 service,
                 kind="feature service",
                 label=None if service.label is None else str(service.label),
@@ -63,10 +64,10 @@ def all_objects(catalog: Catalog) -> list[FeastObject]:
     return [*map(_kafka_source, catalog.streams), *entities.values(), *views.values(), *services]
 
 
-def _owned(declared: Owned, **derived: str | timedelta | None) -> dict[str, Any]:
-    """Owner and tags; `derived`: tags that follow from the declaration, where they have a value."""
-    tags = {name: in_words(one) if isinstance(one, timedelta) else one for name, one in derived.items() if one}
-    return {"owner": declared.owner, "tags": {**declared.tags, **tags}}
+def _tags(declared: Owned, **derived: str | timedelta | None) -> dict[str, str]:
+    """The declared tags, and what follows from the declaration where it has a value."""
+    told = {name: in_words(one) if isinstance(one, timedelta) else one for name, one in derived.items() if one}
+    return {**declared.tags, **told}
 
 
 def feast_objects(definitions: str) -> dict[str, FeastObject]:
@@ -93,7 +94,8 @@ def _entities(catalog: Catalog) -> dict[str, Entity]:
                     join_keys=[key],
                     value_type=KEY_TYPES[value_type],
                     description=entity.description if alone else "",
-                    **(_owned(entity) if alone else {}),
+                    owner=entity.owner if alone else "",
+                    tags=_tags(entity) if alone else {},
                 )
     return found
 
@@ -117,7 +119,8 @@ def _kafka_source(stream: EventStream) -> KafkaSource:
             owner=stream.owner,
         ),
         description=stream.description,
-        **_owned(stream, kind="event stream", event_time=stream.time, lateness=stream.allowed_lateness),
+        owner=stream.owner,
+        tags=_tags(stream, kind="event stream", event_time=stream.time, lateness=stream.allowed_lateness),
     )
 
 
@@ -149,8 +152,8 @@ def _feature_view(view: View, entities: dict[str, Entity]) -> FeatureView:
     if isinstance(view, WindowedView):
         about = f"What event stream {view.source.name} pushes for {view.name}."
         source = PushSource(name=view.push_source, batch_source=source, description=about, owner=view.owner)
-        derived = {"kind": "windowed view", "stream": view.source.name, "window": view.window, "slide": view.slide}
-        derived["lateness"] = view.source.allowed_lateness
+        derived = {"kind": "windowed view", "stream": view.source.name, "lateness": view.source.allowed_lateness}
+        derived |= {"window": view.window, "slide": view.slide}
     return FeatureView(
         name=view.name,
         description=view.description,
@@ -160,7 +163,8 @@ def _feature_view(view: View, entities: dict[str, Entity]) -> FeatureView:
         + [_field(view, name) for name in view.features],
         source=source,
         online=True,
-        **_owned(view, **derived, entity=view.entity.name, freshness=view.freshness),
+        owner=view.owner,
+        tags=_tags(view, **derived, entity=view.entity.name, freshness=view.freshness),
     )
 
 
@@ -176,5 +180,5 @@ def _field(view: View, name: str) -> Field:
         name=name,
         dtype=FEAST_TYPES[view.value_types[name]],
         description=feature.description or about,
-        tags=_owned(feature, **derived)["tags"],
+        tags=_tags(feature, **derived),
     )

@@ -37,7 +37,7 @@ class Freshness:
                 name: self._defaults[name] if value is None else value  # as in training sets
                 for name, value in features.items()
             }
-        # A user's row may be old because nothing has happened since, so of a stream's view its lag counts. Without
+        # An entity's row may be old because nothing has happened since, so of a stream's view its lag counts. Without
         # information about the stream, the row is not trusted.
         old_ms = behind_ms if self._streamed else age_ms
         stale = self._stale_after_ms is not None and (old_ms is None or old_ms > self._stale_after_ms)

@@ -113,10 +113,10 @@ def _features_of_one(services: Sequence[Service], security: list[dict[str, list[
         schema = service.reader.schema
         if (key := schema.only_key) is None:
             continue
-        several = len(services) > 1
-        paths[f"/v1/features/{service.name}/{{{key}}}" if several else f"/v1/features/{{{key}}}"] = {
+        place = f"{service.name}/" if len(services) > 1 else ""
+        paths[f"/v1/features/{place}{{{key}}}"] = {
             "get": {
-                "operationId": f"features_{service.name}" if several else "featuresOfOne",
+                "operationId": f"featuresOfOne_{service.name}",
                 "summary": "The features of one entity",
                 "security": security,
                 "parameters": [{"name": key, "in": "path", "required": True, "schema": IDS[schema.join_keys[key]]}],

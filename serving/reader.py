@@ -172,8 +172,7 @@ class FeastReader:
         if name not in self._records:
             return None
         view, record = self._records[name]
-        ends = (view.closed_end_ms(one.watermark_ms) for one in record.load().values())
-        return min((end for end in ends if end is not None), default=None)
+        return record.closed_end_ms(view)
 
     async def read_async(self, entities: Sequence[Asked]) -> list[EntityFeatures]:
         """As `read`, in a thread that is abandoned after the timeout."""

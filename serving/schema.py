@@ -11,7 +11,6 @@ from feast_repo.declare.events import milliseconds
 from feast_repo.declare.freshness import stale_after_ms
 from feast_repo.declare.views import WindowedView
 from feast_repo.errors import RefusedError
-from serving import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -116,7 +115,6 @@ def read_schema(
         if problem := _problem(projection, view, schema):
             message = f"feature service {service_name!r}, view {view.name!r}: {problem}"
             raise SchemaError(message)
-    metrics.serve_freshness(service_name, {view.name: view.stale_after_ms for view in served})
     return schema
 
 

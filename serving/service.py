@@ -50,7 +50,7 @@ class Service:
     ) -> None:
         self.name, self.declared, self.reader = declared.name, declared, reader
         self._store, self._beside_others = store, beside_others
-        self.requests = RequestFormat(reader.schema, beside_others=beside_others)
+        self._serve(reader.schema)
         self._models = ModelFolder(settings.data_root, declared.name)
         self._model, self.model_part = self._fitting(reader.schema, None)
         self.registry_part = Part(ok=True, detail=f"feature service {declared.name}")
@@ -93,13 +93,14 @@ class Service:
             [prediction_of(row, probability) for row, probability in zip(rows, probabilities, strict=True)],
         )
 
-    async def probe(self) -> None:
+    async def probe(self) -> list[EntityFeatures]:
         """Read an entity that hardly exists, as a request would.
 
         Raises:
             OnlineStoreError: the online store is away, too slow, or refuses.
         """
-        await self.reader.read_async([self._probe()])
+        entity: Entity = {name: PROBE[kind] for name, kind in self.reader.schema.join_keys.items()}
+        return await self.reader.read_async([entity])
 
     async def warm_up(self) -> None:
         """Connect and run the model once; otherwise the first request would take several times as long as others.
@@ -107,12 +108,9 @@ class Service:
         Raises:
             OnlineStoreError: the online store is away, too slow, or refuses.
         """
-        rows = await self.reader.read_async([self._probe()])
+        rows = await self.probe()
         if self._model is not None:
             self._model.predict(rows)
-
-    def _probe(self) -> Entity:
-        return {name: PROBE[kind] for name, kind in self.reader.schema.join_keys.items()}
 
     def look(self) -> tuple[ServedSchema, Part, Model | None, Part]:
         """The registry and the model as they are now, for `use`; takes a while and changes nothing."""
@@ -124,8 +122,12 @@ class Service:
         if schema != self.reader.schema:
             logger.info("the registry has changed: reading the new schema of %s", self.name)
             self.reader.use(schema)
-            self.requests = RequestFormat(schema, beside_others=self._beside_others)
+            self._serve(schema)
         self.registry_part, self._model, self.model_part = registry_part, model, model_part
+
+    def _serve(self, schema: ServedSchema) -> None:
+        self.requests = RequestFormat(schema, beside_others=self._beside_others)
+        metrics.serve_freshness(self.name, {view.name: view.stale_after_ms for view in schema.views})
 
     def _read_registry(self) -> tuple[ServedSchema, Part]:
         try:

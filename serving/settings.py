@@ -90,5 +90,6 @@ def settings_of(command: Command, options: argparse.Namespace, *, several: bool 
     settings = command.settings(ServingSettings)
     if options.service is not None:
         settings = settings.model_copy(update={"serving_service": options.service})
-    command.chosen(lambda _: settings.services if several else settings.served, None)
+    if settings.serving_service or not several:
+        command.chosen(settings.catalog.service, settings.serving_service or None)
     return settings

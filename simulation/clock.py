@@ -36,8 +36,9 @@ BLOCK = 50_000
 
 @dataclass(frozen=True)
 class Traffic:
-    """Whose events, and how disordered they arrive. Shares are of all records but heartbeats; those of
-    late and malformed ones total at most 1.
+    """Whose events, and how disordered they arrive.
+
+    Shares are of all records but heartbeats; those of late and malformed ones total at most 1.
 
     `users` counts the keys. A record arrives up to `disorder_ms` after its event, a late record more than the allowed
     lateness after it. A share of the others is delivered again, byte for byte, up to `disorder_ms` after that; these

@@ -20,7 +20,7 @@ Lift and merge are written once, in the words of `vocabulary.py`, which every en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field as dataclass_field, replace
+from dataclasses import dataclass, field as dataclass_field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -117,7 +117,8 @@ class Aggregate(Feature):
     @property
     def meaning(self) -> list[Any]:
         """What determines the meaning of its stored state, for JSON: what it is of what."""
-        return [type(self).__name__, {name: value for name, value in asdict(self).items() if name not in ABOUT}]
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ABOUT}
+        return [type(self).__name__, {**told, "where": None if self.where is None else self.where.meaning}]
 
     @property
     def formula(self) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import polars as pl
 
@@ -41,7 +41,9 @@ TYPES: dict[type, pl.DataType] = {bool: pl.Boolean(), int: pl.Int64(), str: pl.S
 
 
 class Condition(ABC):
-    """A condition on an event. The names of a kind's parameters are its own: stored meanings tell kinds by them."""
+    """A condition on an event, as a dataclass: its fields are its parameters."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __and__(self, other: Condition) -> Condition:
         """Both conditions hold."""
@@ -54,6 +56,13 @@ class Condition(ABC):
     def __invert__(self) -> Condition:
         """The condition does not hold."""
         return Not(self)
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What it is, for JSON: the kind and its parameters."""
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        parameters = {name: value.meaning if isinstance(value, Condition) else value for name, value in told.items()}
+        return {"kind": type(self).__name__, **parameters}
 
     @abstractmethod
     def columns(self) -> frozenset[str]:
@@ -100,6 +109,11 @@ class Comparison(_OfOneField):
     column: str
     symbol: str
     value: Scalar
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """Without the kind, as in states that were stored before there were others."""
+        return {"column": self.column, "symbol": self.symbol, "value": self.value}
 
     def problem(self, source: EventStream) -> str | None:
         """Why it can't be asked of the stream's events."""
@@ -157,64 +171,48 @@ class Absent(_OfOneField):
         return f"{self.column} is null"
 
 
+@dataclass(frozen=True)
 class _OfTwo(Condition):
-    mark: str
-
-    @property
-    @abstractmethod
-    def parts(self) -> tuple[Condition, Condition]:
-        """The two conditions."""
+    left: Condition
+    right: Condition
+    mark: ClassVar[str]
 
     def columns(self) -> frozenset[str]:
         """The event fields that they read."""
-        one, other = self.parts
-        return one.columns() | other.columns()
+        return self.left.columns() | self.right.columns()
 
     def problem(self, source: EventStream) -> str | None:
         """Why one of them can't be asked of the stream's events."""
-        one, other = self.parts
-        return one.problem(source) or other.problem(source)
+        return self.left.problem(source) or self.right.problem(source)
 
     def __str__(self) -> str:
         """Such as `(price > 5) & (price < 9)`."""
-        one, other = self.parts
-        return f"({one}) {self.mark} ({other})"
+        return f"({self.left}) {self.mark} ({self.right})"
 
 
-@dataclass(frozen=True)
 class Both(_OfTwo):
     """Two conditions that must both hold."""
 
-    left: Condition
-    right: Condition
     mark = "&"
 
     @property
-    def parts(self) -> tuple[Condition, Condition]:
-        """The two conditions."""
-        return self.left, self.right
+    def meaning(self) -> dict[str, Any]:
+        """Without the kind, as in states that were stored before there were others."""
+        return {"left": self.left.meaning, "right": self.right.meaning}
 
     def holds(self, on: Vocabulary) -> Term:
         """Whether both hold."""
         return self.left.holds(on) & self.right.holds(on)
 
 
-@dataclass(frozen=True)
 class Either(_OfTwo):
     """Two conditions of which at least one must hold."""
 
-    one: Condition
-    other: Condition
     mark = "|"
-
-    @property
-    def parts(self) -> tuple[Condition, Condition]:
-        """The two conditions."""
-        return self.one, self.other
 
     def holds(self, on: Vocabulary) -> Term:
         """Whether one of them holds."""
-        return self.one.holds(on) | self.other.holds(on)
+        return self.left.holds(on) | self.right.holds(on)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,14 @@ class ProgressRecord:
             )
         return progress
 
+    def closed_end_ms(self, view: WindowedView) -> int | None:
+        """The end of a view's last window that is closed in all partitions, ms UTC; None if none is.
+
+        A partition that has closed none has no rows that could be behind, so it does not count.
+        """
+        ends = (view.closed_end_ms(one.watermark_ms) for one in self.load().values())
+        return min((end for end in ends if end is not None), default=None)
+
     def settle(self) -> dict[int, Progress]:
         """All partitions' positions, made durable: a writer may have been killed just before they were.
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from feast_repo.declare.freshness import MARGIN
-from feast_repo.features import user_click_features as clicks, user_profile_features as profiles
+from feast_repo.features import purchase_prediction, user_click_features as clicks, user_profile_features as profiles
 from serving import metrics
-from serving.reader import RedisReader
+from serving.reader import RedisReader, open_reader
 from serving.schema import read_schema
+from serving.service import Service
 from serving.settings import ServingSettings
 from tests.serving.conftest import USERS, now_slide, push, tell_progress, write_profiles
 
@@ -74,7 +75,9 @@ def test_the_limit_in_force_is_a_metric(store: FeatureStore) -> None:
     def limits() -> list[float]:
         return [metrics.freshness.labels(SERVICE, view)._value.get() for view in (clicks.name, profiles.name)]  # noqa: SLF001
 
-    read_schema(store, SERVICE, [clicks, profiles])
+    settings = ServingSettings()
+    service = Service(store, open_reader(store, settings), settings, purchase_prediction)
     assert limits() == [12 * 60 + MARGIN.total_seconds(), float("inf")]
-    read_schema(store, SERVICE, [replace(clicks, freshness=DAY), replace(profiles, freshness=DAY)], AGE)
-    assert limits() == [AGE.total_seconds(), AGE.total_seconds()]
+    service.declared = replace(purchase_prediction, freshness=AGE)
+    service.use(*service.look())
+    assert limits() == [12 * 60 + MARGIN.total_seconds(), AGE.total_seconds()]
